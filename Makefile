@@ -1,0 +1,45 @@
+# Everything starts from an empty folder with Python 3.11 and Java 17: `make demo`, `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= conf/demo.yaml
+LOGS ?=
+NAME := $(basename $(notdir $(CONFIG)))
+DEMO := var/demo/$(NAME)
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: install demo test lint bench clean help
+
+install: $(VENV)/installed ## install everything into .venv (half a minute)
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 was not found: install it, or name it with PYTHON=/path/to/python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: name one with PYTHON=/path/to/python3.11"; exit 2; }
+	@{ [ -n "$$JAVA_HOME" ] && [ -x "$$JAVA_HOME/bin/java" ]; } || command -v java >/dev/null || { echo "Java was not found: install a Java 17 runtime, or point JAVA_HOME at one"; exit 2; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint]'
+	@touch $@
+
+demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another world
+	$(BIN)/dr run --config $(CONFIG) --workdir $(DEMO) $(if $(LOGS),--logs $(LOGS)) $$([ -f $(DEMO)/report/summary.json ] && echo --fresh)
+
+test: install lint ## run the linters and all tests
+	$(BIN)/python -m pytest
+
+lint: install ## ruff, mypy (strict on dr_core), import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: install ## measure the hot loops; one JSON line each
+	$(BIN)/python -m benchmarks.kernels
+
+clean: ## remove the environment and everything the demo and the tests wrote
+	rm -rf $(VENV) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+help: ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18

@@ -1,0 +1,1 @@
+"""User encoder, structure model p(c|x), reranker, beam search and objective."""

@@ -1,0 +1,175 @@
+"""The whole model and its objective Q = Q_str + Q_softmax (Deep Retrieval, sections 2.1 to 2.3).
+
+Shape legend: B rows, L history length, P positions a row, T targets a position, N = B x P states, J paths an item,
+D layers, E user dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dr_core.model.encoder import PAD, EncoderConfig, assign_embedding_rows, build_encoder
+from dr_core.model.reranker import RerankerConfig, SoftmaxReranker
+from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.paths.space import PathSpace
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One batch of samples; see the ``samples`` table."""
+
+    history_BL: Tensor
+    """int64 item ids, oldest first, -1 at the end."""
+    position_BP: Tensor
+    """int64 indices into the history; the state there has seen ``history[0..t]``. -1 is no position."""
+    target_BPT: Tensor
+    """int64 item ids, -1 is no target."""
+    weight_BPT: Tensor
+    """float32, 0 where there is no target."""
+    context_categorical_BC: Tensor | None = None
+    context_numeric_BM: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.history_BL)
+
+    def to(self, device: torch.device) -> Batch:
+        """Copy the batch to a device."""
+        return Batch(*(value if value is None else value.to(device) for value in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class StateBatch:
+    """User states computed once by a frozen encoder, with their targets: what controls are trained on."""
+
+    user_NE: Tensor
+    target_NT: Tensor
+    weight_NT: Tensor
+
+    def __len__(self) -> int:
+        return len(self.user_NE)
+
+    def to(self, device: torch.device) -> StateBatch:
+        """Copy the batch to a device."""
+        return StateBatch(*(value.to(device) for value in vars(self).values()))
+
+
+def batch_from_arrays(columns: dict[str, npt.NDArray[np.generic]]) -> Batch:
+    """Build a batch from the columns of the ``samples`` table (2-D arrays, targets flattened row-major).
+
+    Trailing history columns that no row uses are dropped: they would be padding only.
+    """
+    position_BP = np.array(columns["positions"], dtype=np.int64)
+    num_rows, num_positions = position_BP.shape
+    longest = max(1, int(columns["length"].max())) if num_rows else 1
+    shape = (num_rows, num_positions, -1)
+    return Batch(
+        torch.from_numpy(np.array(columns["history"][:, :longest], dtype=np.int64)),
+        torch.from_numpy(position_BP),
+        torch.from_numpy(np.array(columns["targets"], dtype=np.int64).reshape(shape)),
+        torch.from_numpy(np.array(columns["weights"], dtype=np.float32).reshape(shape)),
+        torch.from_numpy(np.array(columns["context_categorical"], dtype=np.int64)),
+        torch.from_numpy(np.array(columns["context_numeric"], dtype=np.float32)),
+    )
+
+
+class DeepRetrievalModel(nn.Module):
+    """Encoder, structure model and softmax reranker over one set of items.
+
+    Args:
+        encoder, structure, reranker: configurations.
+        space: K and D.
+        counts_V: float64 [V] events an item (weights of negatives and start of the biases; rows when V > H).
+    """
+
+    item_rows: Tensor
+    item_path_VJ: Tensor
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        structure: StructureConfig,
+        reranker: RerankerConfig,
+        space: PathSpace,
+        counts_V: npt.NDArray[np.float64],
+    ) -> None:
+        super().__init__()
+        rows = torch.from_numpy(assign_embedding_rows(counts_V, encoder.embedding_rows))
+        num_rows = min(len(counts_V), encoder.embedding_rows)
+        self.register_buffer("item_rows", rows)
+        self.encoder = build_encoder(encoder, num_rows)
+        self.reranker = SoftmaxReranker(reranker, rows, num_rows, torch.from_numpy(counts_V), encoder.dim)
+        self.structure = StructureModel(structure, space, encoder.dim)
+        self.register_buffer("item_path_VJ", torch.empty(0, 0, dtype=torch.int64), persistent=False)
+
+    @property
+    def num_items(self) -> int:
+        """V."""
+        return len(self.item_rows)
+
+    @property
+    def space(self) -> PathSpace:
+        """K and D."""
+        return self.structure.space
+
+    def set_item_paths(self, path_VJ: npt.NDArray[np.int64]) -> None:
+        """Fix pi for the next E-step: int64 path ids [V, J]."""
+        if path_VJ.shape[0] != self.num_items:
+            raise ValueError(f"item_paths has {path_VJ.shape[0]} items, the model {self.num_items}")
+        self.item_path_VJ = torch.from_numpy(np.ascontiguousarray(path_VJ, dtype=np.int64)).to(self.item_rows.device)
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the user states of a batch's real positions [N, E], with their targets and weights [N, T]."""
+        rows_BL = torch.where(batch.history_BL == PAD, PAD, self.item_rows[batch.history_BL.clamp_min(0)])
+        state_BLE = self.encoder(rows_BL, batch.context_categorical_BC, batch.context_numeric_BM)
+        used_BP = batch.position_BP >= 0
+        where_BP1 = batch.position_BP.clamp_min(0)[..., None].expand(-1, -1, state_BLE.shape[-1])
+        state_BPE = state_BLE.gather(1, where_BP1)
+        return state_BPE[used_BP], batch.target_BPT[used_BP], batch.weight_BPT[used_BP]
+
+    def encode_last(self, history_BL: Tensor, length_B: Tensor, context: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the user state after each whole history, [B, E]."""
+        rows_BL = torch.where(history_BL == PAD, PAD, self.item_rows[history_BL.clamp_min(0)])
+        state_BLE = self.encoder(rows_BL, *(context or (None, None)))
+        where_B1E = (length_B.clamp_min(1) - 1)[:, None, None].expand(-1, 1, state_BLE.shape[-1])
+        last_BE: Tensor = state_BLE.gather(1, where_B1E)[:, 0]
+        return last_BE
+
+    def path_log_prob(self, user_NE: Tensor, item_NT: Tensor) -> Tensor:
+        """Return log p(pi_j(v)|x) for the J current paths of each item, [N, T, J]; padding items give item 0's."""
+        path_NTJ = self.item_path_VJ[item_NT.clamp_min(0)]
+        node_NTJD = decode_paths(path_NTJ, self.space)
+        flat_NMD = node_NTJD.flatten(1, 2)
+        return self.structure.log_prob(user_NE, flat_NMD).view(path_NTJ.shape)
+
+    def forward(self, batch: Batch | StateBatch, use_structure: bool, use_softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the summed losses -Q_str and -Q_softmax of a batch and the sum of its weights.
+
+        Q_str = sum_i w_i log sum_j p(pi_j(y_i)|x_i) (section 2.1, multi-path), by logsumexp over j.
+        """
+        if isinstance(batch, StateBatch):
+            user_NE, target_NT, weight_NT = batch.user_NE, batch.target_NT, batch.weight_NT
+        else:
+            user_NE, target_NT, weight_NT = self.encode(batch)
+        zero = user_NE.sum() * 0.0
+        loss_structure = self.structure_loss(user_NE, target_NT, weight_NT) if use_structure else zero
+        loss_softmax = self.reranker.loss(user_NE, target_NT, weight_NT) if use_softmax else zero
+        return loss_structure, loss_softmax, weight_NT.sum()
+
+    def structure_loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
+        """Return -Q_str of given user states."""
+        log_p_NT = self.path_log_prob(user_NE, target_NT).logsumexp(-1)
+        return -(log_p_NT * weight_NT).sum()
+
+
+def decode_paths(path: Tensor, space: PathSpace) -> Tensor:
+    """Decode path ids [...] into nodes [..., D] (first layer first)."""
+    nodes = []
+    for _ in range(space.num_layers):
+        nodes.append(path % space.num_nodes)
+        path = path // space.num_nodes
+    return torch.stack(nodes[::-1], dim=-1)

@@ -1,0 +1,111 @@
+"""Rerankers: what orders the items a beam returned. Behind one interface, trained with the structure (paper, 2.3).
+
+Shape legend: N user states, T targets a state, E user dimension, V items, R embedding rows, C sampled negatives.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dr_core.config import Config
+
+
+class RerankerConfig(Config):
+    """How items are scored against a user and how that score is trained."""
+
+    loss: Literal["full", "sampled"] = "full"
+    """`full` is the softmax over all items, exact and O(V) a state; `sampled` scores shared negatives only."""
+    num_negatives: int = Field(4096, ge=1)
+    """Negatives shared by a batch; `sampled` only."""
+    negatives: Literal["log_uniform", "popularity"] = "popularity"
+    """Distribution of the negatives: log-uniform over the popularity rank, or counts to the power `popularity_power`."""
+    popularity_power: float = Field(0.75, ge=0, le=1)
+    """Exponent of the counts for `popularity`: 0 is uniform, 1 follows the log."""
+
+
+class Reranker(Protocol):
+    """Anything that scores (user state, item) pairs."""
+
+    def score(self, user_NE: Tensor, item_NC: Tensor) -> Tensor:
+        """Return float32 scores [N, C] of the given items, higher is better."""
+
+    def loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
+        """Return the weighted sum (not the mean) of the training loss; targets of -1 carry no weight."""
+
+
+class SoftmaxReranker(nn.Module):
+    """The softmax over items: score(x, v) = <x, e_v> + b_v (Deep Retrieval, section 2.3).
+
+    Items share rows of the output table through ``item_rows`` when there are more items than rows.
+    """
+
+    item_rows: Tensor
+    negative_log_expected: Tensor
+    negative_weights: Tensor
+
+    def __init__(self, config: RerankerConfig, item_rows: Tensor, num_rows: int, counts_V: Tensor, dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("item_rows", item_rows, persistent=False)
+        self.output_embedding = nn.Embedding(num_rows, dim)
+        nn.init.normal_(self.output_embedding.weight, std=dim**-0.5)
+        row_counts = torch.zeros(num_rows, dtype=torch.float64).index_add_(0, item_rows, counts_V.double())
+        self.bias = nn.Parameter(torch.log((row_counts + 1) / (row_counts + 1).sum()).float())
+        weights = _negative_weights(config, row_counts)
+        self.register_buffer("negative_weights", weights.float())
+        expected = (weights / weights.sum() * config.num_negatives).log()
+        self.register_buffer("negative_log_expected", expected.float())
+
+    def score(self, user_NE: Tensor, item_NC: Tensor) -> Tensor:
+        """Score C items a state: float32 [N, C] for int64 item ids [N, C]."""
+        rows_NC = self.item_rows[item_NC]
+        return torch.einsum("ne,nce->nc", user_NE, self.output_embedding(rows_NC)) + self.bias[rows_NC]
+
+    def score_all(self, user_NE: Tensor) -> Tensor:
+        """Score every item: float32 [N, V], the brute force that retrieval is compared with."""
+        vectors, bias = self.item_vectors()
+        return user_NE @ vectors.T + bias
+
+    def item_vectors(self) -> tuple[Tensor, Tensor]:
+        """Return the items' vectors [V, E] and biases [V]."""
+        return self.output_embedding.weight[self.item_rows], self.bias[self.item_rows]
+
+    def loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
+        """Return sum of w * -log p(y|x), p being the full or the sampled softmax."""
+        target_rows_NT = self.item_rows[target_NT.clamp_min(0)]
+        if self.config.loss == "full" or self.output_embedding.num_embeddings <= self.config.num_negatives:
+            logit_NR = user_NE @ self.output_embedding.weight.T + self.bias
+            log_p_NT = logit_NR.gather(1, target_rows_NT) - logit_NR.logsumexp(1, keepdim=True)
+        else:
+            log_p_NT = self._sampled_log_prob(user_NE, target_rows_NT)
+        return -(log_p_NT * weight_NT).sum()
+
+    def _sampled_log_prob(self, user_NE: Tensor, rows_NT: Tensor) -> Tensor:
+        """log p(y | x, y and the negatives), each negative's logit corrected by -log of its expected count.
+
+        Sampled with replacement. A negative that is the target itself is masked for that target (an accidental hit):
+        its mass is what the target's own, uncorrected logit already stands for.
+        """
+        sampled_C = torch.multinomial(self.negative_weights, self.config.num_negatives, replacement=True)
+        vectors_CE = self.output_embedding(sampled_C)
+        logit_NC = user_NE @ vectors_CE.T + self.bias[sampled_C] - self.negative_log_expected[sampled_C]
+        target_NT = torch.einsum("ne,nte->nt", user_NE, self.output_embedding(rows_NT)) + self.bias[rows_NT]
+        total_N1 = logit_NC.logsumexp(1, keepdim=True)
+        # Remove the accidental hits of each target from its own partition: count x corrected weight of that row.
+        counts_R = torch.bincount(sampled_C, minlength=self.output_embedding.num_embeddings)
+        hit_NT = counts_R[rows_NT].float().log() + target_NT - self.negative_log_expected[rows_NT]
+        rest_NT = total_N1 + torch.log1p(-(hit_NT - total_N1).clamp_max(-1e-6).exp())
+        return target_NT - torch.logaddexp(target_NT, rest_NT)
+
+
+def _negative_weights(config: RerankerConfig, row_counts: Tensor) -> Tensor:
+    if config.negatives == "popularity":
+        return (row_counts + 1).pow(config.popularity_power)
+    order = torch.argsort(row_counts, descending=True, stable=True)
+    rank = torch.empty_like(order)
+    rank[order] = torch.arange(len(order))
+    return torch.log((rank.double() + 2) / (rank.double() + 1))

@@ -1,0 +1,103 @@
+"""The structure model p(c|x): one MLP a layer over the user vector and the embeddings of the path so far.
+
+Deep Retrieval, section 2.1. Shape legend: N user states, M paths a state, E user dimension, H hidden, K nodes, D layers.
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dr_core.config import Config
+from dr_core.paths.space import PathSpace
+
+
+class StructureConfig(Config):
+    """Sizes of the structure model."""
+
+    hidden: int = Field(64, ge=1)
+    """H, hidden units of each layer's MLP; a beam costs H*K multiply-adds a kept prefix and layer."""
+    path_dim: int = Field(32, ge=1)
+    """Dimension of the embedding of one node of a path prefix."""
+
+
+class StructureModel(nn.Module):
+    """p(c|x) = prod_d p(c_d | x, c_1..c_{d-1}), each factor an MLP with one hidden layer (paper, equation 1).
+
+    The first linear map over [user, emb(c_1), ..., emb(c_{d-1})] is kept as one map per part. They add up to the same
+    map, but the user's part is computed once a user and the prefix's part is a table lookup once a release
+    (:meth:`prefix_tables`).
+    """
+
+    def __init__(self, config: StructureConfig, space: PathSpace, user_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.space = space
+        num_layers, num_nodes = space.num_layers, space.num_nodes
+        self.user_maps = nn.ModuleList(nn.Linear(user_dim, config.hidden) for _ in range(num_layers))
+        self.node_embeddings = nn.ParameterList(
+            nn.Parameter(torch.randn(num_nodes, config.path_dim) * config.path_dim**-0.5) for _ in range(num_layers - 1)
+        )
+        self.prefix_maps = nn.ModuleList(
+            nn.ModuleList(nn.Linear(config.path_dim, config.hidden, bias=False) for _ in range(layer))
+            for layer in range(num_layers)
+        )
+        self.outputs = nn.ModuleList(nn.Linear(config.hidden, num_nodes) for _ in range(num_layers))
+
+    def user_parts(self, user_NE: Tensor) -> list[Tensor]:
+        """Return each layer's user part, D tensors [N, H]."""
+        return [layer(user_NE) for layer in self.user_maps]
+
+    def prefix_tables(self) -> list[list[Tensor]]:
+        """Return, for layer d and each earlier layer l, the [K, H] table of what node c_l adds before the activation."""
+        return [
+            [maps[earlier](self.node_embeddings[earlier]) for earlier in range(layer)]  # type: ignore[index]
+            for layer, maps in enumerate(self.prefix_maps)
+        ]
+
+    def layer_log_prob(self, layer: int, hidden: Tensor) -> Tensor:
+        """Return log p(c_d | ...) over the K nodes, [..., K], from the summed parts [..., H]."""
+        return torch.log_softmax(self.outputs[layer](torch.relu(hidden)), dim=-1)
+
+    def log_prob(self, user_NE: Tensor, path_NMD: Tensor) -> Tensor:
+        """Return log p(c|x) for given paths.
+
+        Args:
+            user_NE: float32 user states.
+            path_NMD: int64 nodes of M paths a state, each in [0, K).
+
+        Returns:
+            float32 [N, M].
+        """
+        num_states, num_paths, num_layers = path_NMD.shape
+        user_parts = self.user_parts(user_NE)
+        tables = self.prefix_tables()
+        first_NK = self.layer_log_prob(0, user_parts[0])
+        total_NM = first_NK.gather(1, path_NMD[..., 0])
+        state_NM = torch.arange(num_states, device=user_NE.device)[:, None].expand(-1, num_paths)
+        for layer in range(1, num_layers):
+            # Paths of one state often share their prefix: each (state, prefix) is evaluated once.
+            key_NM = state_NM
+            for earlier in range(layer):
+                key_NM = key_NM * self.space.num_nodes + path_NMD[..., earlier]
+            unique_U, where_NM = torch.unique(key_NM, return_inverse=True)
+            prefix_U = unique_U
+            hidden_UH = torch.zeros(len(unique_U), self.config.hidden, device=user_NE.device, dtype=user_NE.dtype)
+            for earlier in reversed(range(layer)):
+                hidden_UH = hidden_UH + tables[layer][earlier][prefix_U % self.space.num_nodes]
+                prefix_U = prefix_U // self.space.num_nodes
+            hidden_UH = hidden_UH + user_parts[layer][prefix_U]
+            node_UK = self.layer_log_prob(layer, hidden_UH)
+            total_NM = total_NM + node_UK.view(-1)[where_NM * self.space.num_nodes + path_NMD[..., layer]]
+        return total_NM
+
+
+def beam_multiply_adds(config: StructureConfig, space: PathSpace, user_dim: int, beam: int) -> int:
+    """Count the multiply-adds of one user's beam search (user parts, then H*K a kept prefix and layer)."""
+    kept = 1
+    total = space.num_layers * user_dim * config.hidden
+    for _ in range(space.num_layers):
+        total += kept * config.hidden * space.num_nodes
+        kept = min(beam, kept * space.num_nodes)
+    return total

@@ -1,0 +1,118 @@
+"""Mixed targets: items drawn from the softmax itself, beside the true events.
+
+A share of the training targets is sampled from softmax(score / temperature) restricted to a state's best items. It
+denoises the tail: an item with three events learns from every state that would rank it high (docs/decisions.md).
+
+With many items the best ones are not found by scoring all of them: the softmax's items are grouped (the leaves of the
+initial paths), groups are ranked by the score of their mean vector, and only the items of the best groups, with a
+head of items that suit everybody, are scored. The cost a state then grows with the number of groups, not with V.
+
+Shape legend: N states, V items, E user dimension, G groups, C candidates a state, M draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from dr_core.config import Config
+from dr_core.model.reranker import SoftmaxReranker
+
+
+class MixedTargetsConfig(Config):
+    """How many training targets come from the softmax itself."""
+
+    share: float = Field(0.5, ge=0, lt=1)
+    """Share of the total target weight that sampled items carry; 0 trains on true events alone."""
+    draws: int = Field(8, ge=1)
+    """Items drawn a user state, with replacement."""
+    top: int = Field(300, ge=1)
+    """Only a state's best items can be drawn."""
+    temperature: float = Field(0.8, gt=0)
+    """Divides the scores before the softmax; below 1 favours a state's very best items."""
+    exact_below: int = Field(30_000, ge=1)
+    """With at most this many items every item is scored; above, only those of the best groups."""
+    probes: int = Field(96, ge=1)
+    """Groups of items scored a state, above `exact_below`."""
+    head: int = Field(2048, ge=0)
+    """Items with the largest bias, scored for every state above `exact_below`."""
+
+
+@dataclass(frozen=True)
+class ItemGroups:
+    """Disjoint groups of items as CSR: ``items[offsets[g]:offsets[g+1]]``."""
+
+    offsets: npt.NDArray[np.int64]
+    items: npt.NDArray[np.int64]
+
+    @staticmethod
+    def from_labels(labels: npt.NDArray[np.int64]) -> ItemGroups:
+        """Group items by an int64 [V] label (for example the first path of each)."""
+        order = np.argsort(labels, kind="stable")
+        _, starts = np.unique(labels[order], return_index=True)
+        return ItemGroups(np.append(starts, len(labels)).astype(np.int64), order.astype(np.int64))
+
+
+class TargetSampler:
+    """Draws items from the softmax of a state's best items.
+
+    Args:
+        reranker: the frozen softmax.
+        config: how many, how hot, how far to look.
+        groups: needed when there are more than ``config.exact_below`` items.
+
+    Raises:
+        ValueError: many items and no groups.
+    """
+
+    def __init__(self, reranker: SoftmaxReranker, config: MixedTargetsConfig, groups: ItemGroups | None) -> None:
+        vectors, bias = reranker.item_vectors()
+        self.config = config
+        self.vector_VE = torch.cat([vectors, bias[:, None]], dim=1).detach()
+        self.exact = len(vectors) <= config.exact_below
+        if self.exact:
+            return
+        if groups is None:
+            raise ValueError(f"{len(vectors)} items are more than exact_below={config.exact_below}: groups are needed")
+        sizes = np.diff(groups.offsets)
+        self.member_GS = torch.full((len(sizes), int(sizes.max())), -1, dtype=torch.int64)
+        slots = np.arange(len(groups.items)) - np.repeat(groups.offsets[:-1], sizes)
+        self.member_GS[np.repeat(np.arange(len(sizes)), sizes), slots] = torch.from_numpy(groups.items)
+        # A group is ranked by log of the mean exp(score) at an average user: its mean vector, bias by log-mean-exp.
+        group_V = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
+        item_V = torch.from_numpy(groups.items)
+        size_G = torch.from_numpy(sizes)
+        mean_GE = torch.zeros(len(sizes), self.vector_VE.shape[1]).index_add_(0, group_V, self.vector_VE[item_V])
+        self.centre_GE = mean_GE / size_G[:, None]
+        self.head_H = bias.detach().argsort(descending=True, stable=True)[: config.head]
+
+    @torch.inference_mode()
+    def sample(self, user_NE: Tensor, seed: int) -> Tensor:
+        """Draw ``draws`` items a state, int64 [N, M]; the same for the same states and seed."""
+        query_NE = torch.cat([user_NE, torch.ones(len(user_NE), 1)], dim=1)
+        score_NC, item_NC = self._best(query_NE)
+        generator = torch.Generator().manual_seed(seed)
+        weight_NC = torch.softmax(score_NC / self.config.temperature, dim=1)
+        drawn_NM = torch.multinomial(weight_NC, self.config.draws, replacement=True, generator=generator)
+        return item_NC.gather(1, drawn_NM)
+
+    def _best(self, query_NE: Tensor) -> tuple[Tensor, Tensor]:
+        if self.exact:
+            top = (query_NE @ self.vector_VE.T).topk(min(self.config.top, len(self.vector_VE)), dim=1)
+            return top.values, top.indices
+        num_probes = min(self.config.probes, len(self.centre_GE))
+        group_NG = (query_NE @ self.centre_GE.T).topk(num_probes, dim=1).indices
+        member_NC = self.member_GS[group_NG].flatten(1)
+        vectors_NCE = self.vector_VE[member_NC.clamp_min(0)]
+        score_NC = torch.einsum("ne,nce->nc", query_NE, vectors_NCE)
+        in_head = torch.isin(member_NC, self.head_H)
+        score_NC = score_NC.masked_fill((member_NC < 0) | in_head, -torch.inf)
+        score_NC = torch.cat([score_NC, query_NE @ self.vector_VE[self.head_H].T], dim=1)
+        item_NC = torch.cat([member_NC.clamp_min(0), self.head_H.expand(len(query_NE), -1)], dim=1)
+        top = score_NC.topk(min(self.config.top, score_NC.shape[1]), dim=1)
+        return top.values, item_NC.gather(1, top.indices)

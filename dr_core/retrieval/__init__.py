@@ -1,0 +1,1 @@
+"""Retrieval: beam, index and reranker together, for one user or a block of users."""

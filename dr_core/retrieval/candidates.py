@@ -1,0 +1,134 @@
+"""From paths to items: gathering, de-duplicating and reranking, compiled (the hot loops of retrieval after the beam).
+
+Shape legend: U users, B beam, E dimension, V items, k items returned.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+IntArray = npt.NDArray[np.int64]
+
+
+class Candidates(NamedTuple):
+    """Distinct items of each user as CSR, in the order in which the beam found them."""
+
+    offsets: IntArray
+    """int64 [U + 1]."""
+    item_ids: IntArray
+    """int64 [nnz], distinct within a user."""
+    beam_slots: IntArray
+    """int64 [nnz], place in the beam of the most probable path that holds the item."""
+
+
+def gather_candidates(
+    path_UB: IntArray, path_ids: IntArray, offsets: IntArray, items: npt.NDArray[np.int32], num_items: int
+) -> Candidates:
+    """Collect the items on each user's paths; an item on several of them counts once, at the best.
+
+    Args:
+        path_UB: int64 path ids, most probable first, -1 for none.
+        path_ids, offsets, items: the arrays of a :class:`dr_core.paths.index.PathIndex`.
+        num_items: V.
+    """
+    return Candidates(*_gather(np.ascontiguousarray(path_UB), path_ids, offsets, items, num_items))
+
+
+@njit(cache=True, nogil=True)
+def _gather(  # type: ignore[no-untyped-def]
+    path_UB, path_ids, offsets, items, num_items
+):
+    num_users, beam = path_UB.shape
+    upper = 0
+    place = np.searchsorted(path_ids, path_UB.ravel())
+    for flat in range(num_users * beam):
+        at = place[flat]
+        if at < len(path_ids) and path_ids[at] == path_UB[flat // beam, flat % beam]:
+            upper += offsets[at + 1] - offsets[at]
+    found = np.empty(upper, np.int64)
+    slots = np.empty(upper, np.int64)
+    user_offsets = np.zeros(num_users + 1, np.int64)
+    seen = np.full(num_items, -1, np.int64)
+    total = 0
+    for user in range(num_users):
+        for slot in range(beam):
+            at = place[user * beam + slot]
+            if at >= len(path_ids) or path_ids[at] != path_UB[user, slot]:
+                continue
+            for position in range(offsets[at], offsets[at + 1]):
+                item = items[position]
+                if seen[item] != user:
+                    seen[item] = user
+                    found[total] = item
+                    slots[total] = slot
+                    total += 1
+        user_offsets[user + 1] = total
+    return user_offsets, found[:total].copy(), slots[:total].copy()
+
+
+def rerank(
+    user_UE: npt.NDArray[np.float32],
+    candidates: Candidates,
+    vector_VE: npt.NDArray[np.float32],
+    bias_V: npt.NDArray[np.float32],
+    k: int,
+    excluded: tuple[IntArray, IntArray] | None = None,
+) -> tuple[IntArray, npt.NDArray[np.float32], IntArray]:
+    """Return each user's k best candidates by <x, e_v> + b_v.
+
+    Args:
+        excluded: CSR (offsets, item ids) of items never to return, such as a user's own history.
+
+    Returns:
+        items int64 [U, k] (-1 where there are fewer), scores float32 [U, k] (-inf there) and beam slots int64 [U, k].
+        Equal scores: the item found earlier by the beam first.
+    """
+    num_users = len(user_UE)
+    excluded_offsets, excluded_items = excluded or (np.zeros(num_users + 1, np.int64), np.zeros(0, np.int64))
+    result: tuple[IntArray, npt.NDArray[np.float32], IntArray] = _rerank(
+        user_UE, *candidates, vector_VE, bias_V, k, excluded_offsets, excluded_items
+    )
+    return result
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _dot(left, right):  # type: ignore[no-untyped-def]
+    total = np.float32(0)
+    for index in range(len(left)):
+        total += left[index] * right[index]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _rerank(  # type: ignore[no-untyped-def]
+    user_UE, offsets, items, slots, vector_VE, bias_V, k, excluded_offsets, excluded_items
+):
+    num_users = len(offsets) - 1
+    best_items = np.full((num_users, k), -1, np.int64)
+    best_scores = np.full((num_users, k), -np.inf, np.float32)
+    best_slots = np.full((num_users, k), -1, np.int64)
+    barred = np.full(len(bias_V), -1, np.int64)
+    for user in range(num_users):
+        for position in range(excluded_offsets[user], excluded_offsets[user + 1]):
+            barred[excluded_items[position]] = user
+        start, end = offsets[user], offsets[user + 1]
+        score = np.empty(end - start, np.float32)
+        for position in range(start, end):
+            item = items[position]
+            if barred[item] == user:
+                score[position - start] = -np.inf
+            else:
+                score[position - start] = _dot(user_UE[user], vector_VE[item]) + bias_V[item]
+        order = np.argsort(-score, kind="mergesort")
+        for rank in range(min(k, end - start)):
+            position = order[rank]
+            if score[position] == -np.inf:
+                break
+            best_items[user, rank] = items[start + position]
+            best_scores[user, rank] = score[position]
+            best_slots[user, rank] = slots[start + position]
+    return best_items, best_scores, best_slots

@@ -1,0 +1,149 @@
+"""The retriever: history -> beam -> de-duplicated candidates -> reranker -> top k (Deep Retrieval, sections 2.2, 2.3).
+
+Shape legend: U users, L history length, B beam, E dimension, k items returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dr_core.errors import ReleaseMismatch
+from dr_core.model.beam_search import Beam, beam_search
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.paths.index import PathIndex
+from dr_core.retrieval.candidates import Candidates, gather_candidates, rerank
+
+IntArray = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """The items of a block of users, best first; -1 where a user has fewer than k."""
+
+    item_Uk: IntArray
+    """int64 item ids."""
+    score_Uk: npt.NDArray[np.float32]
+    """Reranker scores, -inf where there is no item."""
+    path_Uk: IntArray
+    """int64, the most probable path that led to the item."""
+    path_probability_Uk: npt.NDArray[np.float32]
+    """p(c|x) of that path."""
+    num_candidates_U: IntArray
+    """Distinct items on the beam's paths, before any filter."""
+
+
+class Retriever:
+    """Serves one release.
+
+    Args:
+        model: encoder, structure model and reranker.
+        index: the inverse of the release's mapping.
+        beam: B, paths kept by the search.
+        max_length: L, most recent history items used.
+        release_of_model, release_of_index: ids that must agree.
+
+    Raises:
+        ReleaseMismatch: model and index belong to different releases, or to different sets of items.
+    """
+
+    def __init__(
+        self,
+        model: DeepRetrievalModel,
+        index: PathIndex,
+        *,
+        beam: int,
+        max_length: int,
+        release_of_model: str = "",
+        release_of_index: str = "",
+    ) -> None:
+        if release_of_model != release_of_index:
+            raise ReleaseMismatch(
+                f"the model is of release {release_of_model!r}, the index of {release_of_index!r}: load both from one release"
+            )
+        if len(index.item_ids) and int(index.item_ids.max()) >= model.num_items:
+            raise ReleaseMismatch(f"the index names items the model does not know (it has {model.num_items})")
+        self.model = model.eval().requires_grad_(False)
+        self.index, self.beam, self.max_length = index, beam, max_length
+        vectors, bias = model.reranker.item_vectors()
+        self.vector_VE = np.ascontiguousarray(vectors.numpy())
+        self.bias_V = np.ascontiguousarray(bias.numpy())
+
+    @torch.inference_mode()
+    def encode(self, histories: Sequence[Sequence[int]], context: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding."""
+        history_UL = np.full((len(histories), self.max_length), -1, dtype=np.int64)
+        length_U = np.zeros(len(histories), dtype=np.int64)
+        for row, history in enumerate(histories):
+            recent = history[-self.max_length :]
+            history_UL[row, : len(recent)] = recent
+            length_U[row] = len(recent)
+        longest = max(1, int(length_U.max(initial=1)))
+        states = [
+            self.model.encode_last(
+                torch.from_numpy(history_UL[start : start + 512, :longest]),
+                torch.from_numpy(length_U[start : start + 512]),
+                context and (context[0][start : start + 512], context[1][start : start + 512]),
+            )
+            for start in range(0, len(histories), 512)
+        ]
+        return torch.cat(states)
+
+    def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
+        """Return the most probable paths of each user state."""
+        return beam_search(self.model.structure, user_UE, beam or self.beam)
+
+    def candidates(self, paths: Beam) -> Candidates:
+        """Return the distinct items on the paths of each user."""
+        return gather_candidates(
+            paths.path_NB.numpy(), self.index.path_ids, self.index.offsets, self.index.item_ids, len(self.bias_V)
+        )
+
+    def retrieve(
+        self,
+        user_UE: Tensor,
+        k: int,
+        *,
+        beam: int | None = None,
+        excluded: Sequence[Sequence[int]] | None = None,
+        blocked: Sequence[int] = (),
+    ) -> Retrieved:
+        """Return the top k items of each user state.
+
+        Args:
+            user_UE: from :meth:`encode`.
+            k: items wanted.
+            beam: B, by default the release's.
+            excluded: item ids a user must not get (typically the history), one sequence a user.
+            blocked: item ids nobody gets.
+
+        Raises:
+            ValueError: k < 1.
+        """
+        if k < 1:
+            raise ValueError(f"k must be at least 1, was {k}")
+        paths = self.search(user_UE, beam)
+        found = self.candidates(paths)
+        barred = [[*items, *blocked] for items in excluded] if excluded is not None else [list(blocked)] * len(user_UE)
+        item_Uk, score_Uk, slot_Uk = rerank(
+            user_UE.numpy(), found, self.vector_VE, self.bias_V, k, lists_to_csr(barred)
+        )
+        held = np.maximum(slot_Uk, 0)
+        path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(paths.path_NB.numpy(), held, 1), -1)
+        probability_Uk = np.take_along_axis(paths.log_prob_NB.exp().numpy(), held, 1)
+        return Retrieved(
+            item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), np.diff(found.offsets)
+        )
+
+
+def lists_to_csr(lists: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
+    """Return ragged lists of ids as CSR (offsets int64 [n + 1], ids int64)."""
+    offsets = np.zeros(len(lists) + 1, dtype=np.int64)
+    np.cumsum([len(values) for values in lists], out=offsets[1:])
+    flat = np.concatenate([np.asarray(values, dtype=np.int64) for values in lists]) if offsets[-1] else np.zeros(0, np.int64)
+    return offsets, flat

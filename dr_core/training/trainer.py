@@ -1,0 +1,349 @@
+"""One training loop for one process, ``torchrun`` and Spark's TorchDistributor.
+
+The loop asks torch.distributed whether it is alone; the launcher is not its business. All randomness of a step is
+drawn from (seed, rank, epoch, step), so a resumed run needs no saved generator to equal an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.distributed as dist
+from fsspec import AbstractFileSystem
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dr_core.config import Config
+from dr_core.errors import DeepRetrievalError
+from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
+from dr_core.training import checkpoint
+
+PhaseKind = Literal["warm_up", "joint", "frozen"]
+
+
+class TrainingConfig(Config):
+    """How the parameters are learned."""
+
+    batch_rows: int = Field(128, ge=1)
+    """Sample rows a step and rank; a row holds `samples.positions` user states."""
+    learning_rate: float = Field(4e-3, gt=0)
+    """Peak rate of Adam for the encoder and the softmax; warms up over 5 % of the steps, then falls as a cosine."""
+    structure_learning_rate: float = Field(4e-3, gt=0)
+    """Peak rate for the structure model."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay (AdamW)."""
+    clip_norm: float = Field(5.0, gt=0)
+    """Largest gradient norm of a step."""
+    mixed_precision: bool = True
+    """bfloat16 autocast; on a GPU only."""
+    num_processes: int = Field(2, ge=1)
+    """DDP ranks."""
+    local_processes: bool = True
+    """True starts the ranks on the driver's machine, False on Spark executors (barrier stage)."""
+    threads_per_process: int = Field(1, ge=1)
+    """CPU threads of a rank."""
+    checkpoint_every: int = Field(200, ge=1)
+    """Steps between checkpoints."""
+    patience: int = Field(3, ge=1)
+    """Epochs without a better validation loss after which a phase stops; the best epoch is kept."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stretch of training.
+
+    ``warm_up`` trains encoder and softmax, ``joint`` everything, ``frozen`` the structure model alone (the paper
+    freezes the softmax embeddings after its joint epochs, section 4.1).
+    """
+
+    name: str
+    kind: PhaseKind
+    epochs: int
+
+    @property
+    def uses_structure(self) -> bool:
+        """Whether Q_str is part of the objective."""
+        return self.kind != "warm_up"
+
+    @property
+    def uses_softmax(self) -> bool:
+        """Whether Q_softmax is part of the objective."""
+        return self.kind != "frozen"
+
+
+class BatchSource(Protocol):
+    """What the loop reads: the same order for the same (seed, epoch), the same number of steps on every rank."""
+
+    steps_per_epoch: int
+
+    def batches(self, epoch: int, first_step: int) -> Iterable[Batch | StateBatch]:
+        """Yield the batches of an epoch from ``first_step`` on."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """What one epoch did; losses are means a unit of sample weight."""
+
+    phase: str
+    epoch: int
+    loss_structure: float | None
+    loss_softmax: float | None
+    validation_loss: float | None
+    rows_per_second: float
+    seconds: float
+
+
+class Trainer:
+    """Runs a :class:`Phase` over a :class:`BatchSource`.
+
+    Args:
+        model: updated in place.
+        source: this rank's batches.
+        phase, config, seed: what, how, and the root of all randomness.
+        identity: of the samples and the path table; a checkpoint of another identity is ignored.
+        checkpoints: (filesystem, folder) for resuming, or None.
+        validation: one batch every rank holds whole, or None; decides early stopping.
+        report: called on rank 0 with each progress record (a JSON-able dict).
+        crash_at: test hook, the global step after which the loop raises, as a killed process would end.
+    """
+
+    def __init__(
+        self,
+        model: DeepRetrievalModel,
+        source: BatchSource,
+        phase: Phase,
+        config: TrainingConfig,
+        *,
+        seed: int,
+        identity: str = "",
+        checkpoints: tuple[AbstractFileSystem, str] | None = None,
+        validation: Batch | StateBatch | None = None,
+        report: Callable[[dict[str, Any]], None] = lambda record: None,
+        crash_at: int | None = None,
+    ) -> None:
+        self.device = torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
+        self.model = model.to(self.device)
+        self.source, self.phase, self.config, self.seed = source, phase, config, seed
+        self.identity, self.checkpoints, self.validation = identity, checkpoints, validation
+        self.report, self.crash_at = report, crash_at
+        _choose_trainable(model, phase)
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": _trainable([model.encoder, model.reranker]), "lr": config.learning_rate},
+                {"params": _trainable([model.structure]), "lr": config.structure_learning_rate},
+            ],
+            weight_decay=config.weight_decay,
+        )
+        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.total_steps = max(1, phase.epochs * source.steps_per_epoch)
+        self.wrapped: nn.Module = model
+        if _world() > 1:
+            self.wrapped = DistributedDataParallel(
+                model, device_ids=[self.device.index] if self.device.type == "cuda" else None
+            )
+        self.autocast = self.device.type == "cuda" and config.mixed_precision
+
+    def run(self) -> list[EpochResult]:
+        """Train to the end of the phase (or to early stop), from the newest checkpoint when there is one."""
+        if self.phase.epochs == 0 or self.source.steps_per_epoch == 0:
+            return []
+        epoch, step, results, best, sums = self._resume()
+        while epoch < self.phase.epochs and not self._stale(results):
+            result = self._epoch(epoch, step, results, best, sums)
+            results.append(result)
+            if result.validation_loss is not None and result.validation_loss <= min(
+                r.validation_loss for r in results if r.validation_loss is not None
+            ):
+                best = {key: value.clone() for key, value in self.model.state_dict().items()}
+            self.report({"event": "epoch", **vars(result)})
+            epoch, step, sums = epoch + 1, 0, torch.zeros_like(sums)
+            self._save(epoch, step, results, best, sums)
+        if best is not None:
+            self.model.load_state_dict(best)
+        self.model.eval()
+        return results
+
+    def _epoch(
+        self,
+        epoch: int,
+        first_step: int,
+        results: list[EpochResult],
+        best: dict[str, Tensor] | None,
+        sums: Tensor,
+    ) -> EpochResult:
+        started = reported = time.monotonic()
+        sums = sums.clone()
+        rows = 0
+        step = first_step
+        for batch in self.source.batches(epoch, first_step):
+            sums += self._step(batch.to(self.device), epoch, step)
+            rows += len(batch)
+            step += 1
+            if time.monotonic() - reported > 5:
+                reported = time.monotonic()
+                self.report(
+                    {
+                        "event": "progress",
+                        "phase": self.phase.name,
+                        "epoch": epoch,
+                        "step": step,
+                        "steps": self.source.steps_per_epoch,
+                        "loss": float((sums[0] + sums[1]) / sums[2].clamp_min(1e-12)),
+                        "rows_per_second": rows * _world() / (reported - started),
+                    }
+                )
+            if step % self.config.checkpoint_every == 0 and step < self.source.steps_per_epoch:
+                self._save(epoch, step, results, best, sums)
+            if self.crash_at is not None and epoch * self.source.steps_per_epoch + step >= self.crash_at:
+                raise InterruptedError(f"crash asked for at step {self.crash_at}")
+        if step != self.source.steps_per_epoch:
+            raise DeepRetrievalError(
+                f"the reader gave {step} steps in epoch {epoch}, {self.source.steps_per_epoch} were announced"
+            )
+        _reduce(sums)
+        seconds = time.monotonic() - started
+        return EpochResult(
+            self.phase.name,
+            epoch,
+            float(sums[0] / sums[2]) if self.phase.uses_structure else None,
+            float(sums[1] / sums[2]) if self.phase.uses_softmax else None,
+            self._validation_loss(),
+            rows * _world() / seconds,
+            seconds,
+        )
+
+    def _step(self, batch: Batch | StateBatch, epoch: int, step: int) -> Tensor:
+        self.wrapped.train()
+        if self.phase.kind == "frozen":
+            self.model.encoder.eval()
+        global_step = epoch * self.source.steps_per_epoch + step
+        torch.manual_seed((self.seed * 1_000_003 + global_step) * 4096 + _rank())
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * schedule(global_step, self.total_steps)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
+            loss_structure, loss_softmax, weight = self.wrapped(
+                batch, self.phase.uses_structure, self.phase.uses_softmax
+            )
+        sums = torch.stack([loss_structure.detach(), loss_softmax.detach(), weight]).double()
+        total_weight = _reduce(sums[2].clone()).clamp_min(1e-12)
+        # DDP averages gradients over ranks: scaled so that the average is the gradient of the global weighted mean.
+        loss = (loss_structure + loss_softmax) * (_world() / total_weight.float())
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], self.config.clip_norm)
+        self.optimizer.step()
+        return sums
+
+    @torch.no_grad()
+    def _validation_loss(self) -> float | None:
+        if self.validation is None:
+            return None
+        self.model.eval()
+        loss_structure, loss_softmax, weight = self.model(
+            self.validation.to(self.device), self.phase.uses_structure, self.phase.uses_softmax
+        )
+        return float((loss_structure + loss_softmax) / weight.clamp_min(1e-12))
+
+    def _stale(self, results: list[EpochResult]) -> bool:
+        losses = [result.validation_loss for result in results if result.validation_loss is not None]
+        return len(losses) > self.config.patience and min(losses[-self.config.patience :]) > min(losses)
+
+    def _save(
+        self, epoch: int, step: int, results: list[EpochResult], best: dict[str, Tensor] | None, sums: Tensor
+    ) -> None:
+        if self.checkpoints is None:
+            return
+        sums = _reduce(sums.clone())
+        if _rank() != 0:
+            return
+        filesystem, folder = self.checkpoints
+        files = {
+            "model.safetensors": dict(self.model.state_dict()),
+            "optimizer.safetensors": checkpoint.optimizer_tensors(self.optimizer),
+        }
+        if best is not None:
+            files["best.safetensors"] = best
+        manifest = {
+            "epoch": epoch,
+            "step": step,
+            "seed": self.seed,
+            "world": _world(),
+            "identity": self.identity,
+            "phase": vars(self.phase),
+            "results": [vars(result) for result in results],
+            "sums": sums.tolist(),
+        }
+        # Two folders in turn: the older one stays whole while the newer is written.
+        turn = (epoch * max(1, self.source.steps_per_epoch) + step) // self.config.checkpoint_every
+        checkpoint.write_tensors(filesystem, f"{folder}/{(turn + epoch) % 2}", files, manifest)
+
+    def _resume(self) -> tuple[int, int, list[EpochResult], dict[str, Tensor] | None, Tensor]:
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+        if self.checkpoints is None:
+            return 0, 0, [], None, sums
+        filesystem, folder = self.checkpoints
+        found = [(m, f"{folder}/{turn}") for turn in (0, 1) if (m := checkpoint.read_manifest(filesystem, f"{folder}/{turn}"))]
+        same = {"seed": self.seed, "world": _world(), "identity": self.identity, "phase": json.loads(json.dumps(vars(self.phase)))}
+        usable = [(m, where) for m, where in found if all(m[key] == value for key, value in same.items())]
+        if not usable:
+            return 0, 0, [], None, sums
+        manifest, where = max(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]))
+        self.model.load_state_dict(checkpoint.read_tensors(filesystem, where, "model.safetensors", manifest))
+        checkpoint.restore_optimizer(
+            self.optimizer, checkpoint.read_tensors(filesystem, where, "optimizer.safetensors", manifest)
+        )
+        best = None
+        if "best.safetensors" in manifest["sha256"]:
+            best = checkpoint.read_tensors(filesystem, where, "best.safetensors", manifest)
+        if _world() > 1:
+            dist.barrier()
+        self.report({"event": "resumed", "phase": self.phase.name, "epoch": manifest["epoch"], "step": manifest["step"]})
+        if _rank() == 0:
+            sums += torch.tensor(manifest["sums"], dtype=torch.float64, device=self.device)
+        return manifest["epoch"], manifest["step"], [EpochResult(**r) for r in manifest["results"]], best, sums
+
+
+def schedule(step: int, total_steps: int) -> float:
+    """Share of the peak learning rate at a step: linear over the first 5 %, then a cosine down to 2 %."""
+    warm = max(1, total_steps // 20)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, total_steps - warm)))
+
+
+def _choose_trainable(model: DeepRetrievalModel, phase: Phase) -> None:
+    for part, learns in (
+        (model.encoder, phase.uses_softmax),
+        (model.reranker, phase.uses_softmax),
+        (model.structure, phase.uses_structure),
+    ):
+        part.requires_grad_(learns)
+
+
+def _trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
+    return [p for module in modules for p in module.parameters() if p.requires_grad]
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _local_rank() -> int:
+    return _rank() % max(1, torch.cuda.device_count())
+
+
+def _reduce(tensor: Tensor) -> Tensor:
+    if _world() > 1:
+        dist.all_reduce(tensor)
+    return tensor

@@ -1,0 +1,50 @@
+"""From what retrieval may cost to the shape of the structure: K, and the items wanted on a visited path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dr_core.paths.penalty import suggest_num_nodes
+from dr_core.paths.space import PathSpace
+from pipelines.config import RunConfig
+
+SMALLEST_MULTIPLE = 1.5
+"""Items wanted on a visited path, at least, in units of the mean path; asked for less, alpha flattens all paths."""
+
+
+@dataclass(frozen=True)
+class StructureChoice:
+    """What was chosen, and the sentences that say why."""
+
+    space: PathSpace
+    candidates: float
+    items_per_visited_path: float
+    reasons: tuple[str, ...]
+
+
+def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> StructureChoice:
+    """Choose K and the items wanted on a visited path from V, J and the budget.
+
+    A beam of B that is to find C candidates needs C / B items on a visited path; K is the smallest with
+    K^D >= 2 V J / (C / B): fewer, longer paths cost far fewer node scores at equal recall.
+    """
+    candidates = float(config.budget.candidates or max(1.0, config.budget.candidate_share * num_items))
+    wanted = max(1.0, candidates / config.budget.beam)
+    reasons = [
+        f"budget: {candidates:.0f} candidates with a beam of {config.budget.beam}, so {wanted:.1f} items on a visited path"
+    ]
+    num_layers = config.paths.num_layers
+    if config.paths.num_nodes == "auto":
+        num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers)
+        reasons.append(f"K={num_nodes}: the smallest with K^{num_layers} >= 2 x {num_items} items x J={num_paths} / {wanted:.1f}")
+    else:
+        num_nodes = config.paths.num_nodes
+        reasons.append(f"K={num_nodes}: as configured")
+    space = PathSpace(num_nodes, num_layers)
+    mean_path = num_items * num_paths / space.num_paths
+    if wanted < SMALLEST_MULTIPLE * mean_path:
+        wanted = SMALLEST_MULTIPLE * mean_path
+        reasons.append(
+            f"items wanted on a visited path raised to {wanted:.1f}: {SMALLEST_MULTIPLE} times the mean path of {mean_path:.1f}"
+        )
+    return StructureChoice(space, candidates, wanted, tuple(reasons))

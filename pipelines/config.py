@@ -1,0 +1,225 @@
+"""The run's configuration: every component's own, composed; read from YAML, overridden by ``--set a.b=value``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from dr_core.config import Config
+from dr_core.errors import ConfigError
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.model.target_sampler import MixedTargetsConfig
+from dr_core.paths.health import HealthLimits
+from dr_core.training.trainer import TrainingConfig
+from pipelines.datasets.interactions import DatasetConfig
+from pipelines.stages.assign import AssignmentConfig
+from pipelines.stages.preprocess import PreprocessConfig, SplitConfig
+from pipelines.stages.samples import SamplesConfig
+from pipelines.stages.scores import ScoresConfig
+
+
+class SparkConfig(Config):
+    """The Spark session; what spark-submit sets wins over it."""
+
+    master: str | None = None
+    """For example ``local[2]``; none leaves it to spark-submit, else ``local[*]``."""
+    conf: dict[str, str] = {}
+    """Further Spark settings by their own names."""
+
+
+class BudgetConfig(Config):
+    """What retrieval may cost. alpha and K follow from it."""
+
+    candidate_share: float = Field(0.025, gt=0, le=1)
+    """Candidates a user as a share of the items; ignored when `candidates` is given."""
+    candidates: int | None = Field(None, ge=1)
+    """C, candidates a user."""
+    beam: int = Field(10, ge=1)
+    """B, paths a user's search should need to find them. C / B items then lie on a visited path."""
+
+
+class PathsConfig(Config):
+    """The shape of the structure and where it starts."""
+
+    num_nodes: int | Literal["auto"] = "auto"
+    """K, nodes a layer; `auto` is the smallest K with K^D >= 2 V J / (items on a visited path)."""
+    num_layers: int = Field(2, ge=2)
+    """D, layers."""
+    paths_per_item: int = Field(2, ge=1)
+    """J, paths an item stands on."""
+    start: Literal["embedding", "random"] = "embedding"
+    """`embedding`: balanced hierarchical k-means of the softmax's item vectors; `random`: as in the paper."""
+    kmeans_capacity: float = Field(1.2, ge=1)
+    """Largest size of a k-means child, as a multiple of the mean."""
+    kmeans_sample: int = Field(500_000, ge=1000)
+    """Items the centroids are learned on; further items are assigned to them on Spark."""
+
+
+class PenaltyConfig(Config):
+    """The penalty alpha * sum f(|c|) that keeps paths apart (paper, section 2.1)."""
+
+    power: int = Field(4, ge=2, le=8)
+    """f(c) = c^power / power; the paper's is 4."""
+    alpha: float | Literal["auto"] = "auto"
+    """Weight of the penalty; `auto` derives it from the budget and corrects it by measurement."""
+    corrections: int = Field(3, ge=0)
+    """Times an M-step may be repeated with a corrected alpha when `alpha` is `auto`."""
+
+
+class EMConfig(Config):
+    """How often what is trained on day one."""
+
+    rounds: int = Field(2, ge=1)
+    """T, M-steps. Each is preceded by an E-step, and one more E-step fits the model to the last mapping."""
+    warm_up_epochs: int = Field(12, ge=1)
+    """Epochs of encoder and softmax before there are paths."""
+    joint_epochs: int = Field(0, ge=0)
+    """Epochs of the first E-step in which encoder and softmax go on learning with the structure (paper: 2)."""
+    e_step_epochs: int = Field(4, ge=1)
+    """Epochs of every E-step but the last; encoder and softmax frozen."""
+    final_epochs: int = Field(6, ge=1)
+    """Epochs of the E-step after the last M-step."""
+    likelihood_blocks: int = Field(4, ge=1)
+    """Sample blocks on which the true likelihood is measured before and after an M-step."""
+
+
+class EvaluationConfig(Config):
+    """What is measured, and against what."""
+
+    k: tuple[int, ...] = (10,)
+    """List lengths; the first is the one in the headlines."""
+    beam: int | Literal["auto"] = "auto"
+    """Beam of the released retriever; `auto` is the smallest whose candidates reach `candidates_per_item` x k[0]."""
+    candidates_per_item: float = Field(7.5, gt=0)
+    """Candidates wanted per item returned (paper: 5 to 10)."""
+    filter_history: bool = True
+    """Whether the headline figures, and batch recommendations, leave out the user's history; both are always reported."""
+    curve_shares: tuple[float, ...] = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.045, 0.05, 0.07, 0.1)
+    """Candidates, as shares of the items, around which every method's curve has a point."""
+    difference_shares: tuple[float, ...] = (0.01, 0.025, 0.05)
+    """Candidates, as shares of the items, at which methods are compared pair by pair."""
+    controls: bool = True
+    """Train and measure `random_paths`, `embedding_paths` and the further arms."""
+    other_paths_per_item: tuple[int, ...] = (2,)
+    """Further arms `deep_retrieval_j<J>`: the same loop with another J, its own K and the same budget."""
+    random_start_rounds: int = Field(6, ge=0)
+    """M-steps of the arm `deep_retrieval_random_start` (it needs more); 0 leaves the arm out."""
+    bootstrap: int = Field(1000, ge=100)
+    """Resamples of users for every interval."""
+
+
+class RunConfig(Config):
+    """Everything a run is determined by, with the seed."""
+
+    name: str
+    """Name of the world: demo folder, run ids, report title."""
+    seed: int = Field(0, ge=0)
+    """Root of all randomness; `--seeds N` runs seed, seed + 1, …"""
+    spark: SparkConfig = SparkConfig()
+    """The session."""
+    dataset: DatasetConfig
+    """Where the logs are and what their columns mean."""
+    preprocess: PreprocessConfig = PreprocessConfig()
+    """What is kept of the logs."""
+    split: SplitConfig = SplitConfig()
+    """Who is tested, on what."""
+    samples: SamplesConfig = SamplesConfig()
+    """Training samples."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The user encoder."""
+    structure: StructureConfig = StructureConfig()
+    """p(c|x)."""
+    reranker: RerankerConfig = RerankerConfig()
+    """The softmax."""
+    training: TrainingConfig = TrainingConfig()
+    """The optimizer and its processes."""
+    mixed_targets: MixedTargetsConfig = MixedTargetsConfig()
+    """Targets drawn from the softmax."""
+    budget: BudgetConfig = BudgetConfig()
+    """What retrieval may cost."""
+    paths: PathsConfig = PathsConfig()
+    """K, D, J and the start."""
+    penalty: PenaltyConfig = PenaltyConfig()
+    """alpha and f."""
+    scores: ScoresConfig = ScoresConfig()
+    """s[v, c]."""
+    assignment: AssignmentConfig = AssignmentConfig()
+    """The M-step."""
+    health: HealthLimits = HealthLimits()
+    """When a structure counts as collapsed."""
+    em: EMConfig = EMConfig()
+    """Rounds and epochs."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Measurement."""
+
+    def identity(self) -> str:
+        """Return the sha256 of everything that determines the result (the session's settings do not)."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"spark"}), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML file and apply ``a.b=value`` overrides (values are YAML).
+
+    Raises:
+        ConfigError: one line naming the file, the key, the value and what is allowed.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError(f"config file {path} does not exist; conf/ holds the ones that come with the project")
+    try:
+        tree = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values, found {type(tree).__name__}")
+    for override in overrides or []:
+        _set(tree, override)
+    return validate_config(tree, path)
+
+
+def validate_config(tree: dict[str, Any], source: str) -> RunConfig:
+    """Check a configuration tree; raise :class:`ConfigError` naming the first wrong key."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+        allowed = _allowed_keys(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
+        value = first.get("input")
+        shown = "" if isinstance(value, dict) else f"={value!r}"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{source}: {key}{shown}: {allowed}{more}") from error
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {override}: expected key=value, for example --set paths.num_layers=3")
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+    try:
+        tree[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+
+
+def _allowed_keys(location: tuple[int | str, ...]) -> str:
+    model: Any = RunConfig
+    for part in location[:-1]:
+        field = getattr(model, "model_fields", {}).get(part)
+        if field is None:
+            return "unknown key"
+        model = field.annotation
+    names = getattr(model, "model_fields", None)
+    return f"unknown key; allowed here: {', '.join(names)}" if names else "unknown key"

@@ -1,0 +1,67 @@
+"""What a Spark worker needs to run the model over blocks of samples.
+
+A block is cut by a hash of the user, so its rows, their order and therefore every float computed from them are the
+same however the data is partitioned and however often a task is retried.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
+from dr_core.training.checkpoint import load_model
+from pipelines.reader import COLUMNS
+
+ROWS_PER_BATCH = 256
+
+
+@functools.lru_cache(maxsize=2)
+def cached_model(uri: str, sha256: str) -> DeepRetrievalModel:
+    """Load a model once a worker process; ``sha256`` (of its manifest) makes a rewritten model a new entry."""
+    torch.set_num_threads(1)
+    filesystem, folder = fsspec.core.url_to_fs(uri)
+    return load_model(filesystem, folder).requires_grad_(False)
+
+
+@functools.lru_cache(maxsize=8)
+def cached_array(uri: str, sha256: str) -> npt.NDArray[Any]:
+    """Load an ``.npy`` file once a worker process; a local file is mapped, not read."""
+    filesystem, path = fsspec.core.url_to_fs(uri)
+    if filesystem.protocol in ("file", ("file", "local")):
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return array
+    with filesystem.open(path, "rb") as file:
+        array = np.load(io.BytesIO(file.read()), allow_pickle=False)
+        return array
+
+
+def list_column(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
+    """Return a column of equal-length lists as a 2-D array (a plain column as 1-D)."""
+    column = table.column(name).combine_chunks()
+    if not pa.types.is_list(column.type):
+        return np.asarray(column.to_numpy(zero_copy_only=False))
+    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)
+
+
+def block_batches(table: pa.Table) -> Iterator[Batch]:
+    """Yield a block's samples in the one order that depends on nothing but the rows themselves."""
+    table = table.sort_by([("user", "ascending"), ("row", "ascending")])
+    columns = {name: list_column(table, name) for name in COLUMNS}
+    for start in range(0, table.num_rows, ROWS_PER_BATCH):
+        yield batch_from_arrays({name: values[start : start + ROWS_PER_BATCH] for name, values in columns.items()})
+
+
+@torch.inference_mode()
+def encode_batch(model: DeepRetrievalModel, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a batch's user states [N, E], targets [N, T] and weights [N, T]."""
+    return model.encode(batch)

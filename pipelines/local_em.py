@@ -1,0 +1,174 @@
+"""The EM loop in one process, over user states that a frozen encoder computed once.
+
+This is what trains the controls and the further arms of a run: the same trainer, beam, scores and coordinate descent
+as the Spark stages, without their start-up costs. Shape legend: N states, T targets, E user dimension, J paths.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dr_core.model.beam_search import beam_search
+from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
+from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.paths.assignment import PathAssignment, coordinate_descent
+from dr_core.paths.penalty import Penalty
+from dr_core.paths.scores import (
+    BlockScores,
+    PathCandidates,
+    accumulate_block,
+    accumulate_weights,
+    from_fixed,
+    to_candidates,
+    top_candidates,
+)
+from dr_core.paths.space import PathSpace
+from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
+from pipelines.stages.assign import AlphaRule
+
+STATES_PER_BATCH = 2048
+
+
+@dataclass(frozen=True)
+class States:
+    """All user states of the samples with their targets, in memory."""
+
+    user_NE: Tensor
+    target_NT: Tensor
+    weight_NT: Tensor
+
+    @staticmethod
+    @torch.inference_mode()
+    def encode(model: DeepRetrievalModel, batches: Iterable[Batch]) -> States:
+        """Run the frozen encoder over batches of samples."""
+        model.eval()
+        parts = [model.encode(batch) for batch in batches]
+        return States(*(torch.cat([part[column] for part in parts]).clone() for column in range(3)))
+
+    def batch(self, rows: Tensor) -> StateBatch:
+        """Return some of the states as a training batch."""
+        return StateBatch(self.user_NE[rows], self.target_NT[rows], self.weight_NT[rows])
+
+    def blocks(self) -> Iterable[StateBatch]:
+        """Yield all states in order."""
+        for start in range(0, len(self.user_NE), STATES_PER_BATCH):
+            yield self.batch(torch.arange(start, min(start + STATES_PER_BATCH, len(self.user_NE))))
+
+
+class StateSource:
+    """Shuffled batches of states for the trainer."""
+
+    def __init__(self, states: States, batch_states: int, seed: int) -> None:
+        self.states, self.batch_states, self.seed = states, batch_states, seed
+        self.steps_per_epoch = -(-len(states.user_NE) // batch_states)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterable[StateBatch]:
+        """Yield an epoch's batches; the order depends on (seed, epoch) alone."""
+        order = torch.randperm(
+            len(self.states.user_NE), generator=torch.Generator().manual_seed(self.seed * 100_003 + epoch)
+        )
+        for start in range(first_step * self.batch_states, len(order), self.batch_states):
+            yield self.states.batch(order[start : start + self.batch_states])
+
+
+def fresh_structure(
+    model: DeepRetrievalModel, config: StructureConfig, space: PathSpace, seed: int
+) -> DeepRetrievalModel:
+    """Return a copy of a model with the same encoder and softmax and a new structure model."""
+    torch.manual_seed(seed)
+    fresh = copy.copy(model)
+    fresh._modules = dict(model._modules)
+    fresh._buffers = dict(model._buffers)
+    fresh.structure = StructureModel(config, space, model.encoder.config.dim)
+    return fresh
+
+
+def train_structure(
+    model: DeepRetrievalModel,
+    states: States,
+    path_VJ: npt.NDArray[np.int64],
+    *,
+    epochs: int,
+    batch_states: int,
+    training: TrainingConfig,
+    seed: int,
+) -> list[EpochResult]:
+    """E-step: fit the structure model to a fixed mapping, encoder and softmax frozen; updates ``model`` in place."""
+    model.set_item_paths(path_VJ)
+    source = StateSource(states, batch_states, seed)
+    return Trainer(model, source, Phase("e_step", "frozen", epochs), training, seed=seed).run()
+
+
+@torch.inference_mode()
+def score_states(
+    model: DeepRetrievalModel, states: States, path_VJ: npt.NDArray[np.int64], num_candidates: int
+) -> PathCandidates:
+    """Return s[v, c] and N_v of all states: the S best paths an item and, always, its current ones."""
+    model.set_item_paths(path_VJ)
+    blocks = [score_batch(model, batch, num_candidates) for batch in states.blocks()]
+    item, path, fixed, current = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((path, item))
+    item, path = item[order], path[order]
+    starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (path[1:] != path[:-1])])
+    rows = top_candidates(
+        item[starts],
+        path[starts],
+        from_fixed(np.add.reduceat(fixed[order], starts)),
+        np.maximum.reduceat(current[order], starts),
+        num_candidates,
+    )
+    weights = np.zeros(model.num_items)
+    items, totals = accumulate_weights(states.target_NT.numpy(), states.weight_NT.numpy())
+    weights[items] = from_fixed(totals)
+    return to_candidates(rows, weights, path_VJ)
+
+
+@torch.inference_mode()
+def score_batch(model: DeepRetrievalModel, batch: StateBatch, num_candidates: int) -> BlockScores:
+    """Beam-search one batch of states and sum p(c|x) by (target, path), the targets' current paths included."""
+    beam = beam_search(model.structure, batch.user_NE, num_candidates)
+    return accumulate_block(
+        batch.target_NT.numpy(),
+        batch.weight_NT.numpy(),
+        beam.path_NB.numpy(),
+        beam.log_prob_NB.exp().numpy(),
+        model.item_path_VJ[batch.target_NT.clamp_min(0)].numpy(),
+        model.path_log_prob(batch.user_NE, batch.target_NT).exp().numpy(),
+    )
+
+
+def assign_to_budget(
+    candidates: PathCandidates,
+    alpha: float,
+    rule: AlphaRule,
+    *,
+    num_paths: int,
+    num_sweeps: int,
+    visited_paths: npt.NDArray[np.int64],
+    space: PathSpace,
+) -> tuple[PathAssignment, float, float]:
+    """M-step whose alpha is corrected until the visited paths hold the wanted number of items.
+
+    Args:
+        visited_paths: int64 [U, B], the beams of some users under the present model.
+
+    Returns:
+        the assignment, the alpha it used and the items per visited path it has.
+    """
+    attempt = 0
+    while True:
+        assignment = coordinate_descent(
+            candidates, Penalty(rule.power, alpha), num_paths=num_paths, num_sweeps=num_sweeps, space=space
+        )
+        measured = float(assignment.sizes.of(visited_paths).mean())
+        corrected = rule.corrected(alpha, measured, attempt)
+        if corrected is None:
+            return assignment, alpha, measured
+        alpha, attempt = corrected, attempt + 1

@@ -1,0 +1,149 @@
+"""The Petastorm seam: everything the project knows about Petastorm is in this file.
+
+The samples are Parquet files of nearly equal row groups. A reader is opened per epoch, seeded by (seed, epoch), with
+one worker thread: the only setting whose order is the same every time. Each rank reads its share of the row groups,
+and every rank runs the same number of steps, counted from the Parquet footers.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+from fsspec import AbstractFileSystem
+
+from dr_core.errors import InputError
+from dr_core.model.objective import Batch, batch_from_arrays
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from petastorm import make_batch_reader
+
+COLUMNS = ("history", "length", "positions", "targets", "weights", "context_categorical", "context_numeric")
+
+
+def row_group_sizes(filesystem: AbstractFileSystem, folder: str) -> list[int]:
+    """Return the rows of every row group, files in the order of their names."""
+    sizes = []
+    for path in sorted(filesystem.glob(f"{folder}/**/*.parquet")):
+        with filesystem.open(path, "rb") as file:
+            metadata = pq.ParquetFile(file).metadata
+            sizes += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+    if not sizes:
+        raise InputError(f"{folder} holds no Parquet file: the samples stage has not run")
+    return sizes
+
+
+def read_rows(
+    filesystem: AbstractFileSystem,
+    folder: str,
+    *,
+    shard: int,
+    num_shards: int,
+    seed: int,
+    columns: tuple[str, ...] = COLUMNS,
+) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    """Yield this shard's row groups as columns of arrays, each row of the table exactly once over all shards.
+
+    Raises:
+        InputError: there are fewer row groups than shards.
+    """
+    num_groups = len(row_group_sizes(filesystem, folder))
+    if num_groups < num_shards:
+        raise InputError(f"{folder} has {num_groups} row groups for {num_shards} ranks: raise samples.num_row_groups")
+    url = folder if "://" in folder else f"file://{folder}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        reader = make_batch_reader(
+            url,
+            schema_fields=list(columns),
+            reader_pool_type="thread",
+            workers_count=1,
+            cur_shard=shard if num_shards > 1 else None,
+            shard_count=num_shards if num_shards > 1 else None,
+            shuffle_row_groups=True,
+            shard_seed=seed if num_shards > 1 else None,
+            seed=seed,
+            num_epochs=1,
+            filesystem=None if filesystem.protocol in ("file", ("file", "local")) else filesystem,
+        )
+        with reader:
+            for group in reader:
+                yield {name: np.asarray(getattr(group, name)) for name in columns}
+
+
+class PetastormSource:
+    """A rank's batches (a :class:`dr_core.training.trainer.BatchSource`).
+
+    Args:
+        filesystem, folder: the samples.
+        batch_rows: rows a batch.
+        shard, num_shards: this rank and how many there are.
+        seed: root of the order.
+        window: row groups mixed before rows are drawn from them.
+    """
+
+    def __init__(
+        self,
+        filesystem: AbstractFileSystem,
+        folder: str,
+        batch_rows: int,
+        *,
+        shard: int = 0,
+        num_shards: int = 1,
+        seed: int = 0,
+        window: int = 4,
+    ) -> None:
+        self.filesystem, self.folder, self.batch_rows = filesystem, folder, batch_rows
+        self.shard, self.num_shards, self.seed, self.window = shard, num_shards, seed, window
+        sizes = sorted(row_group_sizes(filesystem, folder))
+        # Whatever the shuffle deals a rank, it holds at least this many rows.
+        fewest_rows = sum(sizes[: len(sizes) // num_shards])
+        self.steps_per_epoch = -(-fewest_rows // batch_rows)
+
+    def batches(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yield exactly ``steps_per_epoch - first_step`` batches, the same ones whether or not earlier ones were read."""
+        for step, columns in enumerate(self._batches(epoch)):
+            if step >= self.steps_per_epoch:
+                return
+            if step >= first_step:
+                yield batch_from_arrays(columns)
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        generator = np.random.default_rng((self.seed, epoch, self.shard))
+        epoch_seed = int(np.random.default_rng((self.seed, epoch)).integers(2**31))
+        groups = read_rows(
+            self.filesystem, self.folder, shard=self.shard, num_shards=self.num_shards, seed=epoch_seed
+        )
+        held: list[dict[str, npt.NDArray[np.generic]]] = []
+        rest: dict[str, npt.NDArray[np.generic]] | None = None
+        for group in groups:
+            held.append(group)
+            if len(held) == self.window:
+                rest = yield from self._cut(held, rest, generator, last=False)
+                held = []
+        yield from self._cut(held, rest, generator, last=True)
+
+    def _cut(
+        self,
+        held: list[dict[str, npt.NDArray[np.generic]]],
+        rest: dict[str, npt.NDArray[np.generic]] | None,
+        generator: np.random.Generator,
+        *,
+        last: bool,
+    ) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+        parts = ([rest] if rest else []) + held
+        if not parts:
+            return None
+        mixed = {name: np.concatenate([part[name] for part in parts]) for name in COLUMNS}
+        num_rows = len(mixed["length"])
+        order = generator.permutation(num_rows)
+        end = num_rows if last else num_rows - num_rows % self.batch_rows
+        for start in range(0, end, self.batch_rows):
+            rows = order[start : min(start + self.batch_rows, end)]
+            yield {name: values[rows] for name, values in mixed.items()}
+        left = order[end:]
+        return {name: values[left] for name, values in mixed.items()} if len(left) else None

@@ -1,0 +1,209 @@
+"""``report/index.html``: one self-contained page from the summary and the report's data."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import DictLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from pipelines.report import accuracy_figures, formats, learning_figures, methods, tables, verdict
+from pipelines.report.data import ReportData, parse_data
+from pipelines.report.methods import Styles
+from pipelines.report.summary import Stage, Summary, parse_summary
+from pipelines.report.tables import ResultRow, View
+
+_TEMPLATE = "page.html.j2"
+_STYLESHEET = "page.css"
+_COLUMNS = (
+    ("Accuracy", ("precision", "sd", "interval", "recall", "f1", "ndcg", "hit_rate")),
+    ("Fidelity", ("overlap", "candidate_recall")),
+    ("Cost a user", ("candidates", "share", "beam", "multiply_adds", "microseconds")),
+)
+_HEADS = {
+    "precision": "P",
+    "sd": "± sd",
+    "interval": "95 % interval",
+    "recall": "R",
+    "f1": "F1",
+    "ndcg": "NDCG",
+    "hit_rate": "hit",
+    "overlap": "overlap",
+    "candidate_recall": "cand. recall",
+    "candidates": "candidates",
+    "share": "% of items",
+    "beam": "beam",
+    "multiply_adds": "mult.-adds",
+    "microseconds": "µs",
+}
+
+
+@dataclass(frozen=True)
+class ViewPart:
+    """Everything the page shows of one (filtered, k)."""
+
+    view: View
+    rows: list[ResultRow]
+    groups: list[tuple[str, list[str]]]
+    overview: Markup | None
+    curves: Markup | None
+    adds: Markup | None
+    forest: Markup | None
+
+
+@dataclass(frozen=True)
+class StageBar:
+    """One stage's line: its repetitions together."""
+
+    name: str
+    runs: int
+    seconds: float
+    share: float
+    rows_in: int | None
+    rows_out: int | None
+
+
+def render_report(summary: Summary | Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """Return the page as HTML: inline CSS and SVG, no script, nothing fetched.
+
+    A section whose figures are missing is left out.
+
+    Args:
+        summary: the content of ``summary.json``.
+        data: the content of ``report_data.json``; every key may be missing.
+
+    Raises:
+        InputError: one of the two is malformed.
+    """
+    checked, extra = parse_summary(summary), parse_data(data)
+    environment = Environment(
+        loader=DictLoader({_TEMPLATE: files(__package__).joinpath(_TEMPLATE).read_text("utf-8")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(formats, name) for name in ("percent", "count", "plain", "duration", "magnitude", "path")
+    }
+    return environment.get_template(_TEMPLATE).render(**_content(checked, extra)).strip() + "\n"
+
+
+def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
+    named = [row.method for row in summary.results] + [row.method for row in summary.curves]
+    named += [row.method for row in data.by_activity] + [row.method for row in data.by_popularity]
+    styles = Styles(named)
+    visits = data.example_user.paths if data.example_user else ()
+    shown = tables.views(summary) or list(dict.fromkeys(View(row.filtered, row.k) for row in summary.curves))
+    return {
+        "css": Markup(files(__package__).joinpath(_STYLESHEET).read_text("utf-8")),
+        "summary": summary,
+        "data": data,
+        "counts": _counts(summary),
+        "chosen": _chosen(summary),
+        "verdict": verdict.verdict(summary),
+        "remarks": verdict.remarks(summary),
+        "parts": [_view_part(summary, view, styles) for view in shown],
+        "heads": _HEADS,
+        "subject": tables.subject(summary),
+        "brute_force": methods.BRUTE_FORCE,
+        "differences": list(tables.difference_rows(summary)),
+        "path_sizes": learning_figures.path_size_figure(data.path_sizes),
+        "rounds": learning_figures.rounds_figure(summary.rounds),
+        "training": learning_figures.training_figure(data.training),
+        "speed": [row for row in data.training if row.rows_per_second],
+        "activity": accuracy_figures.activity_figure(data.by_activity, styles),
+        "popularity": accuracy_figures.popularity_figure(data.by_popularity, styles),
+        "most_probable": max((visited.probability or 0 for visited in visits), default=0),
+        "health": _health(summary),
+        "stages": _stage_bars(summary.stages),
+        "glossary": [
+            (methods.label(name), name, methods.explanation(name))
+            for name in methods.ordered(named)
+            if methods.explanation(name)
+        ],
+    }
+
+
+def _view_part(summary: Summary, view: View, styles: Styles) -> ViewPart:
+    rows = tables.result_rows(summary, view)
+    used = tables.columns_in_use(rows)
+    groups = [(title, [name for name in names if name in used]) for title, names in _COLUMNS]
+    return ViewPart(
+        view=view,
+        rows=rows,
+        groups=[(title, names) for title, names in groups if names],
+        overview=accuracy_figures.results_overview(summary, view, styles),
+        curves=accuracy_figures.candidate_curves(summary, view, styles),
+        adds=accuracy_figures.multiply_add_curves(summary, view, styles),
+        forest=accuracy_figures.difference_forest(summary, view),
+    )
+
+
+def _counts(summary: Summary) -> list[tuple[str, str]]:
+    names = {
+        "users": "users",
+        "items": "items",
+        "events": "events",
+        "train_users": "training users",
+        "test_users": "test users",
+        "quarantined": "rows quarantined",
+        "filtered": "rows filtered out",
+    }
+    values = [(text, getattr(summary.data, name)) for name, text in names.items()]
+    return [(text, formats.count(value)) for text, value in values if value is not None]
+
+
+def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
+    meanings = {
+        "K": "nodes a layer",
+        "D": "layers",
+        "J": "paths an item",
+        "S": "candidate paths an item",
+        "alpha": "size penalty",
+        "beam": "paths a user",
+    }
+    symbols = {"alpha": "α", "beam": "B"}  # noqa: RUF001
+    found = [
+        (symbols.get(name, name), formats.plain(getattr(summary.structure, name)), text)
+        for name, text in meanings.items()
+        if getattr(summary.structure, name) is not None
+    ]
+    num_nodes, num_layers = summary.structure.K, summary.structure.D
+    if num_nodes is not None and num_layers is not None:
+        found.insert(2, ("Kᴰ", formats.count(num_nodes**num_layers), "possible paths"))
+    return found
+
+
+def _health(summary: Summary) -> list[tuple[str, str, str]]:
+    health, num_items = summary.health, summary.data.items
+    of_all = ""
+    if health.largest_path is not None and num_items:
+        of_all = f"{formats.percent(health.largest_path / num_items)} % of all items"
+    figures = [
+        ("occupied paths", health.occupied_paths, formats.count, "paths with at least one item"),
+        ("largest path", health.largest_path, formats.count, of_all or "items on it"),
+        ("mean path", health.mean_path, formats.count, "items on an occupied path"),
+        ("gini", health.gini, formats.plain, "0: all paths alike, 1: one has all"),
+        ("normalised entropy", health.normalized_entropy, formats.plain, "1: all paths alike"),
+        ("items without a path", health.items_without_path, formats.count, "cannot be found"),
+    ]
+    return [(name, shown(value), text) for name, value, shown, text in figures if value is not None]
+
+
+def _stage_bars(stages: tuple[Stage, ...]) -> list[StageBar]:
+    """Return one bar a stage name, in the order of the first run: seconds summed, rows of the last run."""
+    runs: dict[str, list[Stage]] = defaultdict(list)
+    for stage in stages:
+        if stage.seconds is not None:
+            runs[stage.name].append(stage)
+    seconds = {name: float(sum(stage.seconds or 0 for stage in same)) for name, same in runs.items()}
+    longest = max(seconds.values(), default=0.0) or 1.0
+    return [
+        StageBar(name, len(same), seconds[name], seconds[name] / longest, same[-1].rows_in, same[-1].rows_out)
+        for name, same in runs.items()
+    ]

@@ -1,0 +1,136 @@
+"""The record of a run: which stages are done, what they did, and the verdict that Airflow and people read.
+
+``runs/<run_id>.json`` is rewritten in one step after every stage. The same command finds the same record and goes on
+after the last finished stage; every stage may safely be run again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dr_core.errors import DeepRetrievalError, TryAgain
+from pipelines.tables import Workdir
+
+logger = logging.getLogger(__name__)
+LEASE_SECONDS = 3600.0
+
+
+class Run:
+    """One run in a work folder.
+
+    Args:
+        workdir: W.
+        run_id: names the record; the same inputs give the same id.
+        config_hash: identity of the configuration, recorded.
+        crash_at: test hook, ``<stage>:before`` or ``<stage>:after``, where the process kills itself.
+    """
+
+    def __init__(self, workdir: Workdir, run_id: str, config_hash: str, crash_at: str | None = None) -> None:
+        self.workdir, self.run_id, self.crash_at = workdir, run_id, crash_at
+        self.record: dict[str, Any] = {
+            "run_id": run_id,
+            "config_hash": config_hash,
+            "status": "running",
+            "exit_code": None,
+            "message": "",
+            "stages": [],
+        }
+        if workdir.exists("runs", f"{run_id}.json"):
+            self.record = json.loads(workdir.read_text("runs", f"{run_id}.json"))
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has reached its end."""
+        return bool(self.record["status"] == "done")
+
+    def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Run a stage unless the record already has it; return what it returned (JSON-able).
+
+        ``rows_in`` and ``rows_out`` of the result are shown with the stage; the rest is kept for later stages.
+        """
+        for done in self.record["stages"]:
+            if done["name"] == name:
+                logger.info("%-14s done before (%.1f s)", name, done["seconds"])
+                return dict(done["result"])
+        self._maybe_crash(f"{name}:before")
+        logger.info("%-14s …", name)
+        started = time.monotonic()
+        result = json.loads(json.dumps(work()))
+        seconds = time.monotonic() - started
+        self._maybe_crash(f"{name}:after")
+        rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
+        self.record["stages"].append(
+            {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
+        )
+        self.save()
+        rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
+        logger.info("%-14s %.1f s%s", name, seconds, rows)
+        return dict(result)
+
+    def finish(self, status: str, exit_code: int, message: str = "") -> None:
+        """Write the verdict."""
+        self.record |= {"status": status, "exit_code": exit_code, "message": message}
+        self.save()
+
+    def save(self) -> None:
+        """Write the record in one step."""
+        self.workdir.write_text(json.dumps(self.record, indent=2), "runs", f"{self.run_id}.json")
+
+    def stages(self) -> list[dict[str, Any]]:
+        """Return name, seconds, rows_in and rows_out of every finished stage."""
+        return [{key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]]
+
+    def _maybe_crash(self, point: str) -> None:
+        if self.crash_at == point:
+            os.kill(os.getpid(), 9)
+
+
+@contextmanager
+def lease(workdir: Workdir, kind: str) -> Iterator[None]:
+    """Hold a work folder for one kind of run.
+
+    A lease that has expired, or whose process on this host is gone, is taken over.
+
+    Raises:
+        TryAgain: another live run of this kind holds the folder.
+    """
+    name = f"{kind}.lease"
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex, "until": time.time() + LEASE_SECONDS}
+    if workdir.exists("runs", name):
+        try:
+            held = json.loads(workdir.read_text("runs", name))
+        except ValueError as error:
+            raise DeepRetrievalError(f"{workdir.path('runs', name)} is not readable; remove it if no run is active") from error
+        if not _is_free(held):
+            raise TryAgain(
+                f"{workdir.uri} is in use by process {held['pid']} on {held['host']} ({kind}); wait for it, or remove"
+                f" {workdir.path('runs', name)} if that process is gone"
+            )
+    workdir.write_text(json.dumps(mine), "runs", name)
+    try:
+        yield
+    finally:
+        if workdir.exists("runs", name) and json.loads(workdir.read_text("runs", name))["token"] == mine["token"]:
+            workdir.filesystem.rm(workdir.path("runs", name))
+
+
+def _is_free(held: dict[str, Any]) -> bool:
+    if held["until"] < time.time():
+        return True
+    if held["host"] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(held["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(held["pid"]) == os.getpid()

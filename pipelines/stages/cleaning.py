@@ -1,0 +1,222 @@
+"""Row rules: which raw rows are quarantined, which are filtered, and what a kept event is.
+
+A row's fate is decided once, in this order: what a row shows on its own (quarantined because it is bad, then filtered
+because it is not wanted), then what only its user's other rows show (a duplicate, a repeated pair, too few events),
+else it is kept. Rows settled by the first part are never shuffled.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+
+from dr_core.config import Config
+from pipelines.datasets.rawframe import FILE_ORDER
+from pipelines.stages.interval import as_utc
+
+MEASURES = Literal["rating", "label", "weight"]
+FILTER_REASONS = ("outside_interval", "not_positive", "repeated_pair", "too_few_events")
+_EVENT_ORDER = ("event_time", "event_order", *FILE_ORDER)
+
+
+class AllEvents(Config):
+    """Every valid row is a positive."""
+
+    kind: Literal["all"] = "all"
+    """Name of the rule."""
+
+
+class Threshold(Config):
+    """Rows whose number reaches a threshold are positives."""
+
+    kind: Literal["threshold"]
+    """Name of the rule."""
+    column: MEASURES = "rating"
+    """Which mapped column of the log to compare."""
+    at_least: float
+    """Smallest value of a positive, in the column's own unit (stars, seconds)."""
+
+
+class Flag(Config):
+    """Rows whose flag is set (true, or a number other than 0) are positives."""
+
+    kind: Literal["flag"]
+    """Name of the rule."""
+    column: MEASURES = "label"
+    """Which mapped column of the log holds the flag."""
+
+
+class ConstantWeight(Config):
+    """Every event weighs the same."""
+
+    kind: Literal["constant"] = "constant"
+    """Name of the rule."""
+    value: float = Field(default=1.0, gt=0)
+    """Weight w of each event."""
+
+
+class ColumnWeight(Config):
+    """An event weighs what a column says, clipped."""
+
+    kind: Literal["column"]
+    """Name of the rule."""
+    column: MEASURES = "weight"
+    """Which mapped column of the log to take."""
+    minimum: float = Field(default=0.0, ge=0)
+    """Smaller values are raised to this, in the column's unit."""
+    maximum: float = Field(default=1_000.0, gt=0)
+    """Larger values are lowered to this, so that one event cannot outweigh a day."""
+
+
+Positive = Annotated[AllEvents | Threshold | Flag, Field(discriminator="kind")]
+Weight = Annotated[ConstantWeight | ColumnWeight, Field(discriminator="kind")]
+
+
+class PreprocessConfig(Config):
+    """What makes a row an event, and how much bad data is too much."""
+
+    positive: Positive = AllEvents()
+    """Which rows are positives; the others are filtered as ``not_positive``."""
+    weight: Weight = ConstantWeight()
+    """Training weight of an event."""
+    min_events: int = Field(default=1, ge=1)
+    """Users with fewer kept events are filtered when the work folder's first interval is ingested; later days keep
+    every event, since a day is too short to judge a user by."""
+    repeated_pairs: Literal["keep", "first", "last"] = "keep"
+    """What remains of several events of one user with one item: all, the first, or the last."""
+    duplicate_rows: Literal["quarantine", "keep"] = "quarantine"
+    """What to do with a row that repeats another in every column; only logs with a time can tell."""
+    max_quarantine_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the rows that may be quarantined; above it the run is refused."""
+    max_id_length: int = Field(default=256, ge=1)
+    """Longest user or item id, in characters."""
+    min_time: datetime | None = None
+    """Events before it are quarantined as ``early_time``."""
+    max_time: datetime = datetime(2100, 1, 1, tzinfo=UTC)
+    """Events at or after it are quarantined as ``future_time``, whatever the interval; catches a wrong
+    ``time_unit``."""
+    history_length: int = Field(default=69, ge=1)
+    """L of ``user_histories``: the last items of a user that are kept for retrieval."""
+    partition_unit: Literal["day", "month", "year"] = "day"
+    """Width of an ``event_date`` partition. Logs that span many years make thousands of small files with ``day``."""
+
+    @model_validator(mode="after")
+    def _check_times(self) -> PreprocessConfig:
+        if self.min_time and as_utc(self.min_time) >= as_utc(self.max_time):
+            raise ValueError(f"min_time {self.min_time} must lie before max_time {self.max_time}")
+        return self
+
+
+def own_status(
+    config: PreprocessConfig, *, has_time: bool, has_order: bool, is_inside: Column, latest_time: datetime | None
+) -> Column:
+    """Return what a raw row shows on its own: a quarantine reason, ``outside_interval``, ``not_positive``, or null (a
+    candidate)."""
+    event_time, user, item = F.col("event_time"), F.col("user"), F.col("item")
+    end = min(as_utc(moment) for moment in (config.max_time, latest_time) if moment is not None)
+    rules: list[tuple[str, Column]] = [
+        ("malformed_row", F.col("is_malformed")),
+        ("null_user", user.isNull() | (F.trim(user) == "")),
+        ("null_item", item.isNull() | (F.trim(item) == "")),
+        ("oversized_id", (F.length(user) > config.max_id_length) | (F.length(item) > config.max_id_length)),
+    ]
+    if has_time:
+        rules += [
+            ("null_time", F.col("raw_time").isNull()),
+            ("unparsable_time", event_time.isNull()),
+            ("negative_time", F.unix_micros(event_time) < 0),
+            ("future_time", event_time >= F.lit(end)),
+        ]
+        if config.min_time is not None:
+            rules.append(("early_time", event_time < F.lit(as_utc(config.min_time))))
+    elif has_order:
+        rules.append(("null_order", F.col("event_order").isNull()))
+    if not isinstance(config.positive, AllEvents):
+        rules.append(("invalid_rating", _is_not_a_number(config.positive.column)))
+    if isinstance(config.weight, ColumnWeight):
+        rules.append(("invalid_weight", _is_not_a_number(config.weight.column)))
+        rules.append(("negative_weight", F.col(config.weight.column) < 0))
+    rules += [("outside_interval", ~is_inside), ("not_positive", ~_is_positive(config))]
+    status = F.lit(None).cast("string")
+    for name, applies in reversed(rules):
+        status = F.when(applies, F.lit(name)).otherwise(status)
+    return status
+
+
+def event_weight(config: PreprocessConfig) -> Column:
+    """Return the training weight of a row (float)."""
+    rule = config.weight
+    if isinstance(rule, ConstantWeight):
+        return F.lit(rule.value).cast("float")
+    clipped = F.least(F.greatest(F.col(rule.column), F.lit(rule.minimum)), F.lit(rule.maximum))
+    return clipped.cast("float")
+
+
+def _is_positive(config: PreprocessConfig) -> Column:
+    rule = config.positive
+    if isinstance(rule, Threshold):
+        return F.col(rule.column) >= rule.at_least
+    if isinstance(rule, Flag):
+        return F.col(rule.column) != 0
+    return F.lit(True)
+
+
+def settle(candidates: DataFrame, config: PreprocessConfig, *, has_time: bool, is_first: bool) -> DataFrame:
+    """Decide the fate of the rows that are candidates on their own.
+
+    Args:
+        candidates: raw rows whose :func:`own_status` is null.
+        config: the rules.
+        has_time: whether events have a time.
+        is_first: whether ``min_events`` applies.
+
+    Returns:
+        One row a candidate: user, item, event_time, event_order (position among the user's kept events, from 0, by
+        time, then order, then file order), weight, split, status (null = kept, ``duplicate_row``, ``repeated_pair`` or
+        ``too_few_events``), row (JSON) and source_file (both of duplicates only). Hash-partitioned by user: every
+        window below reuses that one shuffle.
+    """
+    finds_duplicates = has_time and config.duplicate_rows == "quarantine"
+    row_hash = F.xxhash64("raw_row") if finds_duplicates else F.lit(None)
+    rows = candidates.withColumn("row_hash", row_hash).drop("raw_row").repartition("user")
+    status = F.lit(None).cast("string")
+    if finds_duplicates:
+        same_row = Window.partitionBy("user", "item", "row_hash").orderBy(*FILE_ORDER)
+        status = F.when(F.row_number().over(same_row) > 1, F.lit("duplicate_row"))
+    rows = rows.withColumn("status", status)
+    is_open = F.col("status").isNull()
+    if config.repeated_pairs != "keep":
+        columns = [F.col(name) for name in _EVENT_ORDER]
+        order = columns if config.repeated_pairs == "first" else [column.desc() for column in columns]
+        same_pair = Window.partitionBy("user", "item", "status").orderBy(*order)
+        is_repeated = is_open & (F.row_number().over(same_pair) > 1)
+        rows = rows.withColumn("status", F.when(is_repeated, F.lit("repeated_pair")).otherwise(F.col("status")))
+    same_user = Window.partitionBy("user", "status")
+    rows = rows.withColumn("position", F.row_number().over(same_user.orderBy(*_EVENT_ORDER)) - 1)
+    if is_first and config.min_events > 1:
+        is_short = is_open & (F.count(F.lit(1)).over(same_user) < config.min_events)
+        rows = rows.withColumn("status", F.when(is_short, F.lit("too_few_events")).otherwise(F.col("status")))
+    as_json = F.to_json(
+        F.struct("user", "item", "raw_time", "event_order", "rating", "label", "weight", "split"),
+        {"ignoreNullFields": "false"},
+    )
+    return rows.select(
+        "user",
+        "item",
+        "event_time",
+        F.col("position").cast("bigint").alias("event_order"),
+        event_weight(config).alias("weight"),
+        "split",
+        "status",
+        F.when(F.col("status") == "duplicate_row", as_json).alias("row"),
+        F.when(F.col("status") == "duplicate_row", F.col("source_file")).alias("source_file"),
+    )
+
+
+def _is_not_a_number(name: str) -> Column:
+    column = F.col(name)
+    return column.isNull() | F.isnan(column) | (F.abs(column) == float("inf"))

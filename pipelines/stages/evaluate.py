@@ -1,0 +1,321 @@
+"""Measures every method on the same held-out users: accuracy, fidelity and cost, at one beam and along curves of B.
+
+The first half of a user's events is the history, the second the truth (docs/evaluation.md). Filtered and unfiltered
+figures are kept apart; candidates are counted after de-duplication and before the history filter.
+Shape legend: U users, V items, E user dimension, B beam, k list length.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.structure import beam_multiply_adds
+from dr_core.paths.index import build_index
+from dr_core.retrieval.candidates import Candidates, rerank
+from dr_core.retrieval.retriever import Retriever
+from pipelines.tables import Workdir
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
+CHUNK = 256
+
+
+@dataclass(frozen=True)
+class EvaluationUsers:
+    """Held-out users with their histories (oldest first) and truths as item ids."""
+
+    users: list[str]
+    histories: list[IntArray]
+    truths: list[IntArray]
+
+    @staticmethod
+    def load(spark: SparkSession, workdir: Workdir, role: str) -> EvaluationUsers:
+        """Read the users of a role, in order of their name."""
+        frame = workdir.read(spark, "evaluation_histories").where(F.col("role") == role).sort("user").toPandas()
+        return EvaluationUsers(
+            list(frame["user"]),
+            [np.asarray(items, dtype=np.int64) for items in frame["history"]],
+            [np.asarray(items, dtype=np.int64) for items in frame["truth"]],
+        )
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model with a mapping: Deep Retrieval itself, or a control."""
+
+    name: str
+    model: DeepRetrievalModel
+    path_VJ: IntArray
+
+
+@dataclass
+class Point:
+    """One method at one width of its search; figures are per user, keyed (filtered, k, metric)."""
+
+    method: str
+    beam: float | None
+    candidates: FloatArray
+    candidate_recall: FloatArray
+    multiply_adds: float | None
+    microseconds: float | None
+    figures: dict[tuple[bool, int, str], FloatArray] = field(default_factory=dict)
+
+    @property
+    def mean_candidates(self) -> float:
+        """Mean distinct candidates a user."""
+        return float(self.candidates.mean())
+
+    def metric(self, name: str, filtered: bool, k: int) -> FloatArray:
+        """Return a figure per user."""
+        return self.candidate_recall if name == "candidate_recall" else self.figures[(filtered, k, name)]
+
+
+class Evaluator:
+    """The users, their states and the brute force of one frozen encoder and softmax, shared by all arms.
+
+    Args:
+        model: any arm's model (encoder and reranker are the same in all).
+        users: whom to measure.
+        ks: list lengths.
+        max_length: L.
+        counts_V: training events an item (popularity).
+        max_exact: most candidates of the exact_candidates curve.
+    """
+
+    def __init__(
+        self,
+        model: DeepRetrievalModel,
+        users: EvaluationUsers,
+        *,
+        ks: Sequence[int],
+        max_length: int,
+        counts_V: FloatArray,
+        max_exact: int,
+        seed: int = 0,
+    ) -> None:
+        self.users, self.ks, self.max_length, self.counts_V, self.seed = users, tuple(ks), max_length, counts_V, seed
+        self.k_max = max(ks)
+        self.vector_VE = np.ascontiguousarray(model.reranker.item_vectors()[0].detach().numpy())
+        self.bias_V = np.ascontiguousarray(model.reranker.item_vectors()[1].detach().numpy())
+        self.num_items, self.dim = self.vector_VE.shape
+        self.history = ItemLists.from_rows(users.histories)
+        self.truth = ItemLists.from_rows(users.truths)
+        empty = build_index(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        with torch.inference_mode():
+            self.user_UE = Retriever(model, empty, beam=1, max_length=max_length).encode(
+                [list(h) for h in users.histories]
+            )
+        self.popular_V = np.lexsort((np.arange(self.num_items), -counts_V))
+        self.brute_force = self._brute_force(min(self.num_items, max(max_exact, self.k_max)))
+
+    def _brute_force(self, num_exact: int) -> Point:
+        vector_VE, bias_V = torch.from_numpy(self.vector_VE), torch.from_numpy(self.bias_V)
+        exact, filtered = [], []
+        seconds = []
+        for start in range(0, len(self.users), CHUNK):
+            rows = range(start, min(start + CHUNK, len(self.users)))
+            begun = time.perf_counter()
+            score_UV = self.user_UE[rows.start : rows.stop] @ vector_VE.T + bias_V
+            score_UV.topk(self.k_max, dim=1)
+            seconds.append((time.perf_counter() - begun) / len(rows))
+            exact.append(score_UV.topk(num_exact, dim=1).indices.numpy().astype(np.int32))
+            for row, user in enumerate(rows):
+                score_UV[row, torch.from_numpy(self.users.histories[user])] = -torch.inf
+            filtered.append(score_UV.topk(min(self.k_max, self.num_items), dim=1).indices.numpy())
+        self.exact_UN = np.concatenate(exact)
+        self.reference = {False: self.exact_UN[:, : self.k_max].astype(np.int64), True: np.concatenate(filtered)}
+        point = Point(
+            "brute_force",
+            None,
+            np.full(len(self.users), float(self.num_items)),
+            np.ones(len(self.users)),
+            float(self.num_items * self.dim),
+            float(np.median(seconds) * 1e6),
+        )
+        self._measure_lists(point, self.reference[False], self.reference[True])
+        return point
+
+    def _measure_lists(self, point: Point, plain_Uk: IntArray, filtered_Uk: IntArray) -> None:
+        for filtered, items_Uk in ((False, plain_Uk), (True, filtered_Uk)):
+            for k in self.ks:
+                figures = user_metrics(items_Uk, self.truth, k)
+                for name in METRICS[:-1]:
+                    point.figures[(filtered, k, name)] = getattr(figures, name)
+                reference = self.reference[filtered][:, :k]
+                point.figures[(filtered, k, "overlap")] = overlap(items_Uk[:, :k], reference)
+
+    def measure_candidates(
+        self,
+        method: str,
+        found: Candidates,
+        *,
+        beam: float | None,
+        multiply_adds: float | None,
+        seconds: float | None,
+        reranked: bool = True,
+    ) -> Point:
+        """Rerank given candidates and measure; without ``reranked`` they are taken in their own order."""
+        begun = time.perf_counter()
+        if reranked:
+            plain_Uk, _, _ = rerank(self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max)
+        else:
+            plain_Uk = self._in_order(found, None)
+        rerank_seconds = time.perf_counter() - begun
+        if reranked:
+            filtered_Uk, _, _ = rerank(
+                self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max, tuple(self.history)
+            )
+        else:
+            filtered_Uk = self._in_order(found, self.history)
+        total = None if seconds is None else (seconds + rerank_seconds) / len(self.users) * 1e6
+        lists = ItemLists(found.offsets, found.item_ids)
+        point = Point(
+            method,
+            beam,
+            np.diff(found.offsets).astype(np.float64),
+            candidate_recall(lists, self.truth),
+            multiply_adds,
+            total,
+        )
+        self._measure_lists(point, plain_Uk, filtered_Uk)
+        return point
+
+    def _in_order(self, found: Candidates, barred: ItemLists | None) -> IntArray:
+        """First k of each user by (path, popularity): what the structure alone can say."""
+        items_Uk = np.full((len(self.users), self.k_max), -1, np.int64)
+        for user in range(len(self.users)):
+            part = slice(found.offsets[user], found.offsets[user + 1])
+            items, slots = found.item_ids[part], found.beam_slots[part]
+            order = np.lexsort((items, -self.counts_V[items], slots))
+            items = items[order]
+            if barred is not None:
+                items = items[~np.isin(items, self.users.histories[user])]
+            kept = items[: self.k_max]
+            items_Uk[user, : len(kept)] = kept
+        return items_Uk
+
+    def measure_beam(self, arm: Arm, beam: int, *, method: str | None = None, reranked: bool = True) -> Point:
+        """Measure an arm at one beam; time is that of beam, gathering and reranking in blocks, one thread."""
+        retriever = self._retriever(arm)
+        self._warm(retriever, beam)
+        begun = time.perf_counter()
+        parts = [
+            retriever.candidates(retriever.search(self.user_UE[start : start + CHUNK], beam))
+            for start in range(0, len(self.users), CHUNK)
+        ]
+        seconds = time.perf_counter() - begun
+        found = _concatenate(parts)
+        counted = beam_multiply_adds(arm.model.structure.config, arm.model.space, self.dim, beam)
+        scored = len(found.item_ids) / len(self.users) * self.dim if reranked else 0.0
+        return self.measure_candidates(
+            method or arm.name, found, beam=beam, multiply_adds=counted + scored, seconds=seconds, reranked=reranked
+        )
+
+    def _retriever(self, arm: Arm) -> Retriever:
+        items = np.arange(self.num_items)
+        return Retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
+
+    def _warm(self, retriever: Retriever, beam: int) -> None:
+        found = retriever.candidates(retriever.search(self.user_UE[:2], beam))
+        rerank(self.user_UE[:2].numpy(), found, self.vector_VE, self.bias_V, self.k_max)
+
+    def curve(self, arm: Arm, *, up_to: float) -> list[Point]:
+        """Measure an arm from beam 1 until its candidates reach ``up_to`` a user."""
+        points = []
+        for beam in beams(arm.model.space.num_paths):
+            points.append(self.measure_beam(arm, beam))
+            if points[-1].mean_candidates >= up_to:
+                break
+        return points
+
+    def fixed_size(self, method: str, sizes: Iterable[int]) -> list[Point]:
+        """Measure ``exact_candidates``, ``popular_candidates`` or ``random_candidates`` at several sizes."""
+        points = []
+        num_users = len(self.users)
+        generator = np.random.default_rng(self.seed)
+        shuffled = generator.permutation(self.num_items)
+        shifts = generator.integers(self.num_items, size=num_users)
+        for size in sorted({min(max(1, size), self.num_items) for size in sizes}):
+            if method == "exact_candidates":
+                item_UN = self.exact_UN[:, :size].astype(np.int64)
+            elif method == "popular_candidates":
+                item_UN = np.broadcast_to(self.popular_V[:size], (num_users, size))
+            else:
+                item_UN = shuffled[(shifts[:, None] + np.arange(size)) % self.num_items]
+            found = Candidates(
+                np.arange(num_users + 1, dtype=np.int64) * item_UN.shape[1],
+                np.ascontiguousarray(item_UN).ravel(),
+                np.zeros(item_UN.size, np.int64),
+            )
+            work = float((self.num_items if method == "exact_candidates" else size) * self.dim)
+            points.append(
+                self.measure_candidates(method, found, beam=None, multiply_adds=work, seconds=None)
+            )
+        return points
+
+    def popularity(self) -> Point:
+        """Measure the most popular items themselves, as a list everybody gets."""
+        size = min(self.num_items, self.k_max + max((len(h) for h in self.users.histories), default=0))
+        item_UN = np.broadcast_to(self.popular_V[:size], (len(self.users), size))
+        filtered_Uk = np.full((len(self.users), self.k_max), -1, np.int64)
+        for user, history in enumerate(self.users.histories):
+            kept = item_UN[user][~np.isin(item_UN[user], history)][: self.k_max]
+            filtered_Uk[user, : len(kept)] = kept
+        plain_Uk = np.ascontiguousarray(item_UN[:, : self.k_max])
+        point = Point(
+            "popularity", None, np.full(len(self.users), float(self.k_max)), np.full(len(self.users), np.nan), 0.0, None
+        )
+        self._measure_lists(point, plain_Uk, filtered_Uk)
+        return point
+
+    def recommended(self, arm: Arm, beam: int, *, filtered: bool, k: int) -> IntArray:
+        """Return the items int64 [U, k] an arm recommends."""
+        retriever = self._retriever(arm)
+        barred = [list(h) for h in self.users.histories] if filtered else None
+        return retriever.retrieve(self.user_UE, k, beam=beam, excluded=barred).item_Uk
+
+
+def beams(num_paths: int) -> list[int]:
+    """Return widths 1, 2, 3, … growing by about a sixth, at most the number of paths."""
+    widths = [1]
+    while widths[-1] < num_paths:
+        widths.append(min(num_paths, max(widths[-1] + 1, round(widths[-1] * 1.17))))
+    return widths
+
+
+def choose_beam(points: Sequence[Point], wanted: float) -> Point:
+    """Return the narrowest point whose candidates reach ``wanted`` (paper: 5 to 10 times the items returned)."""
+    for point in points:
+        if point.mean_candidates >= wanted:
+            return point
+    return points[-1]
+
+
+def nearest(points: Sequence[Point], candidates: float) -> Point:
+    """Return the point whose mean number of candidates is nearest."""
+    return min(points, key=lambda point: abs(point.mean_candidates - candidates))
+
+
+def _concatenate(parts: Sequence[Candidates]) -> Candidates:
+    offsets = [np.zeros(1, np.int64)]
+    for part in parts:
+        offsets.append(part.offsets[1:] + offsets[-1][-1])
+    return Candidates(
+        np.concatenate(offsets),
+        np.concatenate([part.item_ids for part in parts]),
+        np.concatenate([part.beam_slots for part in parts]),
+    )

@@ -1,0 +1,53 @@
+"""A half-open span of event time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyspark.sql import Column
+from pyspark.sql import functions as F
+
+from dr_core.errors import ConfigError
+
+
+def as_utc(moment: datetime) -> datetime:
+    """Return a moment in UTC; one without a zone is taken to be UTC already."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A half-open span of event time [start, end), UTC."""
+
+    start: datetime
+    end: datetime
+
+    def __post_init__(self) -> None:
+        """Put both moments in UTC; raise :class:`ConfigError` when they are not in order."""
+        object.__setattr__(self, "start", as_utc(self.start))
+        object.__setattr__(self, "end", as_utc(self.end))
+        if self.start >= self.end:
+            raise ConfigError(f"the interval's start {self.start} must lie before its end {self.end}")
+
+    @classmethod
+    def parse(cls, start: str, end: str) -> Interval:
+        """Read two ISO dates or moments; raise :class:`ConfigError` when they are none or not in order."""
+        try:
+            return cls(datetime.fromisoformat(start), datetime.fromisoformat(end))
+        except ValueError as error:
+            raise ConfigError(f"'{start}' … '{end}' is no interval of two ISO dates or moments") from error
+
+    @property
+    def label(self) -> str:
+        """The text kept in ``source_interval``."""
+        return f"{self.start:%Y-%m-%dT%H:%M:%SZ}/{self.end:%Y-%m-%dT%H:%M:%SZ}"
+
+    def contains(self, time: Column) -> Column:
+        """Return the condition that a time lies inside."""
+        return (time >= F.lit(self.start)) & (time < F.lit(self.end))
+
+    def sql(self, column: str) -> str:
+        """Return the same condition as SQL text."""
+        start, end = (f"TIMESTAMP'{moment:%Y-%m-%d %H:%M:%S.%f}Z'" for moment in (self.start, self.end))
+        return f"{column} >= {start} AND {column} < {end}"

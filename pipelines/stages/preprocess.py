@@ -1,0 +1,345 @@
+"""From raw logs to clean tables: items, interactions, user histories, quarantine, and the users held out for
+evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
+from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
+from pipelines.datasets.rawframe import reading
+from pipelines.stages.catalogue import clean_catalogue, update_items
+from pipelines.stages.cleaning import FILTER_REASONS, PreprocessConfig, own_status, settle
+from pipelines.stages.histories import extend_histories, rebuild_histories
+from pipelines.stages.interval import Interval
+from pipelines.stages.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
+from pipelines.tables import SCHEMAS, Workdir
+
+WHOLE_LOG = "all"
+__all__ = ["Interval", "PreprocessConfig", "PreprocessSummary", "SplitConfig", "preprocess"]
+
+
+@dataclass(frozen=True)
+class PreprocessSummary:
+    """What became of the rows of one interval. ``rows_in`` = ``kept`` + ``quarantined`` + ``filtered``."""
+
+    rows_in: int
+    kept: int
+    quarantined: int
+    filtered: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Rows by quarantine or filter reason, and rows of the catalogue by theirs (not part of the sum)."""
+    users: int = 0
+    """Users with a kept event in this interval."""
+    items: int = 0
+    """Items with a kept event in this interval."""
+    catalogue_items: int = 0
+    """Rows of the items table (V)."""
+    train_users: int = 0
+    """Users with a kept event that are not held out."""
+    test_users: int = 0
+    """Held-out users of each role with a kept event in this interval."""
+    validation_users: int = 0
+    unused_users: int = 0
+    interval_start: str | None = None
+    """First and end moment (ISO, end exclusive): the interval asked for, else that of the kept events; None without a
+    time."""
+    interval_end: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary as plain data."""
+        return asdict(self)
+
+
+def preprocess(
+    spark: SparkSession,
+    workdir: Workdir,
+    dataset_config: DatasetConfig,
+    config: PreprocessConfig,
+    split_config: SplitConfig,
+    *,
+    run_id: str,
+    interval: Interval | None = None,
+    logs: str | None = None,
+    catalogue: str | None = None,
+    seed: int = 0,
+    latest_time: datetime | None = None,
+) -> PreprocessSummary:
+    """Ingest a log into the work folder's tables.
+
+    Without an interval the whole log replaces interactions, histories, quarantine and the split (item ids stay). With
+    one, only the rows of that interval are replaced: doing it again changes nothing, doing it for a later interval
+    adds a day. Held-out users are drawn with the first interval; later, new users below the same hash thresholds join
+    them.
+
+    Args:
+        spark: the session.
+        workdir: the work folder.
+        dataset_config: where the logs are and what their columns mean.
+        config: what makes a row an event.
+        split_config: the evaluation protocol.
+        run_id: the run, named in errors.
+        interval: event times to ingest; None for the whole log.
+        logs: overrides the configured path of the log.
+        catalogue: overrides the configured path of the catalogue.
+        seed: seed of the split.
+        latest_time: events at or after it come from the future and are quarantined; default: the interval's end. Give
+            the present moment to let a cumulative log run past the interval (its later rows are then filtered as
+            ``outside_interval``).
+
+    Returns:
+        Counts; the tables items, interactions, user_histories, quarantine, evaluation_users and evaluation_histories
+        are written.
+
+    Raises:
+        InputError: the log is missing, empty, without order or lacks a column, or an interval is asked of a log
+            without a time.
+        ConfigError: more held-out users are asked for than there are.
+        GateRefused: too many rows are bad or none is left; only the quarantine table is written.
+        DeepRetrievalError: rows in, kept, quarantined and filtered do not add up.
+    """
+    dataset = resolve(dataset_config, logs=logs, catalogue=catalogue, scratch=workdir.path("raw"))
+    raw = read_logs(spark, dataset)
+    if interval is not None and not dataset.has_time:
+        raise InputError(f"the log {dataset.path} has an order only, no time: it cannot be ingested by interval")
+    status = own_status(
+        config,
+        has_time=dataset.has_time,
+        has_order=dataset.columns.order is not None,
+        is_inside=interval.contains(F.col("event_time")) if interval else F.lit(True),
+        latest_time=latest_time or (interval.end if interval else None),
+    )
+    examined = raw.withColumn("status", status)
+    state = _State.of(spark, workdir, interval)
+    candidates = examined.where(F.col("status").isNull()).drop("status")
+    settled = settle(candidates, config, has_time=dataset.has_time, is_first=state.is_first)
+    settled = settled.persist(StorageLevel.MEMORY_AND_DISK)
+    kept = settled.where(F.col("status").isNull())
+    users = (
+        kept.groupBy("user")
+        .agg(F.count(F.lit(1)).alias("num_events"), F.max(F.col("split").eqNullSafe(1)).alias("is_later"))
+        .persist(StorageLevel.MEMORY_AND_DISK)
+    )
+    try:
+        with reading(str(dataset.path), "log"):
+            counts = _count(examined, settled)
+        clean, bad_catalogue = None, None
+        raw_items = read_catalogue(spark, dataset)
+        if raw_items is not None:
+            clean, bad_catalogue = clean_catalogue(raw_items)
+        label = interval.label if interval else WHOLE_LOG
+        _write_quarantine(spark, workdir, examined, settled, bad_catalogue, counts, label, is_whole=interval is None)
+        _check_gate(counts, config, run_id)
+        update_items(spark, workdir, kept, clean)
+        _write_interactions(spark, workdir, kept, config, label, interval)
+        _write_split(spark, workdir, users, split_config, state, interval, seed)
+        if interval is not None and state.is_latest:
+            extend_histories(spark, workdir, interval, config.history_length)
+        else:
+            rebuild_histories(spark, workdir, config.history_length)
+        return _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
+    finally:
+        users.unpersist()
+        settled.unpersist()
+
+
+@dataclass(frozen=True)
+class _State:
+    """What the work folder held before this interval."""
+
+    is_first: bool
+    """Nothing earlier has been ingested: users are judged by ``min_events`` and the split is drawn."""
+    is_latest: bool
+    """Nothing of this interval or later has been ingested: histories can be extended instead of rebuilt."""
+    known_users: DataFrame | None
+    """Users with an event before the interval; None when it is the first."""
+
+    @classmethod
+    def of(cls, spark: SparkSession, workdir: Workdir, interval: Interval | None) -> _State:
+        if interval is None or not workdir.has_table(spark, "interactions"):
+            return cls(is_first=True, is_latest=False, known_users=None)
+        table = workdir.read(spark, "interactions")
+        earlier = table.where(F.col("event_time") < F.lit(interval.start))
+        is_first = earlier.isEmpty()
+        is_latest = table.where(F.col("event_time") >= F.lit(interval.start)).isEmpty()
+        extendable = is_latest and workdir.has_table(spark, "user_histories")
+        known = workdir.read(spark, "user_histories") if extendable else earlier
+        known = known.select("user").distinct()
+        return cls(is_first=is_first, is_latest=extendable, known_users=None if is_first else known)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    rows_in: int
+    kept: int
+    reasons: dict[str, int]
+
+    @property
+    def quarantined(self) -> int:
+        return sum(count for reason, count in self.reasons.items() if reason not in FILTER_REASONS)
+
+    @property
+    def filtered(self) -> int:
+        return sum(count for reason, count in self.reasons.items() if reason in FILTER_REASONS)
+
+
+def _count(examined: DataFrame, settled: DataFrame) -> _Counts:
+    """Count rows by their fate; candidates among the rows read and rows settled are counted apart and must agree."""
+    by_own = {row["status"]: row["count"] for row in examined.groupBy("status").count().collect()}
+    by_status = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
+    num_candidates, num_settled = by_own.pop(None, 0), sum(by_status.values())
+    if num_candidates != num_settled:
+        raise DeepRetrievalError(
+            f"{num_candidates} rows are candidates, but {num_settled} were settled: did the log change meanwhile?"
+        )
+    kept = by_status.pop(None, 0)
+    counts = _Counts(rows_in=num_candidates + sum(by_own.values()), kept=kept, reasons=by_own | by_status)
+    if counts.rows_in != counts.kept + counts.quarantined + counts.filtered:
+        raise DeepRetrievalError(f"rows in do not equal kept + quarantined + filtered: {counts}")
+    return counts
+
+
+def _write_quarantine(
+    spark: SparkSession,
+    workdir: Workdir,
+    examined: DataFrame,
+    settled: DataFrame,
+    bad_catalogue: DataFrame | None,
+    counts: _Counts,
+    label: str,
+    *,
+    is_whole: bool,
+) -> None:
+    parts = [spark.createDataFrame([], "reason string, row string, source_file string")]
+    if counts.quarantined:
+        as_json = F.to_json("raw_row", {"ignoreNullFields": "false"})
+        bad = examined.where(F.col("status").isNotNull() & ~F.col("status").isin(*FILTER_REASONS))
+        duplicates = settled.where(F.col("status") == "duplicate_row")
+        parts.append(bad.select(F.col("status").alias("reason"), as_json.alias("row"), "source_file"))
+        parts.append(duplicates.select(F.col("status").alias("reason"), "row", "source_file"))
+    if bad_catalogue is not None:
+        parts.append(bad_catalogue)
+    rows = parts[0]
+    for part in parts[1:]:
+        rows = rows.unionByName(part)
+    frame = rows.select("reason", "row", "source_file", F.lit(label).alias("source_interval"))
+    workdir.write(frame, "quarantine", replace_where=None if is_whole else f"source_interval = '{label}'")
+
+
+def _check_gate(counts: _Counts, config: PreprocessConfig, run_id: str) -> None:
+    by_reason = ", ".join(f"{name} {count}" for name, count in sorted(counts.reasons.items())) or "none"
+    share = counts.quarantined / counts.rows_in
+    if share > config.max_quarantine_share:
+        hint = "; check dataset.time_unit" if {"future_time", "unparsable_time"} & set(counts.reasons) else ""
+        raise GateRefused(
+            f"run {run_id}: {share:.1%} of {counts.rows_in} rows are bad, more than preprocess.max_quarantine_share ="
+            f" {config.max_quarantine_share:.1%} (by reason: {by_reason}){hint}; see the quarantine table"
+        )
+    if counts.kept == 0:
+        raise GateRefused(f"run {run_id}: none of {counts.rows_in} rows is a kept event (by reason: {by_reason})")
+
+
+def _write_interactions(
+    spark: SparkSession,
+    workdir: Workdir,
+    kept: DataFrame,
+    config: PreprocessConfig,
+    label: str,
+    interval: Interval | None,
+) -> None:
+    items = workdir.read(spark, "items").select("item_id", F.col("item_key").alias("item"))
+    day = F.coalesce(
+        F.date_trunc(config.partition_unit, F.col("event_time")).cast("date"), F.lit("1970-01-01").cast("date")
+    )
+    rows = (
+        kept.join(items, on="item", how="inner")
+        .withColumn("event_date", day)
+        .repartitionByRange("event_date", "user")
+        .sortWithinPartitions("event_date", "user", "event_order")
+        .select(
+            "user",
+            "item_id",
+            "event_time",
+            "event_order",
+            "weight",
+            F.lit(label).alias("source_interval"),
+            "event_date",
+        )
+    )
+    workdir.write(rows, "interactions", replace_where=interval.sql("event_time") if interval else None)
+
+
+def _write_split(
+    spark: SparkSession,
+    workdir: Workdir,
+    users: DataFrame,
+    config: SplitConfig,
+    state: _State,
+    interval: Interval | None,
+    seed: int,
+) -> None:
+    """Draw or extend the held-out users, then cut the histories of all of them (from all their interactions)."""
+    has_roles = interval is not None and workdir.has_table(spark, "evaluation_users")
+    old = workdir.read(spark, "evaluation_users") if has_roles else None
+    if state.known_users is None or old is None:
+        roles = draw_roles(users, config, seed=seed)
+        if old is not None:
+            roles = roles.unionByName(old.join(users.select("user"), on="user", how="left_anti"))
+    else:
+        new = users.join(state.known_users, on="user", how="left_anti").join(
+            old.select("user"), on="user", how="left_anti"
+        )
+        roles = old.unionByName(extend_roles(new, old, config, seed=seed))
+    workdir.write(roles.select(*SCHEMAS["evaluation_users"]), "evaluation_users")
+    roles = workdir.read(spark, "evaluation_users")
+    histories = evaluation_histories(workdir.read(spark, "interactions"), roles, config)
+    workdir.write(histories, "evaluation_histories")
+
+
+def _summarize(
+    spark: SparkSession,
+    workdir: Workdir,
+    counts: _Counts,
+    kept: DataFrame,
+    users: DataFrame,
+    interval: Interval | None,
+    has_time: bool,
+) -> PreprocessSummary:
+    roles = F.broadcast(workdir.read(spark, "evaluation_users"))
+    per_role = {
+        row["role"]: row["count"] for row in users.join(roles, on="user", how="left").groupBy("role").count().collect()
+    }
+    totals = kept.agg(
+        F.count_distinct("item").alias("items"),
+        F.date_trunc("second", F.min("event_time")).alias("first"),
+        F.date_trunc("second", F.max("event_time")).alias("last"),
+    ).first()
+    if totals is None:
+        raise DeepRetrievalError("an aggregate returned no row")
+    train_users = per_role.get(None, 0)
+    if train_users == 0:
+        raise ConfigError("every user is held out (split.num_test, split.num_validation): none is left to train on")
+    span = interval
+    if span is None and has_time:
+        span = Interval(totals["first"], totals["last"] + timedelta(seconds=1))
+    start, end = span.label.split("/") if span else (None, None)
+    return PreprocessSummary(
+        rows_in=counts.rows_in,
+        kept=counts.kept,
+        quarantined=counts.quarantined,
+        filtered=counts.filtered,
+        reasons=counts.reasons,
+        users=sum(per_role.values()),
+        items=totals["items"],
+        catalogue_items=workdir.read(spark, "items").count(),
+        train_users=train_users,
+        **{f"{role}_users": per_role.get(role, 0) for role in ROLES},
+        interval_start=start,
+        interval_end=end,
+    )

@@ -1,0 +1,300 @@
+"""The training samples (x_i, y_i, w_i): padded histories, the positions whose state is x, later items as y, and their
+weights.
+
+This one table feeds the E-step, the scores s[v, c] and N_v. Arrays have fixed lengths and no nulls, as Petastorm's
+batch reader needs. A user's events 0 … n-1 (oldest first) become
+
+* R = min(max_rows, ceil(m / L)) rows, where m events may be targets; row r ends before event e_r, the e_r evenly spaced
+  up to n-1, and its history is the up to L events before e_r;
+* positions: up to P of the states since the previous row's end, spread evenly from a hashed start;
+* targets: T of the events after the position (never the position's own or earlier ones), spread evenly from a hashed
+  start, so that each later event is drawn with the same probability T / (number of later events) and none twice; all
+  of them where T suffice.
+
+Every draw is a hash of (seed, user, row, slot), so rows do not depend on partitions or retries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
+
+from dr_core.config import Config
+from dr_core.errors import DeepRetrievalError, GateRefused
+from pipelines.stages.catalogue import number_densely
+from pipelines.stages.interval import Interval
+from pipelines.stages.split import training_interactions, user_hash
+from pipelines.tables import Workdir
+
+PAD = -1
+_GROUPS_MULTIPLE = 4
+
+
+class SamplesConfig(Config):
+    """How histories are cut into training samples."""
+
+    history_length: int = Field(default=69, ge=1)
+    """L, items of history in a row; longer histories are cut into several rows."""
+    max_rows: int = Field(default=32, ge=1)
+    """Rows a user at most (their ends evenly spaced); bounds what one heavy user contributes."""
+    positions: int = Field(default=8, ge=1)
+    """P, states trained on in a row. One encoder pass serves them all."""
+    targets: int = Field(default=8, ge=1)
+    """T, targets a position."""
+    target_mode: Literal["later", "next"] = "later"
+    """``later``: drawn from all later events. ``next``: the next T events (sessions, where order is what matters)."""
+    max_events: int = Field(default=10_000, ge=2)
+    """Most recent events of a user that are used; older ones of longer histories are ignored, so that no user fills
+    memory."""
+    num_blocks: int = Field(default=16, ge=1)
+    """Blocks into which users are cut for the scores."""
+    rows_per_group: int = Field(default=1_024, ge=1)
+    """Rows of a Parquet row group (one a file) at most. The number of groups is a multiple of 4, so that 1, 2 or 4
+    readers share them evenly."""
+
+
+@dataclass(frozen=True)
+class SamplesSummary:
+    """What was written."""
+
+    rows: int
+    users: int
+    positions: int
+    """States x in all rows."""
+    targets: int
+    """Pairs (x, y) in all rows."""
+    num_row_groups: int
+    min_group_rows: int
+    max_group_rows: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the summary as plain data."""
+        return asdict(self)
+
+
+def samples(
+    spark: SparkSession,
+    workdir: Workdir,
+    config: SamplesConfig,
+    *,
+    seed: int,
+    interval: Interval | None = None,
+    name: str = "samples",
+) -> SamplesSummary:
+    """Write ``tables/<name>`` (Parquet) from the interactions of users that are not held out.
+
+    Columns: user string, row int, block int (hash of the user), history array<int> [L] (oldest first from the left,
+    then -1), length int, positions array<int> [P] (ascending t: the state after history[0..t]; then -1), targets
+    array<int> [P * T] (row-major; -1 pads), weights array<float> [P * T] (the target event's; 0 for pads),
+    context_categorical array<int> [1] and context_numeric array<float> [1] (zeros; reserved for features of the
+    user). Rows are ordered by (block, hash); file k holds the k-th of equal shares (sizes differ by one row at most).
+
+    Args:
+        spark: the session.
+        workdir: the work folder, preprocessed.
+        config: how to cut.
+        seed: seed of the draws and of the order of rows.
+        interval: learn the events of this interval only; earlier ones (of user_histories) are context. None: all
+            events.
+        name: folder below ``tables``.
+
+    Raises:
+        GateRefused: fewer rows than row groups, that is, no training user to speak of.
+        InputError: the work folder has not been preprocessed.
+    """
+    histories = _learnt_histories(spark, workdir, config, interval)
+    rows = sample_rows(histories, config, seed=seed).persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        totals = rows.agg(
+            F.count(F.lit(1)).alias("rows"),
+            F.count_distinct("user").alias("users"),
+            F.coalesce(F.sum(_num_filled("positions")), F.lit(0)).alias("positions"),
+            F.coalesce(F.sum(_num_filled("targets")), F.lit(0)).alias("targets"),
+        ).first()
+        if totals is None or totals["rows"] < _GROUPS_MULTIPLE:
+            raise GateRefused(
+                f"only {totals['rows'] if totals else 0} training rows in {workdir.uri}: too few users have two events"
+                " or more; lower preprocess.min_events or hold out fewer users"
+            )
+        num_groups = _GROUPS_MULTIPLE * -(-totals["rows"] // (_GROUPS_MULTIPLE * config.rows_per_group))
+        group_rows = _write_groups(spark, workdir.table(name), rows, totals["rows"], num_groups, seed)
+    finally:
+        rows.unpersist()
+    return SamplesSummary(
+        rows=totals["rows"],
+        users=totals["users"],
+        positions=totals["positions"],
+        targets=totals["targets"],
+        num_row_groups=num_groups,
+        min_group_rows=min(group_rows),
+        max_group_rows=max(group_rows),
+    )
+
+
+def sample_rows(histories: DataFrame, config: SamplesConfig, *, seed: int) -> DataFrame:
+    """Cut histories into rows of the samples table (see :func:`samples` for the columns).
+
+    Args:
+        histories: user, items array<int>, weights array<float> (oldest first), first_target int (index of the first
+            event that may be a target, at least 1).
+        config: how to cut.
+        seed: seed of the draws.
+    """
+    length, num_positions, num_targets = config.history_length, config.positions, config.targets
+    n, first_target = F.size("items"), F.col("first_target")
+    learnable = n - first_target
+    num_rows = F.least(F.lit(config.max_rows), F.ceil(learnable / F.lit(length))).cast("int")
+    base = first_target - 1
+
+    def end_of(row: Column) -> Column:
+        return (base + F.floor(learnable * row / F.col("num_rows"))).cast("int")
+
+    row = F.col("row")
+    rows = (
+        histories.where(learnable > 0)
+        .withColumn("num_rows", num_rows)
+        .withColumn("row", F.explode(F.sequence(F.lit(0), F.col("num_rows") - 1)))
+        .withColumn("end", end_of(row + 1))
+        .withColumn("begin", F.greatest(F.col("end") - length, F.lit(0)))
+        .withColumn("first_state", F.greatest(F.col("begin"), end_of(row)))
+    )
+
+    def draw(kind: str, *slots: Column) -> Column:
+        return F.xxhash64(F.lit(seed).cast("bigint"), F.lit(kind), F.col("user"), row, *slots)
+
+    num_states = F.col("end") - F.col("first_state")
+    states = F.transform(
+        _spread(num_states, num_positions, draw("position")), lambda offset: F.col("first_state") + offset
+    )
+    rows = rows.withColumn("states", states)
+
+    def later_events(state: Column) -> Column:
+        num_later = n - 1 - state
+        if config.target_mode == "next":
+            offsets = F.sequence(F.lit(0), F.least(num_later, F.lit(num_targets)) - 1)
+        else:
+            offsets = _spread(num_later, num_targets, draw("target", state))
+        chosen = F.transform(offsets, lambda offset: (state + 1 + offset).cast("int"))
+        return _padded(chosen, num_targets, F.lit(PAD))
+
+    rows = rows.withColumn(
+        "events", _padded(F.flatten(F.transform("states", later_events)), num_positions * num_targets, F.lit(PAD))
+    )
+    return rows.select(
+        "user",
+        row.cast("int").alias("row"),
+        F.pmod(F.xxhash64("user"), F.lit(config.num_blocks)).cast("int").alias("block"),
+        _padded(F.slice("items", F.col("begin") + 1, F.col("end") - F.col("begin")), length, F.lit(PAD)).alias(
+            "history"
+        ),
+        (F.col("end") - F.col("begin")).cast("int").alias("length"),
+        _padded(
+            F.transform("states", lambda state: (state - F.col("begin")).cast("int")), num_positions, F.lit(PAD)
+        ).alias("positions"),
+        F.transform("events", lambda event: F.when(event < 0, F.lit(PAD)).otherwise(F.get("items", event))).alias(
+            "targets"
+        ),
+        F.transform(
+            "events", lambda event: F.when(event < 0, F.lit(0.0).cast("float")).otherwise(F.get("weights", event))
+        ).alias("weights"),
+        F.array(F.lit(0)).alias("context_categorical"),
+        F.array(F.lit(0.0).cast("float")).alias("context_numeric"),
+    )
+
+
+def _spread(available: Column, wanted: int, hashed: Column) -> Column:
+    """Return up to ``wanted`` distinct ascending offsets below ``available``, each offset equally likely (systematic
+    sampling).
+
+    With a start h uniform in [0, available), offset k is (k * available + h) // wanted: consecutive ones are at least
+    one apart when available >= wanted, and over all h every offset comes up exactly ``wanted`` times. All offsets when
+    available < wanted.
+    """
+    start = F.pmod(hashed, available)
+    slots = F.sequence(F.lit(0), F.least(available, F.lit(wanted)) - 1)
+    drawn = F.transform(slots, lambda slot: F.floor((slot * available + start) / F.lit(wanted)).cast("int"))
+    return F.when(available <= wanted, slots).otherwise(drawn)
+
+
+def _padded(array: Column, length: int, filler: Column) -> Column:
+    return F.slice(F.concat(array, F.array_repeat(filler, length)), 1, length)
+
+
+def _num_filled(name: str) -> Column:
+    return F.size(F.filter(name, lambda value: value >= 0))
+
+
+def _learnt_histories(
+    spark: SparkSession, workdir: Workdir, config: SamplesConfig, interval: Interval | None
+) -> DataFrame:
+    """Return user, items, weights and first_target of the users to learn from, each in order of time."""
+    events = training_interactions(spark, workdir)
+    if interval is not None:
+        events = events.where(interval.contains(F.col("event_time")))
+    newest_first = Window.partitionBy("user").orderBy(F.desc("event_time"), F.desc("event_order"))
+    learnt = (
+        events.withColumn("age", F.row_number().over(newest_first))
+        .where(F.col("age") <= config.max_events)
+        .groupBy("user")
+        .agg(F.sort_array(F.collect_list(F.struct("event_time", "event_order", "item_id", "weight"))).alias("events"))
+        .select("user", F.col("events.item_id").alias("items"), F.col("events.weight").alias("weights"))
+    )
+    if interval is None:
+        return learnt.select("user", "items", "weights", F.lit(1).alias("first_target"))
+    return _with_context(learnt, workdir.read(spark, "user_histories"), interval)
+
+
+def _with_context(learnt: DataFrame, histories: DataFrame, interval: Interval) -> DataFrame:
+    """Put what users did before the interval (their kept histories) in front of what they did in it."""
+    before = F.filter(
+        F.arrays_zip("item_ids", "event_times"), lambda event: event["event_times"] < F.lit(interval.start)
+    )
+    old = histories.select("user", before["item_ids"].alias("old_items"))
+    joined = learnt.join(old, on="user", how="left")
+    old_items = F.coalesce("old_items", F.slice("items", 1, 0))
+    old_weights = F.transform(old_items, lambda _: F.lit(0.0).cast("float"))
+    return joined.select(
+        "user",
+        F.concat(old_items, F.col("items")).alias("items"),
+        F.concat(old_weights, F.col("weights")).alias("weights"),
+        F.greatest(F.size(old_items), F.lit(1)).alias("first_target"),
+    )
+
+
+def _write_groups(
+    spark: SparkSession, uri: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
+) -> list[int]:
+    """Write row k of the (block, hash) order to file k * num_groups // num_rows; return the files' row counts."""
+    ordered = rows.withColumn("key", F.struct("block", user_hash(seed).alias("hash"), "user", "row"))
+    keys = F.broadcast(_partition_keys(spark, num_groups))
+    with number_densely(ordered, "key", "rank", first_id=0) as ranked:
+        (
+            ranked.withColumn("group", F.floor(F.col("rank") * num_groups / num_rows).cast("int"))
+            .join(keys, on="group", how="inner")
+            .repartition(num_groups, "partition_key")
+            .sortWithinPartitions("rank")
+            .select(*rows.columns)
+            .write.mode("overwrite")
+            .option("parquet.block.size", str(1 << 30))
+            .parquet(uri)
+        )
+    counts = spark.read.parquet(uri).groupBy(F.col("_metadata.file_path")).count().collect()
+    if len(counts) != num_groups or sum(row["count"] for row in counts) != num_rows:
+        raise DeepRetrievalError(f"{uri} has {len(counts)} files, not {num_groups}, or not {num_rows} rows")
+    return [row["count"] for row in counts]
+
+
+def _partition_keys(spark: SparkSession, num_groups: int) -> DataFrame:
+    """Return, for each group, an integer that Spark's hash partitioning sends to the partition of that number.
+
+    Hashing the group itself would send several groups to one partition and leave others empty.
+    """
+    candidates = spark.range(0, 40 * num_groups + 200).select(F.col("id").cast("int").alias("partition_key"))
+    return candidates.groupBy(F.pmod(F.hash("partition_key"), F.lit(num_groups)).alias("group")).agg(
+        F.min("partition_key").alias("partition_key")
+    )

@@ -1,0 +1,64 @@
+"""Numbering of paths."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dr_core.paths.space import PathSpace
+
+spaces = st.tuples(st.integers(2, 300), st.integers(1, 8)).filter(lambda kd: kd[0] ** kd[1] < 2**63)
+
+
+@given(spaces, st.integers(0, 2**32 - 1))
+def test_decode_inverts_encode(kd: tuple[int, int], seed: int) -> None:
+    space = PathSpace(*kd)
+    nodes = np.random.default_rng(seed).integers(0, space.num_nodes, size=(4, 3, space.num_layers))
+    path_ids = space.encode(nodes)
+    assert path_ids.dtype == np.int64
+    assert path_ids.shape == (4, 3)
+    np.testing.assert_array_equal(space.decode(path_ids), nodes)
+
+
+@given(spaces, st.integers(0, 2**32 - 1))
+def test_prefix_is_the_number_of_the_first_layers(kd: tuple[int, int], seed: int) -> None:
+    space = PathSpace(*kd)
+    path_ids = np.random.default_rng(seed).integers(0, space.num_paths, size=5)
+    nodes = space.decode(path_ids)
+    np.testing.assert_array_equal(space.prefix(path_ids, space.num_layers), path_ids)
+    np.testing.assert_array_equal(space.prefix(path_ids, 0), 0)
+    for depth in range(1, space.num_layers):
+        np.testing.assert_array_equal(
+            space.prefix(path_ids, depth), PathSpace(space.num_nodes, depth).encode(nodes[:, :depth])
+        )
+
+
+def test_every_path_of_a_small_space_has_its_own_number() -> None:
+    space = PathSpace(3, 4)
+    all_nodes = np.stack(np.meshgrid(*[np.arange(3)] * 4, indexing="ij"), axis=-1).reshape(-1, 4)
+    np.testing.assert_array_equal(space.encode(all_nodes), np.arange(space.num_paths))
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers"), [(1, 3), (0, 1), (2, 0), (2, 63), (10, 19), (2**32, 2)])
+def test_spaces_that_cannot_be_numbered_are_refused(num_nodes: int, num_layers: int) -> None:
+    with pytest.raises(ValueError):
+        PathSpace(num_nodes, num_layers)
+
+
+def test_storage_is_narrow_where_it_fits() -> None:
+    assert PathSpace(1000, 3).storage_dtype == np.int32
+    assert PathSpace(2, 31).storage_dtype == np.int64
+    assert PathSpace(2, 30).storage_dtype == np.int32
+
+
+def test_values_out_of_range_are_refused() -> None:
+    space = PathSpace(4, 2)
+    for nodes in ([[4, 0]], [[0, -1]], [[0]], [[0.5, 1.0]]):
+        with pytest.raises(ValueError):
+            space.encode(nodes)
+    for path_ids in ([16], [-1], [1.5]):
+        with pytest.raises(ValueError):
+            space.decode(path_ids)
+    with pytest.raises(ValueError):
+        space.prefix([3], 3)
+    np.testing.assert_array_equal(space.check([-1, 15], allow_padding=True), [-1, 15])
