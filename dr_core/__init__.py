@@ -1,0 +1,1 @@
+"""Deep Retrieval: the algorithms, from arrays and tensors to arrays and tensors."""

@@ -13,15 +13,15 @@ import numpy.typing as npt
 
 from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.initialization import fit_kmeans_tree, random_paths
-from dr_core.paths.space import PathSpace
-from dr_core.retrieval.retriever import Retriever
 from dr_core.paths.index import build_index
+from dr_core.paths.initialization import random_paths
+from dr_core.retrieval.retriever import Retriever
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
 from pipelines.local_em import States, assign_to_budget, fresh_structure, score_states, train_structure
 from pipelines.stages.assign import AlphaRule
 from pipelines.stages.evaluate import Arm, EvaluationUsers
+from pipelines.stages.initialize import kmeans_paths, starting_vectors
 
 logger = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]
@@ -58,9 +58,17 @@ def train_arms(
         _fit(config, arm, states, paths, total_epochs(config), seed)
         return Arm(name, arm, paths)
 
+    sample_NE = states.user_NE[: config.paths.profile_states]
+    vectors = starting_vectors(model, sample_NE, config.paths, seed)
+
+    def clustered(space: PathSpace, num_paths: int) -> IntArray:
+        return kmeans_paths(
+            model, sample_NE, vectors, space, num_paths, config.paths, seed, candidates=choice.candidates
+        )
+
     embedding_paths = initial_paths
     if config.paths.start == "random":
-        embedding_paths = kmeans_paths(config, model, space, num_paths, seed)
+        embedding_paths = clustered(space, num_paths)
     yield fitted("random_paths", random_paths(num_items, num_paths, space, seed + 1))
     yield fitted("embedding_paths", embedding_paths)
     for other in config.evaluation.other_paths_per_item:
@@ -68,24 +76,13 @@ def train_arms(
             continue
         other_choice = choose_structure(config, num_items, other)
         arm = fresh_structure(model, model.structure.config, other_choice.space, seed)
-        start = kmeans_paths(config, model, other_choice.space, other, seed)
+        start = clustered(other_choice.space, other)
         yield learn(config, f"deep_retrieval_j{other}", arm, states, start, validation, other_choice, config.em.rounds, seed)
     if config.evaluation.random_start_rounds and config.paths.start != "random":
         arm = fresh_structure(model, model.structure.config, space, seed)
         start = random_paths(num_items, num_paths, space, seed + 2)
         rounds = config.evaluation.random_start_rounds
         yield learn(config, "deep_retrieval_random_start", arm, states, start, validation, choice, rounds, seed)
-
-
-def kmeans_paths(
-    config: RunConfig, model: DeepRetrievalModel, space: PathSpace, num_paths: int, seed: int
-) -> IntArray:
-    """Return balanced hierarchical k-means paths of the softmax's item vectors."""
-    vectors = model.reranker.item_vectors()[0].detach().numpy()
-    tree, leaves = fit_kmeans_tree(
-        vectors, space, seed, capacity=config.paths.kmeans_capacity, sample=config.paths.kmeans_sample
-    )
-    return tree.assign(vectors, num_paths, first_paths=leaves)
 
 
 def learn(

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from dr_core.config import Config
 from dr_core.errors import ConfigError
@@ -30,7 +31,7 @@ class SparkConfig(Config):
 
     master: str | None = None
     """For example ``local[2]``; none leaves it to spark-submit, else ``local[*]``."""
-    conf: dict[str, str] = {}
+    conf: dict[str, str] = Field({})
     """Further Spark settings by their own names."""
 
 
@@ -48,16 +49,27 @@ class BudgetConfig(Config):
 class PathsConfig(Config):
     """The shape of the structure and where it starts."""
 
-    num_nodes: int | Literal["auto"] = "auto"
+    num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     """K, nodes a layer; `auto` is the smallest K with K^D >= 2 V J / (items on a visited path)."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(2, ge=1)
     """J, paths an item stands on."""
     start: Literal["embedding", "random"] = "embedding"
-    """`embedding`: balanced hierarchical k-means of the softmax's item vectors; `random`: as in the paper."""
+    """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
+    profile_states: int = Field(4096, ge=64)
+    """User states on which the items' profiles are taken."""
+    profile_dimensions: int = Field(64, ge=2)
+    """Singular directions of the profiles that k-means sees."""
+    popularity_weight: float = Field(0.7, ge=0)
+    """Weight of an item's popularity beside its profile: higher keeps items of equal popularity together."""
     kmeans_capacity: float = Field(1.2, ge=1)
     """Largest size of a k-means child, as a multiple of the mean."""
+    kmeans_refinement: int = Field(4, ge=0)
+    """Lloyd steps of each parent's own children, after the directions shared by all parents: more makes tighter paths,
+    fewer makes them easier to predict."""
+    kmeans_restarts: int = Field(4, ge=1)
+    """Trees fitted with different seeds; the one whose best paths hold most of the softmax's mass is kept."""
     kmeans_sample: int = Field(500_000, ge=1000)
     """Items the centroids are learned on; further items are assigned to them on Spark."""
 
@@ -67,7 +79,7 @@ class PenaltyConfig(Config):
 
     power: int = Field(4, ge=2, le=8)
     """f(c) = c^power / power; the paper's is 4."""
-    alpha: float | Literal["auto"] = "auto"
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
     """Weight of the penalty; `auto` derives it from the budget and corrects it by measurement."""
     corrections: int = Field(3, ge=0)
     """Times an M-step may be repeated with a corrected alpha when `alpha` is `auto`."""
@@ -93,9 +105,9 @@ class EMConfig(Config):
 class EvaluationConfig(Config):
     """What is measured, and against what."""
 
-    k: tuple[int, ...] = (10,)
+    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10,), min_length=1)
     """List lengths; the first is the one in the headlines."""
-    beam: int | Literal["auto"] = "auto"
+    beam: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Beam of the released retriever; `auto` is the smallest whose candidates reach `candidates_per_item` x k[0]."""
     candidates_per_item: float = Field(7.5, gt=0)
     """Candidates wanted per item returned (paper: 5 to 10)."""
@@ -190,13 +202,51 @@ def validate_config(tree: dict[str, Any], source: str) -> RunConfig:
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
-        allowed = _allowed_keys(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
-        value = first.get("input")
-        shown = "" if isinstance(value, dict) else f"={value!r}"
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{source}: {key}{shown}: {allowed}{more}") from error
+        raise ConfigError(f"{source}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Return the first wrong key, its value and what is allowed there; the members of a union are alternatives."""
+    problems: dict[str, list[str]] = {}
+    shown = ""
+    for detail in error.errors():
+        location = detail["loc"]
+        if detail["type"] == "extra_forbidden":
+            parts, names = _locate(location[:-1])
+            parts, message = [*parts, str(location[-1])], f"unknown key; allowed here: {', '.join(names)}"
+        else:
+            parts, message = _locate(location)[0], detail["msg"]
+        if not problems and not isinstance(detail["input"], dict):
+            shown = f"={detail['input']!r}"
+        problems.setdefault(".".join(parts) or "(whole file)", []).append(message)
+    key, messages = next(iter(problems.items()))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{key}{shown}: {', or: '.join(dict.fromkeys(messages))}{more}"
+
+
+def _locate(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
+    """Return a location as the parts of a key, without the tags by which pydantic tells union members, and the keys
+    that may stand below it."""
+    annotation: Any = RunConfig
+    parts = []
+    for part in location:
+        models = _models(annotation)
+        field = next((model.model_fields[part] for model in models if part in model.model_fields), None)
+        if field is not None:
+            parts.append(str(part))
+            annotation = field.annotation
+        elif get_origin(annotation) in (Union, UnionType):
+            tagged = [model for model in models if part in get_args(model.model_fields["kind"].annotation)]
+            annotation = tagged[0] if tagged else annotation
+        else:
+            parts.append(str(part))
+            annotation = next(iter(get_args(annotation)), None)
+    return parts, [name for model in _models(annotation) for name in model.model_fields]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -212,14 +262,3 @@ def _set(tree: dict[str, Any], override: str) -> None:
         tree[leaf] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
-
-
-def _allowed_keys(location: tuple[int | str, ...]) -> str:
-    model: Any = RunConfig
-    for part in location[:-1]:
-        field = getattr(model, "model_fields", {}).get(part)
-        if field is None:
-            return "unknown key"
-        model = field.annotation
-    names = getattr(model, "model_fields", None)
-    return f"unknown key; allowed here: {', '.join(names)}" if names else "unknown key"

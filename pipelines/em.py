@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
@@ -209,17 +208,15 @@ class DayOne:
 
     def initialize(self) -> dict[str, Any]:
         """pi_0."""
-        paths = self.config.paths
         initialize_paths(
             self.spark,
             self.workdir,
             model_id=self.warm_id,
+            samples="samples",
             release_id=self.release_id(0),
             space=self.choice.space,
-            num_paths=paths.paths_per_item,
-            start=paths.start,
-            capacity=paths.kmeans_capacity,
-            sample=paths.kmeans_sample,
+            config=self.config.paths,
+            candidates=self.choice.candidates,
             seed=self.seed,
         )
         mapping = self.export_paths(0)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.training.checkpoint import load_model
-from pipelines.reader import COLUMNS
+from pipelines.reader import COLUMNS, list_column
 
 ROWS_PER_BATCH = 256
 
@@ -43,14 +43,6 @@ def cached_array(uri: str, sha256: str) -> npt.NDArray[Any]:
     with filesystem.open(path, "rb") as file:
         array = np.load(io.BytesIO(file.read()), allow_pickle=False)
         return array
-
-
-def list_column(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
-    """Return a column of equal-length lists as a 2-D array (a plain column as 1-D)."""
-    column = table.column(name).combine_chunks()
-    if not pa.types.is_list(column.type):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)
 
 
 def block_batches(table: pa.Table) -> Iterator[Batch]:

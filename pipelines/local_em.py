@@ -31,7 +31,7 @@ from dr_core.paths.scores import (
 )
 from dr_core.paths.space import PathSpace
 from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
-from pipelines.stages.assign import AlphaRule
+from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048
 
@@ -167,7 +167,7 @@ def assign_to_budget(
         assignment = coordinate_descent(
             candidates, Penalty(rule.power, alpha), num_paths=num_paths, num_sweeps=num_sweeps, space=space
         )
-        measured = float(assignment.sizes.of(visited_paths).mean())
+        measured = items_per_visited_path(assignment.sizes, visited_paths)
         corrected = rule.corrected(alpha, measured, attempt)
         if corrected is None:
             return assignment, alpha, measured

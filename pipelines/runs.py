@@ -10,13 +10,15 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
-from dr_core.errors import DeepRetrievalError, TryAgain
+from dr_core.errors import DeepRetrievalError, GateRefused, InputError, TryAgain
 from pipelines.tables import Workdir
 
 logger = logging.getLogger(__name__)
@@ -51,15 +53,23 @@ class Run:
         """Whether the run has reached its end."""
         return bool(self.record["status"] == "done")
 
-    def stage(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def stage(self, name: str, work: Callable[[], dict[str, Any]], *, redo: bool = False) -> dict[str, Any]:
         """Run a stage unless the record already has it; return what it returned (JSON-able).
 
         ``rows_in`` and ``rows_out`` of the result are shown with the stage; the rest is kept for later stages.
+
+        With ``redo`` a recorded stage runs again. Its entry is taken out first and put back in its place when the
+        stage ends, so that one that was killed half-way counts as not done. Entries of later stages stay: the same
+        inputs give the same tables.
         """
-        for done in self.record["stages"]:
-            if done["name"] == name:
-                logger.info("%-14s done before (%.1f s)", name, done["seconds"])
-                return dict(done["result"])
+        stages = self.record["stages"]
+        place = next((number for number, done in enumerate(stages) if done["name"] == name), len(stages))
+        if place < len(stages):
+            if not redo:
+                logger.info("%-14s done before (%.1f s)", name, stages[place]["seconds"])
+                return dict(stages[place]["result"])
+            del stages[place]
+            self.save()
         self._maybe_crash(f"{name}:before")
         logger.info("%-14s …", name)
         started = time.monotonic()
@@ -67,18 +77,40 @@ class Run:
         seconds = time.monotonic() - started
         self._maybe_crash(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
-        self.record["stages"].append(
-            {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
-        )
+        entry = {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
+        stages.insert(place, entry)
         self.save()
         rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
         logger.info("%-14s %.1f s%s", name, seconds, rows)
         return dict(result)
 
-    def finish(self, status: str, exit_code: int, message: str = "") -> None:
+    def finish(self, status: str, exit_code: int | None, message: str = "") -> None:
         """Write the verdict."""
         self.record |= {"status": status, "exit_code": exit_code, "message": message}
         self.save()
+
+    @contextmanager
+    def job(self, name: str, *, is_last: bool = False) -> Iterator[None]:
+        """Keep the verdict of one job that is run alone: as the run's own, and under ``jobs`` by its name.
+
+        While it works, and for ever if it is killed, its exit code is null. The run's status is ``running`` until its
+        last job is done; after that a job that is run again leaves it ``done``, unless it fails.
+        """
+        ends_done = is_last or self.finished
+        verdict: dict[str, Any] = {"status": "running", "exit_code": None, "message": "", "started_at": _now()}
+        self.record.setdefault("jobs", {})[name] = verdict
+        self.finish("running", None)
+        try:
+            yield
+        except BaseException as error:
+            code = 75 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
+            status = "refused" if code == GateRefused.exit_code else "failed"
+            message = str(error) or type(error).__name__
+            verdict |= {"status": status, "exit_code": code, "message": message, "ended_at": _now()}
+            self.finish(status, code, message)
+            raise
+        verdict |= {"status": "done", "exit_code": 0, "ended_at": _now()}
+        self.finish("done" if ends_done else "running", 0)
 
     def save(self) -> None:
         """Write the record in one step."""
@@ -97,7 +129,7 @@ class Run:
 def lease(workdir: Workdir, kind: str) -> Iterator[None]:
     """Hold a work folder for one kind of run.
 
-    A lease that has expired, or whose process on this host is gone, is taken over.
+    It is renewed while it is held. A lease that has expired, or whose process on this host is gone, is taken over.
 
     Raises:
         TryAgain: another live run of this kind holds the folder.
@@ -115,11 +147,32 @@ def lease(workdir: Workdir, kind: str) -> Iterator[None]:
                 f" {workdir.path('runs', name)} if that process is gone"
             )
     workdir.write_text(json.dumps(mine), "runs", name)
+    ended = threading.Event()
+    renewal = threading.Thread(target=_renew, args=(workdir, name, mine, ended), daemon=True)
+    renewal.start()
     try:
         yield
     finally:
+        ended.set()
+        renewal.join()
         if workdir.exists("runs", name) and json.loads(workdir.read_text("runs", name))["token"] == mine["token"]:
             workdir.filesystem.rm(workdir.path("runs", name))
+
+
+def _renew(workdir: Workdir, name: str, mine: dict[str, Any], ended: threading.Event) -> None:
+    """Put off a lease's end for as long as its holder works and nobody has taken it over."""
+    while not ended.wait(LEASE_SECONDS / 4):
+        try:
+            if json.loads(workdir.read_text("runs", name))["token"] != mine["token"]:
+                logger.warning("the lease %s was taken over by another run", workdir.path("runs", name))
+                return
+            workdir.write_text(json.dumps(mine | {"until": time.time() + LEASE_SECONDS}), "runs", name)
+        except (OSError, InputError, ValueError) as error:
+            logger.warning("the lease %s could not be renewed: %s", workdir.path("runs", name), error)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _is_free(held: dict[str, Any]) -> bool:

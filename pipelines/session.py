@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
@@ -29,6 +33,8 @@ LOCAL_DEFAULTS = {
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
 }
+DELTA_EXTENSION = DEFAULTS["spark.sql.extensions"]
+OLDEST_JAVA = 17
 
 
 def java_version() -> str:
@@ -39,7 +45,13 @@ def java_version() -> str:
     answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
     if answer.returncode != 0:
         raise ConfigError(f"'{java} -version' failed: {answer.stderr.strip()}; install Java 17 or 21")
-    return answer.stderr.splitlines()[0]
+    return next((line for line in answer.stderr.splitlines() if " version " in line), answer.stderr.strip())
+
+
+def java_major(version: str) -> int | None:
+    """Return 17 of ``openjdk version "17.0.15" 2025-04-15``, 8 of ``java version "1.8.0_392"``; None when it cannot be told."""
+    found = re.search(r'version "(?:1\.)?(\d+)', version)
+    return int(found[1]) if found else None
 
 
 def build_session(
@@ -53,16 +65,15 @@ def build_session(
         conf: settings of the run's configuration. What ``spark-submit --conf`` set wins over both these and the defaults.
 
     Raises:
-        ConfigError: Java is missing.
+        ConfigError: Java is missing or too old, the session does not start, or spark-submit started it without Delta.
     """
-    java_version()
     # The environment variable, not the setting: executors started by local-cluster see only the former.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    builder = SparkSession.builder.appName(app_name)
-    submitted = _submitted_conf()
+    jvm = _running_jvm()
+    submitted = {} if jvm is None else dict(SparkConf(loadDefaults=True).getAll())
     chosen_master = submitted.get("spark.master") or master or "local[*]"
-    builder = builder.master(chosen_master)
+    builder = SparkSession.builder.appName(app_name).master(chosen_master)
     settings = dict(DEFAULTS)
     if chosen_master.startswith("local"):
         settings |= LOCAL_DEFAULTS
@@ -70,30 +81,56 @@ def build_session(
     for key, value in settings.items():
         if key not in submitted:
             builder = builder.config(key, value)
-    if "spark.jars" not in submitted | settings and "spark.jars.packages" not in submitted | settings:
-        from delta import configure_spark_with_delta_pip
+    if jvm is not None:
+        _require_delta(jvm)
+    else:
+        major = java_major(java_version())
+        if major is not None and major < OLDEST_JAVA:
+            raise ConfigError(f"Java {major} is too old: install a Java 17 (or 21) runtime, or point JAVA_HOME at one")
+        if "spark.jars" not in settings and "spark.jars.packages" not in settings:
+            from delta import configure_spark_with_delta_pip
 
-        builder = configure_spark_with_delta_pip(builder)
-    session = builder.getOrCreate()
+            builder = configure_spark_with_delta_pip(builder)
+    try:
+        session = builder.getOrCreate()
+    except PySparkRuntimeError as error:
+        if error.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+        raise ConfigError(
+            "Spark did not start; its own lines above say why. If the Delta JAR could not be fetched, see"
+            " conf/spark/local.conf on machines without a network; `dr doctor` checks the rest"
+        ) from error
     session.sparkContext.setLogLevel("ERROR")
     return session
 
 
-def _submitted_conf() -> dict[str, str]:
-    """Read what spark-submit put on the JVM, without building a session of our own first."""
-    from pyspark import SparkConf, SparkContext
-
+def _running_jvm() -> Any | None:
+    """Return the JVM that spark-submit (or an earlier session of this process) started, without starting one."""
     if SparkContext._gateway is None and "PYSPARK_GATEWAY_PORT" not in os.environ:
-        return {}
+        return None
     SparkContext._ensure_initialized()
-    return dict(SparkConf(loadDefaults=True).getAll())
+    return SparkContext._jvm
+
+
+def _require_delta(jvm: Any) -> None:
+    """Refuse a JVM without Delta: unlike one that is still to be started, it cannot be given JARs any more."""
+    if not jvm.org.apache.spark.util.Utils.classIsLoadable(DELTA_EXTENSION):
+        raise ConfigError(
+            "spark-submit started Spark without Delta: add --properties-file conf/spark/local.conf (or cluster.conf), or"
+            " --packages io.delta:delta-spark_2.13:<the version of delta-spark>; without a network --jars"
+        )
 
 
 @contextmanager
 def spark_session(app_name: str, **arguments: object) -> Iterator[SparkSession]:
-    """Yield a session and always stop it: a driver that dies with its session up leaves a minute of errors."""
+    """Yield a session and always stop it: a driver that dies with its session up leaves a minute of errors.
+
+    A session that this process already has is joined, and left to whoever started it.
+    """
+    joined = SparkContext._active_spark_context is not None
     session = build_session(app_name, **arguments)  # type: ignore[arg-type]
     try:
         yield session
     finally:
-        session.stop()
+        if not joined:
+            session.stop()

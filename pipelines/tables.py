@@ -165,7 +165,7 @@ class Workdir:
         writer = frame.select(*columns).write.format("delta").mode("overwrite")
         if name in PARTITIONS:
             writer = writer.partitionBy(*PARTITIONS[name])
-        if replace_where and self.has_table(frame.sparkSession, name):
+        if replace_where:
             writer = writer.option("replaceWhere", replace_where)
         writer.save(self.table(name))
 

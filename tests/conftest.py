@@ -1,11 +1,24 @@
-"""Fixtures shared by all tests: one Spark session for the whole run."""
+"""Fixtures shared by all tests: one Spark session for the whole run, and small models."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from pyspark.sql import SparkSession
 
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.space import PathSpace
 from pipelines.session import build_session
+
+ModelMaker = Callable[..., DeepRetrievalModel]
+SamplesWriter = Callable[..., dict[str, np.ndarray]]
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +26,96 @@ def spark() -> Iterator[SparkSession]:
     session = build_session("tests", master="local[2]", conf={"spark.sql.shuffle.partitions": "2"})
     yield session
     session.stop()
+
+
+@pytest.fixture
+def make_model() -> ModelMaker:
+    """A function that draws small models, in evaluation mode, whose probabilities and scores are far from equal."""
+
+    def make(
+        num_items: int = 30,
+        num_nodes: int = 4,
+        num_layers: int = 2,
+        *,
+        num_paths: int = 0,
+        seed: int = 0,
+        dim: int = 8,
+        counts: np.ndarray | None = None,
+        encoder: dict[str, object] | None = None,
+        reranker: RerankerConfig = RerankerConfig(),  # noqa: B008
+    ) -> DeepRetrievalModel:
+        torch.manual_seed(seed)
+        space = PathSpace(num_nodes, num_layers)
+        model = DeepRetrievalModel(
+            EncoderConfig.model_validate({"dim": dim, "dropout": 0.0} | (encoder or {})),
+            StructureConfig(hidden=8, path_dim=4),
+            reranker,
+            space,
+            np.arange(1.0, num_items + 1) if counts is None else counts,
+        )
+        with torch.no_grad():
+            for parameter in model.structure.parameters():
+                parameter.mul_(2.0)
+            model.reranker.output_embedding.weight.mul_(2.0)
+        if num_paths:
+            rng = np.random.default_rng(seed)
+            paths = [rng.choice(space.num_paths, num_paths, replace=False) for _ in range(num_items)]
+            model.set_item_paths(np.array(paths, dtype=np.int64))
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def write_samples() -> SamplesWriter:
+    """A function that writes a tiny samples table, without Spark, and returns its columns."""
+
+    def write(
+        folder: str,
+        *,
+        num_rows: int = 64,
+        num_items: int = 30,
+        num_files: int = 4,
+        groups_per_file: int = 1,
+        num_blocks: int = 3,
+        length: int = 6,
+        num_targets: int = 2,
+        seed: int = 0,
+    ) -> dict[str, np.ndarray]:
+        """Two positions a row, the second one unused in every fifth row; targets follow the history's last items.
+
+        ``context_numeric`` numbers the rows.
+        """
+        rng = np.random.default_rng(seed)
+        used = rng.integers(2, length + 1, num_rows)
+        history = np.where(np.arange(length) < used[:, None], rng.integers(0, num_items, (num_rows, length)), -1)
+        positions = np.stack([used - 2, used - 1], axis=1)
+        seen = np.take_along_axis(history, positions, 1)[..., None]
+        targets = (seen + rng.integers(1, 4, (num_rows, 2, num_targets))) % num_items
+        weights = rng.integers(2, 9, targets.shape) / 4
+        positions[::5, 1] = -1
+        targets[::5, 1] = -1
+        weights[targets < 0] = 0
+        user = np.array([f"u{number // 2:04d}" for number in range(num_rows)])
+        columns = {
+            "user": user,
+            "row": (np.arange(num_rows) % 2).astype(np.int32),
+            "block": (np.arange(num_rows) // 2 % num_blocks).astype(np.int32),
+            "history": history.astype(np.int32),
+            "length": used.astype(np.int32),
+            "positions": positions.astype(np.int32),
+            "targets": targets.reshape(num_rows, -1).astype(np.int32),
+            "weights": weights.reshape(num_rows, -1).astype(np.float32),
+            "context_categorical": np.zeros((num_rows, 1), np.int32),
+            "context_numeric": np.arange(num_rows, dtype=np.float32)[:, None],
+        }
+        table = pa.table({name: list(values) if values.ndim == 2 else values for name, values in columns.items()})
+        Path(folder).mkdir(parents=True)
+        bounds = np.linspace(0, num_rows, num_files + 1).astype(int)
+        for number, (start, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
+            group_rows = -(-(end - start) // groups_per_file)
+            part = table.slice(start, end - start)
+            pq.write_table(part, f"{folder}/part-{number:05d}.parquet", row_group_size=group_rows)
+        return columns
+
+    return write

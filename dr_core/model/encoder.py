@@ -5,12 +5,12 @@ Shape legend: B rows, L history length, P positions, E user dimension, C categor
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from dr_core.config import Config
@@ -35,6 +35,12 @@ class EncoderConfig(Config):
     """Number of values of each categorical context feature (a value outside counts as unknown)."""
     num_numeric: int = Field(0, ge=0)
     """Number of numeric context features, expected on a scale of about 1."""
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.kind == "attention" and self.dim % self.num_heads:
+            raise ValueError(f"num_heads={self.num_heads} must divide dim={self.dim}")
+        return self
 
 
 def assign_embedding_rows(counts: npt.NDArray[np.float64], embedding_rows: int) -> npt.NDArray[np.int64]:
@@ -99,7 +105,8 @@ class UserEncoder(nn.Module):
         context_BE = self._context(context_categorical_BC, context_numeric_BM)
         if context_BE is not None:
             state_BLE = state_BLE + context_BE[:, None, :]
-        return self.output_dropout(state_BLE)
+        dropped_BLE: Tensor = self.output_dropout(state_BLE)
+        return dropped_BLE
 
     def pool(self, embedded_BLE: Tensor, mask_BL: Tensor) -> Tensor:
         """Turn embedded histories into causal states [B, L, E]."""
@@ -158,8 +165,6 @@ class AttentionEncoder(UserEncoder):
 
     def __init__(self, config: EncoderConfig, num_rows: int) -> None:
         super().__init__(config, num_rows)
-        if config.dim % config.num_heads:
-            raise ValueError(f"encoder.num_heads={config.num_heads} must divide encoder.dim={config.dim}")
         self.positions = nn.Embedding(self.MAX_LENGTH, config.dim)
         nn.init.normal_(self.positions.weight, std=0.02)
         self.qkv = nn.Linear(config.dim, 3 * config.dim)

@@ -39,7 +39,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device."""
-        return Batch(*(value if value is None else value.to(device) for value in vars(self).values()))
+        categorical, numeric = self.context_categorical_BC, self.context_numeric_BM
+        return Batch(
+            self.history_BL.to(device),
+            self.position_BP.to(device),
+            self.target_BPT.to(device),
+            self.weight_BPT.to(device),
+            None if categorical is None else categorical.to(device),
+            None if numeric is None else numeric.to(device),
+        )
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,9 @@ class DeepRetrievalModel(nn.Module):
         flat_NMD = node_NTJD.flatten(1, 2)
         return self.structure.log_prob(user_NE, flat_NMD).view(path_NTJ.shape)
 
-    def forward(self, batch: Batch | StateBatch, use_structure: bool, use_softmax: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, batch: Batch | StateBatch, use_structure: bool, use_softmax: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the summed losses -Q_str and -Q_softmax of a batch and the sum of its weights.
 
         Q_str = sum_i w_i log sum_j p(pi_j(y_i)|x_i) (section 2.1, multi-path), by logsumexp over j.

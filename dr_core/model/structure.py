@@ -75,21 +75,21 @@ class StructureModel(nn.Module):
         tables = self.prefix_tables()
         first_NK = self.layer_log_prob(0, user_parts[0])
         total_NM = first_NK.gather(1, path_NMD[..., 0])
-        state_NM = torch.arange(num_states, device=user_NE.device)[:, None].expand(-1, num_paths)
+        path_RD = path_NMD.flatten(0, 1)
+        row_R = torch.arange(num_states * num_paths, device=user_NE.device)
+        prefix_R = row_R // max(num_paths, 1)
         for layer in range(1, num_layers):
-            # Paths of one state often share their prefix: each (state, prefix) is evaluated once.
-            key_NM = state_NM
-            for earlier in range(layer):
-                key_NM = key_NM * self.space.num_nodes + path_NMD[..., earlier]
-            unique_U, where_NM = torch.unique(key_NM, return_inverse=True)
-            prefix_U = unique_U
-            hidden_UH = torch.zeros(len(unique_U), self.config.hidden, device=user_NE.device, dtype=user_NE.dtype)
+            # Paths of one state often share their prefix: each (state, prefix) is evaluated once, at one of its rows.
+            unique_U, prefix_R = torch.unique(
+                prefix_R * self.space.num_nodes + path_RD[:, layer - 1], return_inverse=True
+            )
+            row_U = torch.empty_like(unique_U).scatter_(0, prefix_R, row_R)
+            hidden_UH = user_parts[layer][row_U // max(num_paths, 1)]
             for earlier in reversed(range(layer)):
-                hidden_UH = hidden_UH + tables[layer][earlier][prefix_U % self.space.num_nodes]
-                prefix_U = prefix_U // self.space.num_nodes
-            hidden_UH = hidden_UH + user_parts[layer][prefix_U]
+                hidden_UH = hidden_UH + tables[layer][earlier][path_RD[row_U, earlier]]
             node_UK = self.layer_log_prob(layer, hidden_UH)
-            total_NM = total_NM + node_UK.view(-1)[where_NM * self.space.num_nodes + path_NMD[..., layer]]
+            log_p_R = node_UK.view(-1)[prefix_R * self.space.num_nodes + path_RD[:, layer]]
+            total_NM = total_NM + log_p_R.view(num_states, num_paths)
         return total_NM
 
 

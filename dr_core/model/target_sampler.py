@@ -83,7 +83,7 @@ class TargetSampler:
         self.member_GS = torch.full((len(sizes), int(sizes.max())), -1, dtype=torch.int64)
         slots = np.arange(len(groups.items)) - np.repeat(groups.offsets[:-1], sizes)
         self.member_GS[np.repeat(np.arange(len(sizes)), sizes), slots] = torch.from_numpy(groups.items)
-        # A group is ranked by log of the mean exp(score) at an average user: its mean vector, bias by log-mean-exp.
+        # A group is ranked by the mean score of its items: the score of their mean vector and mean bias.
         group_V = torch.from_numpy(np.repeat(np.arange(len(sizes)), sizes))
         item_V = torch.from_numpy(groups.items)
         size_G = torch.from_numpy(sizes)

@@ -138,7 +138,7 @@ def sweep_partition(
     the next sweep. With one part this is one sweep of :func:`coordinate_descent`, exactly. With more, the penalised
     surrogate may fall in a sweep: measure it with :func:`log_score` and ``Penalty.total``. After 5 sweeps of items
     dealt at random, with alpha as :func:`derive_alpha` gives it, it has gained at least 99 % of what one part gains
-    for 2 parts, 98 % for 4 and 95 % for 16 where the mean path holds 45 items; the more parts, and the fewer items
+    for 2 parts, 98 % for 4 and 90 % for 16 where the mean path holds 45 items; the more parts, and the fewer items
     on a path, the less.
 
     Args:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numba import njit
 
 IntArray = npt.NDArray[np.int64]
+_SPREAD = -7046029254386353131
 
 
 class Candidates(NamedTuple):
@@ -26,33 +27,57 @@ class Candidates(NamedTuple):
 
 
 def gather_candidates(
-    path_UB: IntArray, path_ids: IntArray, offsets: IntArray, items: npt.NDArray[np.int32], num_items: int
+    path_UB: IntArray, path_ids: IntArray, offsets: IntArray, items: npt.NDArray[np.int32]
 ) -> Candidates:
     """Collect the items on each user's paths; an item on several of them counts once, at the best.
+
+    The cost grows with the items on the paths, not with V.
 
     Args:
         path_UB: int64 path ids, most probable first, -1 for none.
         path_ids, offsets, items: the arrays of a :class:`dr_core.paths.index.PathIndex`.
-        num_items: V.
     """
-    return Candidates(*_gather(np.ascontiguousarray(path_UB), path_ids, offsets, items, num_items))
+    return Candidates(*_gather(np.ascontiguousarray(path_UB), path_ids, offsets, items))
+
+
+@njit(cache=True, nogil=True)
+def _table(longest):  # type: ignore[no-untyped-def]
+    """Keys and owners of a hash table that holds, one owner after the other, a set of up to ``longest`` keys each."""
+    size = 4
+    while size < 2 * longest:
+        size *= 2
+    return np.empty(size, np.int64), np.full(size, -1, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _slot(keys, owners, owner, key):  # type: ignore[no-untyped-def]
+    """The slot of a key in its owner's set; its owner is another one where the set lacks the key."""
+    mask = len(keys) - 1
+    spread = np.int64(key * _SPREAD)
+    slot = (spread ^ (spread >> 32)) & mask
+    while owners[slot] == owner and keys[slot] != key:
+        slot = (slot + 1) & mask
+    return slot
 
 
 @njit(cache=True, nogil=True)
 def _gather(  # type: ignore[no-untyped-def]
-    path_UB, path_ids, offsets, items, num_items
+    path_UB, path_ids, offsets, items
 ):
     num_users, beam = path_UB.shape
-    upper = 0
+    upper, longest = 0, 0
     place = np.searchsorted(path_ids, path_UB.ravel())
-    for flat in range(num_users * beam):
-        at = place[flat]
-        if at < len(path_ids) and path_ids[at] == path_UB[flat // beam, flat % beam]:
-            upper += offsets[at + 1] - offsets[at]
+    for user in range(num_users):
+        before = upper
+        for slot in range(beam):
+            at = place[user * beam + slot]
+            if at < len(path_ids) and path_ids[at] == path_UB[user, slot]:
+                upper += offsets[at + 1] - offsets[at]
+        longest = max(longest, upper - before)
     found = np.empty(upper, np.int64)
     slots = np.empty(upper, np.int64)
     user_offsets = np.zeros(num_users + 1, np.int64)
-    seen = np.full(num_items, -1, np.int64)
+    keys, owners = _table(longest)
     total = 0
     for user in range(num_users):
         for slot in range(beam):
@@ -60,9 +85,10 @@ def _gather(  # type: ignore[no-untyped-def]
             if at >= len(path_ids) or path_ids[at] != path_UB[user, slot]:
                 continue
             for position in range(offsets[at], offsets[at + 1]):
-                item = items[position]
-                if seen[item] != user:
-                    seen[item] = user
+                item = np.int64(items[position])
+                where = _slot(keys, owners, user, item)
+                if owners[where] != user:
+                    keys[where], owners[where] = item, user
                     found[total] = item
                     slots[total] = slot
                     total += 1
@@ -81,7 +107,8 @@ def rerank(
     """Return each user's k best candidates by <x, e_v> + b_v.
 
     Args:
-        excluded: CSR (offsets, item ids) of items never to return, such as a user's own history.
+        excluded: CSR (offsets, item ids) of items never to return, such as a user's own history; ids of no item are
+            ignored.
 
     Returns:
         items int64 [U, k] (-1 where there are fewer), scores float32 [U, k] (-inf there) and beam slots int64 [U, k].
@@ -111,15 +138,16 @@ def _rerank(  # type: ignore[no-untyped-def]
     best_items = np.full((num_users, k), -1, np.int64)
     best_scores = np.full((num_users, k), -np.inf, np.float32)
     best_slots = np.full((num_users, k), -1, np.int64)
-    barred = np.full(len(bias_V), -1, np.int64)
+    keys, owners = _table(np.max(np.diff(excluded_offsets)) if num_users else 0)
     for user in range(num_users):
         for position in range(excluded_offsets[user], excluded_offsets[user + 1]):
-            barred[excluded_items[position]] = user
+            where = _slot(keys, owners, user, excluded_items[position])
+            keys[where], owners[where] = excluded_items[position], user
         start, end = offsets[user], offsets[user + 1]
         score = np.empty(end - start, np.float32)
         for position in range(start, end):
             item = items[position]
-            if barred[item] == user:
+            if owners[_slot(keys, owners, user, item)] == user:
                 score[position - start] = -np.inf
             else:
                 score[position - start] = _dot(user_UE[user], vector_VE[item]) + bias_V[item]

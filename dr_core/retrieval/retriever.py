@@ -92,17 +92,15 @@ class Retriever:
             )
             for start in range(0, len(histories), 512)
         ]
-        return torch.cat(states)
+        return torch.cat(states) if states else torch.empty(0, self.vector_VE.shape[1])
 
     def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
         """Return the most probable paths of each user state."""
-        return beam_search(self.model.structure, user_UE, beam or self.beam)
+        return beam_search(self.model.structure, user_UE, self.beam if beam is None else beam)
 
     def candidates(self, paths: Beam) -> Candidates:
         """Return the distinct items on the paths of each user."""
-        return gather_candidates(
-            paths.path_NB.numpy(), self.index.path_ids, self.index.offsets, self.index.item_ids, len(self.bias_V)
-        )
+        return gather_candidates(paths.path_NB.numpy(), self.index.path_ids, self.index.offsets, self.index.item_ids)
 
     def retrieve(
         self,
@@ -123,10 +121,12 @@ class Retriever:
             blocked: item ids nobody gets.
 
         Raises:
-            ValueError: k < 1.
+            ValueError: k or ``beam`` < 1, or ``excluded`` is not one sequence a user.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, was {k}")
+        if excluded is not None and len(excluded) != len(user_UE):
+            raise ValueError(f"excluded holds {len(excluded)} sequences for {len(user_UE)} users")
         paths = self.search(user_UE, beam)
         found = self.candidates(paths)
         barred = [[*items, *blocked] for items in excluded] if excluded is not None else [list(blocked)] * len(user_UE)
@@ -136,14 +136,16 @@ class Retriever:
         held = np.maximum(slot_Uk, 0)
         path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(paths.path_NB.numpy(), held, 1), -1)
         probability_Uk = np.take_along_axis(paths.log_prob_NB.exp().numpy(), held, 1)
-        return Retrieved(
-            item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), np.diff(found.offsets)
-        )
+        return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), np.diff(found.offsets))
 
 
 def lists_to_csr(lists: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
     """Return ragged lists of ids as CSR (offsets int64 [n + 1], ids int64)."""
     offsets = np.zeros(len(lists) + 1, dtype=np.int64)
     np.cumsum([len(values) for values in lists], out=offsets[1:])
-    flat = np.concatenate([np.asarray(values, dtype=np.int64) for values in lists]) if offsets[-1] else np.zeros(0, np.int64)
+    flat = (
+        np.concatenate([np.asarray(values, dtype=np.int64) for values in lists])
+        if offsets[-1]
+        else np.zeros(0, np.int64)
+    )
     return offsets, flat

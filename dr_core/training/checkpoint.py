@@ -55,13 +55,21 @@ def write_tensors(
 
 
 def read_manifest(filesystem: AbstractFileSystem, folder: str) -> dict[str, Any] | None:
-    """Return a folder's manifest, or None when it was never finished."""
+    """Return a folder's manifest, or None when it was never finished.
+
+    Raises:
+        InputError: the manifest is not JSON.
+    """
     try:
         with filesystem.open(f"{folder}/{MANIFEST}", "r") as file:
             manifest: dict[str, Any] = json.loads(file.read())
             return manifest
     except FileNotFoundError:
         return None
+    except ValueError as error:
+        raise InputError(
+            f"{folder}/{MANIFEST} was changed or cut short ({error}): restore it or train again"
+        ) from error
 
 
 def read_tensors(filesystem: AbstractFileSystem, folder: str, name: str, manifest: dict[str, Any]) -> dict[str, Tensor]:
@@ -74,7 +82,9 @@ def read_tensors(filesystem: AbstractFileSystem, folder: str, name: str, manifes
         with filesystem.open(f"{folder}/{name}", "rb") as file:
             blob = file.read()
     except FileNotFoundError as error:
-        raise InputError(f"{folder}/{name} is missing although the manifest names it: restore it or train again") from error
+        raise InputError(
+            f"{folder}/{name} is missing although the manifest names it: restore it or train again"
+        ) from error
     found = hashlib.sha256(blob).hexdigest()
     if found != manifest["sha256"][name]:
         raise InputError(

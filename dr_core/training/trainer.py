@@ -6,7 +6,6 @@ drawn from (seed, rank, epoch, step), so a resumed run needs no saved generator 
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -133,6 +132,7 @@ class Trainer:
         self.source, self.phase, self.config, self.seed = source, phase, config, seed
         self.identity, self.checkpoints, self.validation = identity, checkpoints, validation
         self.report, self.crash_at = report, crash_at
+        self.turn = 0
         _choose_trainable(model, phase)
         self.optimizer = torch.optim.AdamW(
             [
@@ -145,8 +145,9 @@ class Trainer:
         self.total_steps = max(1, phase.epochs * source.steps_per_epoch)
         self.wrapped: nn.Module = model
         if _world() > 1:
+            # Buffers (pi, embedding rows) never change in a phase: sent once, not with every step.
             self.wrapped = DistributedDataParallel(
-                model, device_ids=[self.device.index] if self.device.type == "cuda" else None
+                model, device_ids=[self.device.index] if self.device.type == "cuda" else None, forward_sync_buffers=False
             )
         self.autocast = self.device.type == "cuda" and config.mixed_precision
 
@@ -246,10 +247,12 @@ class Trainer:
         if self.validation is None:
             return None
         self.model.eval()
+        torch.manual_seed(self.seed)
         loss_structure, loss_softmax, weight = self.model(
             self.validation.to(self.device), self.phase.uses_structure, self.phase.uses_softmax
         )
-        return float((loss_structure + loss_softmax) / weight.clamp_min(1e-12))
+        # One figure on all ranks, to the last bit: they must agree on when to stop.
+        return float(_reduce((loss_structure + loss_softmax) / weight.clamp_min(1e-12)) / _world())
 
     def _stale(self, results: list[EpochResult]) -> bool:
         losses = [result.validation_loss for result in results if result.validation_loss is not None]
@@ -281,20 +284,22 @@ class Trainer:
             "sums": sums.tolist(),
         }
         # Two folders in turn: the older one stays whole while the newer is written.
-        turn = (epoch * max(1, self.source.steps_per_epoch) + step) // self.config.checkpoint_every
-        checkpoint.write_tensors(filesystem, f"{folder}/{(turn + epoch) % 2}", files, manifest)
+        checkpoint.write_tensors(filesystem, f"{folder}/{self.turn}", files, manifest)
+        self.turn = 1 - self.turn
 
     def _resume(self) -> tuple[int, int, list[EpochResult], dict[str, Tensor] | None, Tensor]:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         if self.checkpoints is None:
             return 0, 0, [], None, sums
         filesystem, folder = self.checkpoints
-        found = [(m, f"{folder}/{turn}") for turn in (0, 1) if (m := checkpoint.read_manifest(filesystem, f"{folder}/{turn}"))]
-        same = {"seed": self.seed, "world": _world(), "identity": self.identity, "phase": json.loads(json.dumps(vars(self.phase)))}
-        usable = [(m, where) for m, where in found if all(m[key] == value for key, value in same.items())]
+        same = {"seed": self.seed, "world": _world(), "identity": self.identity, "phase": vars(self.phase)}
+        found = [(m, turn) for turn in (0, 1) if (m := checkpoint.read_manifest(filesystem, f"{folder}/{turn}"))]
+        usable = [(m, turn) for m, turn in found if all(m[key] == value for key, value in same.items())]
         if not usable:
             return 0, 0, [], None, sums
-        manifest, where = max(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]))
+        manifest, turn = max(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]))
+        where = f"{folder}/{turn}"
+        self.turn = 1 - turn
         self.model.load_state_dict(checkpoint.read_tensors(filesystem, where, "model.safetensors", manifest))
         checkpoint.restore_optimizer(
             self.optimizer, checkpoint.read_tensors(filesystem, where, "optimizer.safetensors", manifest)
@@ -304,7 +309,9 @@ class Trainer:
             best = checkpoint.read_tensors(filesystem, where, "best.safetensors", manifest)
         if _world() > 1:
             dist.barrier()
-        self.report({"event": "resumed", "phase": self.phase.name, "epoch": manifest["epoch"], "step": manifest["step"]})
+        self.report(
+            {"event": "resumed", "phase": self.phase.name, "epoch": manifest["epoch"], "step": manifest["step"]}
+        )
         if _rank() == 0:
             sums += torch.tensor(manifest["sums"], dtype=torch.float64, device=self.device)
         return manifest["epoch"], manifest["step"], [EpochResult(**r) for r in manifest["results"]], best, sums

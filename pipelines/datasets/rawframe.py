@@ -115,9 +115,12 @@ def read_source(path: str, what: str, read: Callable[[], DataFrame]) -> DataFram
 
 
 def permissive_reader(spark: SparkSession, schema: str) -> DataFrameReader:
-    """Return a reader of text formats that keeps a line it cannot parse, whole, in the column ``CORRUPT_RECORD``."""
-    fields = f"{schema}, `{CORRUPT_RECORD}` string"
-    return spark.read.schema(fields).option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT_RECORD)
+    """Return a reader of text formats that keeps a line it cannot parse, whole, in the column ``CORRUPT_RECORD``.
+
+    Columns of CSV are not pruned: a line of the wrong width would pass as good in queries that read only some of them.
+    """
+    reader = spark.read.schema(f"{schema}, `{CORRUPT_RECORD}` string").option("columnPruning", "false")
+    return reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT_RECORD)
 
 
 def raw_logs(source: DataFrame, path: str, columns: LogColumns, time_unit: TimeUnit) -> DataFrame:

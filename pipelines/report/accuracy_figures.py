@@ -26,11 +26,12 @@ from pipelines.report.summary import CurvePoint, Difference, Result, Summary
 from pipelines.report.tables import FRACTIONS, View
 
 _PANELS = ("overlap", "candidate_recall", "precision")
+_FOREST_ORDER = [*_PANELS, *(metric for metric in FRACTIONS if metric not in _PANELS)]
 
 
 def candidate_curves(summary: Summary, view: View, styles: Styles) -> Markup | None:
     """Draw overlap, candidate recall and precision against candidates, each method's search swept."""
-    curves = _curves(summary, view)
+    curves = {method: curve for method, curve in _curves(summary, view).items() if method != BRUTE_FORCE}
     panels = [metric for metric in _PANELS if any(_pairs(curve, "candidates", metric) for curve in curves.values())]
     if not panels:
         return None
@@ -60,7 +61,7 @@ def _draw_candidate_curves(
         percent_axis(place)
         place.set_title(FRACTIONS[metric].capitalize() + (f" at {view.k}" if metric == "precision" else ""))
     shown = [styles[method] for method in methods.ordered(curves)]
-    bare = [styles[BRUTE_FORCE]] if brute and BRUTE_FORCE not in curves else []
+    bare = [styles[BRUTE_FORCE]] if brute else []
     legend(figure, [*bare, *shown], bare=bare)
     return figure
 
@@ -155,7 +156,7 @@ def difference_forest(summary: Summary, view: View) -> Markup | None:
 
 
 def _draw_difference_forest(rows: list[Difference]) -> Figure:
-    metrics = [metric for metric in FRACTIONS if any(row.metric == metric for row in rows)]
+    metrics = [metric for metric in _FOREST_ORDER if any(row.metric == metric for row in rows)]
     pairs = list(dict.fromkeys((row.method, row.against) for row in rows))
     minuends = {method for method, _ in pairs}
     lines: list[tuple[str, str, str | None, float | None]] = []
@@ -197,7 +198,7 @@ def _draw_difference_forest(rows: list[Difference]) -> Figure:
             else f"{methods.label(method)} \N{MINUS SIGN} {methods.label(against)}"
         )
         first = number == 0 or number in breaks
-        texts.append(f"{name}   {tables.axis_text(row)}" if first else tables.axis_text(row))
+        texts.append(f"{name}, {tables.axis_text(row)}" if first else tables.axis_text(row))
     axes[0].set_yticks(range(len(lines)), texts)
     axes[0].tick_params(axis="y", labelcolor=INK)
     axes[0].set_ylim(len(lines) - 0.4, -0.6)
@@ -255,8 +256,8 @@ def _draw_by_bucket(
                 draw_line(place, styles[method], *zip(*points, strict=True))
         place.set_xticks(range(len(buckets)), ticks)
         place.set_xlabel(text)
+        place.margins(x=0.06, y=0.12)
         place.set_ylim(bottom=0)
-        place.margins(x=0.06)
         percent_axis(place)
         place.set_title(metric.replace("_", " ").capitalize())
     legend(figure, [styles[method] for method in names])

@@ -63,7 +63,7 @@ def inline_svg(draw: Callable[[], Figure], description: str) -> Markup:
     """Return what ``draw`` draws as an ``<svg>`` element in the page's style, described for those who cannot see it."""
     with matplotlib.rc_context(_STYLE):
         text = io.StringIO()
-        draw().savefig(text, format="svg", bbox_inches="tight", pad_inches=0.04)
+        draw().savefig(text, format="svg")
     return Markup(_inlined(text.getvalue(), description))
 
 
@@ -78,7 +78,7 @@ def _inlined(svg: str, description: str) -> str:
     used = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', rest))
     names = {name for pair in used for name in pair if name}
     rest = re.sub(r'\sid="([^"]+)"', lambda found: found.group(0) if found.group(1) in names else "", rest)
-    prefix = "f" + hashlib.sha256(rest.encode()).hexdigest()[:8]
+    prefix = "f" + hashlib.sha256((description + rest).encode()).hexdigest()[:8]
     for pattern in (r'(\sid=")([^"]+")', r'(href="#)([^"]+")', r"(url\(#)([^)]+\))"):
         rest = re.sub(pattern, rf"\g<1>{prefix}-\g<2>", rest)
     rest = re.sub(r' (d|x|y|points)="([^"]*)"', _rounded, rest)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 
@@ -28,13 +30,13 @@ def count(value: Figure) -> str:
 
 
 def magnitude(value: Figure) -> str:
-    """A large count in three digits: 1240000 -> ``1.24 M``."""
+    """A figure in three digits, large ones with their unit: 1240000 -> ``1.24 M``."""
     if value is None:
         return MISSING
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g}"
+            return f"{value / size:.3g} {unit}".replace("-", _MINUS)
+    return f"{value:.3g}".replace("-", _MINUS)
 
 
 def plain(value: Figure) -> str:
@@ -43,8 +45,8 @@ def plain(value: Figure) -> str:
 
 
 def interval(ends: tuple[int | float, int | float] | None) -> str:
-    """(0.19, 0.21) -> ``19.00 … 21.00``."""
-    return MISSING if ends is None else f"{percent(ends[0])} … {percent(ends[1])}"
+    """(0.19, 0.21) -> ``19.00 \N{EN DASH} 21.00``."""
+    return MISSING if ends is None else f"{percent(ends[0])} {MISSING} {percent(ends[1])}"
 
 
 def duration(seconds: Figure) -> str:
@@ -58,6 +60,11 @@ def duration(seconds: Figure) -> str:
         return f"{minutes} min {rest} s"
     hours, rest = divmod(round(seconds / 60), 60)
     return f"{hours} h {rest} min"
+
+
+def unbroken(text: str) -> str:
+    """Keep a figure and its unit on one line."""
+    return re.sub(r"(?<=\d) (?=%|µs|[kMGT]\b)", "\N{NO-BREAK SPACE}", text)
 
 
 def path(nodes: tuple[int, ...] | str) -> str:

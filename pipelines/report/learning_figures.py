@@ -130,7 +130,7 @@ def _before_after(rounds: Sequence[Round], stem: str, *, connected: bool) -> Cal
             axes.plot([number + 0.35], [after], "o", color=BLUE, ms=5)
             last = (number + 0.35, after)
         axes.margins(y=0.2)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.plain(value)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: formats.magnitude(value)))
 
     return draw
 

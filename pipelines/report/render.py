@@ -88,7 +88,8 @@ def render_report(summary: Summary | Mapping[str, Any], data: Mapping[str, Any])
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(formats, name) for name in ("percent", "count", "plain", "duration", "magnitude", "path")
+        name: getattr(formats, name)
+        for name in ("percent", "count", "plain", "duration", "magnitude", "path", "unbroken")
     }
     return environment.get_template(_TEMPLATE).render(**_content(checked, extra)).strip() + "\n"
 
@@ -107,15 +108,16 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "chosen": _chosen(summary),
         "verdict": verdict.verdict(summary),
         "remarks": verdict.remarks(summary),
-        "parts": [_view_part(summary, view, styles) for view in shown],
+        "parts": [_view_part(summary, view, styles, is_main=view == shown[0]) for view in shown],
         "heads": _HEADS,
         "subject": tables.subject(summary),
         "brute_force": methods.BRUTE_FORCE,
         "differences": list(tables.difference_rows(summary)),
+        "minuends": [methods.label(name) for name in methods.ordered(row.method for row in summary.differences)],
         "path_sizes": learning_figures.path_size_figure(data.path_sizes),
         "rounds": learning_figures.rounds_figure(summary.rounds),
         "training": learning_figures.training_figure(data.training),
-        "speed": [row for row in data.training if row.rows_per_second],
+        "speed": _speed(data),
         "activity": accuracy_figures.activity_figure(data.by_activity, styles),
         "popularity": accuracy_figures.popularity_figure(data.by_popularity, styles),
         "most_probable": max((visited.probability or 0 for visited in visits), default=0),
@@ -129,7 +131,7 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
     }
 
 
-def _view_part(summary: Summary, view: View, styles: Styles) -> ViewPart:
+def _view_part(summary: Summary, view: View, styles: Styles, *, is_main: bool) -> ViewPart:
     rows = tables.result_rows(summary, view)
     used = tables.columns_in_use(rows)
     groups = [(title, [name for name in names if name in used]) for title, names in _COLUMNS]
@@ -137,7 +139,7 @@ def _view_part(summary: Summary, view: View, styles: Styles) -> ViewPart:
         view=view,
         rows=rows,
         groups=[(title, names) for title, names in groups if names],
-        overview=accuracy_figures.results_overview(summary, view, styles),
+        overview=accuracy_figures.results_overview(summary, view, styles) if is_main else None,
         curves=accuracy_figures.candidate_curves(summary, view, styles),
         adds=accuracy_figures.multiply_add_curves(summary, view, styles),
         forest=accuracy_figures.difference_forest(summary, view),
@@ -167,7 +169,7 @@ def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
         "alpha": "size penalty",
         "beam": "paths a user",
     }
-    symbols = {"alpha": "α", "beam": "B"}  # noqa: RUF001
+    symbols = {"alpha": "\N{GREEK SMALL LETTER ALPHA}", "beam": "B"}
     found = [
         (symbols.get(name, name), formats.plain(getattr(summary.structure, name)), text)
         for name, text in meanings.items()
@@ -177,6 +179,15 @@ def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
     if num_nodes is not None and num_layers is not None:
         found.insert(2, ("Kᴰ", formats.count(num_nodes**num_layers), "possible paths"))
     return found
+
+
+def _speed(data: ReportData) -> list[tuple[str, float]]:
+    """Return (phase, mean rows a second) in the order of training."""
+    speeds: dict[str, list[float]] = defaultdict(list)
+    for row in data.training:
+        if row.rows_per_second is not None:
+            speeds[row.phase].append(row.rows_per_second)
+    return [(phase, sum(measured) / len(measured)) for phase, measured in speeds.items()]
 
 
 def _health(summary: Summary) -> list[tuple[str, str, str]]:

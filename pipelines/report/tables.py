@@ -87,23 +87,19 @@ def curve_of(summary: Summary, view: View, method: str) -> list[CurvePoint]:
 
 
 def multiply_adds_of(summary: Summary, result: Result | None) -> Figure:
-    """Return the multiply-adds of a results row: those of its own point on the curve, None where it has none there."""
+    """Return the multiply-adds of a results row: of the curve's point with its beam, or within 1 % of its candidates."""
     if result is None:
         return None
-    for point in summary.curves:
-        if (point.method, point.filtered, point.k) != (result.method, result.filtered, result.k):
-            continue
-        if point.multiply_adds is not None and _same_point(point, result):
-            return point.multiply_adds
-    return None
-
-
-def _same_point(point: CurvePoint, result: Result) -> bool:
-    if result.beam is not None:
-        return point.beam == result.beam
-    if result.candidates is None or point.candidates is None:
-        return False
-    return abs(point.candidates - result.candidates) <= 0.01 * result.candidates
+    counted = [
+        point
+        for point in curve_of(summary, View(result.filtered, result.k), result.method)
+        if point.multiply_adds is not None
+    ]
+    same = [point for point in counted if result.beam is not None and point.beam == result.beam]
+    if not same and result.candidates is not None:
+        near = 0.01 * result.candidates
+        same = [point for point in counted if abs((point.candidates or 0) - result.candidates) <= near]
+    return same[0].multiply_adds if same else None
 
 
 def result_rows(summary: Summary, view: View) -> list[ResultRow]:

@@ -70,14 +70,14 @@ def _fidelity(summary: Summary, view: View, ours: Result, brute: Result | None) 
         returned = f" returns {formats.percent(ours.overlap, 1)} % of the brute-force top {view.k}"
     if not looked and not returned:
         return ""
-    beam = "" if ours.beam is None else f"With a beam of {formats.count(ours.beam)}, "
+    beam = "" if ours.beam is None else f"with a beam of {formats.count(ours.beam)}, "
     text = f"{beam}{methods.label(ours.method)}{' and'.join(part for part in (looked, returned) if part)}"
     if brute is not None and brute.precision and ours.precision is not None:
         text += (
             f"; its precision is {formats.percent(ours.precision)} % against {formats.percent(brute.precision)} %"
             f" for brute force ({formats.percent(ours.precision / brute.precision, 1)} % of it)"
         )
-    return f"{text} ({view.title})."
+    return f"{view.title[0].upper()}{view.title[1:]}: {text}."
 
 
 def _cost(summary: Summary, ours: Result, brute: Result | None) -> str:
@@ -160,7 +160,7 @@ def _controls(summary: Summary) -> Iterator[Remark]:
 
 def _metric_text(metric: str, rows: list[Difference]) -> str:
     means = sorted(row.mean for row in rows if row.mean is not None)
-    span = formats.points(means[0]) if len(means) == 1 else f"{formats.points(means[0])} to {formats.points(means[-1])}"
+    span = " to ".join(dict.fromkeys((formats.points(means[0]), formats.points(means[-1]))))
     signs = [tables.sign(row) for row in rows]
     told = {name: signs.count(name) for name in ("higher", "lower", "unclear") if name in signs}
     if len(told) == 1:

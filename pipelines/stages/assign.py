@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -27,7 +28,6 @@ from dr_core.paths.penalty import Penalty, correct_alpha, derive_alpha
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
-from pydantic import Field
 from pipelines.tables import Workdir
 
 ITEM_SCHEMA = "item_id int, part int, path_ids array<bigint>, scores array<double>, num_events double, current array<bigint>"
@@ -83,8 +83,10 @@ class AlphaRule:
         return replace(self, alpha=alpha)
 
     def corrected(self, alpha: float, measured: float, attempt: int) -> float | None:
-        """Return the next alpha to try, or None when the measurement is near enough or no attempt is left."""
-        if self.wanted is None or attempt >= self.corrections or abs(measured / self.wanted - 1) < 0.1:
+        """Return the next alpha to try, or None when the measurement is near enough, tells nothing, or no attempt is left."""
+        if self.wanted is None or attempt >= self.corrections or measured <= 0:
+            return None
+        if abs(measured / self.wanted - 1) < 0.1:
             return None
         return correct_alpha(alpha, measured, self.wanted)
 
@@ -124,7 +126,7 @@ def assign_paths(
             penalty = Penalty(rule.power, alpha)
             result = sweep_all(items, before, penalty, num_paths, space, config).persist()
             sizes = item_sizes(result)
-            measured = float(sizes.of(visited_paths).mean())
+            measured = items_per_visited_path(sizes, visited_paths)
             corrected = rule.corrected(alpha, measured, attempt)
             if corrected is None:
                 break
@@ -183,6 +185,11 @@ def item_sizes(mapping: DataFrame) -> PathSizes:
     """Count the items on every path of a frame with a ``path_ids`` column."""
     counts = mapping.select(F.explode("path_ids").alias("path_id")).groupBy("path_id").count().toPandas()
     return PathSizes.from_table(counts["path_id"].to_numpy(np.int64), counts["count"].to_numpy(np.int64))
+
+
+def items_per_visited_path(sizes: PathSizes, visited_paths: npt.NDArray[np.int64]) -> float:
+    """Return the mean number of items on visited paths, int64 [U, B]; 0 where none was visited."""
+    return float(sizes.of(visited_paths).mean()) if visited_paths.size else 0.0
 
 
 def sweep_all(

@@ -94,6 +94,7 @@ class Evaluator:
         max_length: L.
         counts_V: training events an item (popularity).
         max_exact: most candidates of the exact_candidates curve.
+        retired: items that nothing may return.
     """
 
     def __init__(
@@ -105,12 +106,15 @@ class Evaluator:
         max_length: int,
         counts_V: FloatArray,
         max_exact: int,
+        retired: IntArray | None = None,
         seed: int = 0,
     ) -> None:
         self.users, self.ks, self.max_length, self.counts_V, self.seed = users, tuple(ks), max_length, counts_V, seed
         self.k_max = max(ks)
         self.vector_VE = np.ascontiguousarray(model.reranker.item_vectors()[0].detach().numpy())
-        self.bias_V = np.ascontiguousarray(model.reranker.item_vectors()[1].detach().numpy())
+        self.bias_V = model.reranker.item_vectors()[1].detach().numpy().copy()
+        retired = np.zeros(0, np.int64) if retired is None else retired
+        self.bias_V[retired] = -np.inf
         self.num_items, self.dim = self.vector_VE.shape
         self.history = ItemLists.from_rows(users.histories)
         self.truth = ItemLists.from_rows(users.truths)
@@ -119,7 +123,8 @@ class Evaluator:
             self.user_UE = Retriever(model, empty, beam=1, max_length=max_length).encode(
                 [list(h) for h in users.histories]
             )
-        self.popular_V = np.lexsort((np.arange(self.num_items), -counts_V))
+        standing_V = np.setdiff1d(np.arange(self.num_items), retired)
+        self.popular_V = standing_V[np.lexsort((standing_V, -counts_V[standing_V]))]
         self.brute_force = self._brute_force(min(self.num_items, max(max_exact, self.k_max)))
 
     def _brute_force(self, num_exact: int) -> Point:
@@ -210,7 +215,7 @@ class Evaluator:
 
     def measure_beam(self, arm: Arm, beam: int, *, method: str | None = None, reranked: bool = True) -> Point:
         """Measure an arm at one beam; time is that of beam, gathering and reranking in blocks, one thread."""
-        retriever = self._retriever(arm)
+        retriever = self.retriever_of(arm)
         self._warm(retriever, beam)
         begun = time.perf_counter()
         parts = [
@@ -225,7 +230,8 @@ class Evaluator:
             method or arm.name, found, beam=beam, multiply_adds=counted + scored, seconds=seconds, reranked=reranked
         )
 
-    def _retriever(self, arm: Arm) -> Retriever:
+    def retriever_of(self, arm: Arm) -> Retriever:
+        """Return a retriever over an arm's model and mapping."""
         items = np.arange(self.num_items)
         return Retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
 
@@ -247,15 +253,15 @@ class Evaluator:
         points = []
         num_users = len(self.users)
         generator = np.random.default_rng(self.seed)
-        shuffled = generator.permutation(self.num_items)
-        shifts = generator.integers(self.num_items, size=num_users)
-        for size in sorted({min(max(1, size), self.num_items) for size in sizes}):
+        shuffled = generator.permutation(self.popular_V)
+        shifts = generator.integers(len(shuffled), size=num_users)
+        for size in sorted({min(max(1, size), len(shuffled)) for size in sizes}):
             if method == "exact_candidates":
                 item_UN = self.exact_UN[:, :size].astype(np.int64)
             elif method == "popular_candidates":
                 item_UN = np.broadcast_to(self.popular_V[:size], (num_users, size))
             else:
-                item_UN = shuffled[(shifts[:, None] + np.arange(size)) % self.num_items]
+                item_UN = shuffled[(shifts[:, None] + np.arange(size)) % len(shuffled)]
             found = Candidates(
                 np.arange(num_users + 1, dtype=np.int64) * item_UN.shape[1],
                 np.ascontiguousarray(item_UN).ravel(),
@@ -284,7 +290,7 @@ class Evaluator:
 
     def recommended(self, arm: Arm, beam: int, *, filtered: bool, k: int) -> IntArray:
         """Return the items int64 [U, k] an arm recommends."""
-        retriever = self._retriever(arm)
+        retriever = self.retriever_of(arm)
         barred = [list(h) for h in self.users.histories] if filtered else None
         return retriever.retrieve(self.user_UE, k, beam=beam, excluded=barred).item_Uk
 

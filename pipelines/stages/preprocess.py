@@ -3,10 +3,11 @@ evaluation."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from delta.tables import DeltaTable
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -34,7 +35,9 @@ class PreprocessSummary:
     quarantined: int
     filtered: int
     reasons: dict[str, int] = field(default_factory=dict)
-    """Rows by quarantine or filter reason, and rows of the catalogue by theirs (not part of the sum)."""
+    """Rows by quarantine or filter reason."""
+    catalogue_reasons: dict[str, int] = field(default_factory=dict)
+    """Quarantined rows of the catalogue by reason; not part of the sum."""
     users: int = 0
     """Users with a kept event in this interval."""
     items: int = 0
@@ -129,12 +132,15 @@ def preprocess(
     try:
         with reading(str(dataset.path), "log"):
             counts = _count(examined, settled)
-        clean, bad_catalogue = None, None
         raw_items = read_catalogue(spark, dataset)
-        if raw_items is not None:
-            clean, bad_catalogue = clean_catalogue(raw_items)
+        clean, bad_items = clean_catalogue(raw_items) if raw_items is not None else (None, None)
+        bad_rows = [] if counts.quarantined == 0 else _bad_rows(examined, settled)
+        catalogue_reasons = {}
+        if bad_items is not None:
+            catalogue_reasons = {row["reason"]: row["count"] for row in bad_items.groupBy("reason").count().collect()}
+            bad_rows += [bad_items] if catalogue_reasons else []
         label = interval.label if interval else WHOLE_LOG
-        _write_quarantine(spark, workdir, examined, settled, bad_catalogue, counts, label, is_whole=interval is None)
+        _write_quarantine(spark, workdir, bad_rows, label, is_whole=interval is None)
         _check_gate(counts, config, run_id)
         update_items(spark, workdir, kept, clean)
         _write_interactions(spark, workdir, kept, config, label, interval)
@@ -143,7 +149,8 @@ def preprocess(
             extend_histories(spark, workdir, interval, config.history_length)
         else:
             rebuild_histories(spark, workdir, config.history_length)
-        return _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
+        summary = _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
+        return replace(summary, catalogue_reasons=catalogue_reasons)
     finally:
         users.unpersist()
         settled.unpersist()
@@ -165,6 +172,8 @@ class _State:
         if interval is None or not workdir.has_table(spark, "interactions"):
             return cls(is_first=True, is_latest=False, known_users=None)
         table = workdir.read(spark, "interactions")
+        if not table.where(F.col("event_time").isNull()).isEmpty():
+            raise InputError(f"{workdir.uri} was built from a log without times: it cannot be extended by interval")
         earlier = table.where(F.col("event_time") < F.lit(interval.start))
         is_first = earlier.isEmpty()
         is_latest = table.where(F.col("event_time") >= F.lit(interval.start)).isEmpty()
@@ -205,31 +214,30 @@ def _count(examined: DataFrame, settled: DataFrame) -> _Counts:
     return counts
 
 
+def _bad_rows(examined: DataFrame, settled: DataFrame) -> list[DataFrame]:
+    """Return the quarantined rows of the log: reason, row (JSON), source_file."""
+    as_json = F.to_json("raw_row", {"ignoreNullFields": "false"})
+    bad = examined.where(F.col("status").isNotNull() & ~F.col("status").isin(*FILTER_REASONS))
+    duplicates = settled.where(F.col("status") == "duplicate_row")
+    return [
+        bad.select(F.col("status").alias("reason"), as_json.alias("row"), "source_file"),
+        duplicates.select(F.col("status").alias("reason"), "row", "source_file"),
+    ]
+
+
 def _write_quarantine(
-    spark: SparkSession,
-    workdir: Workdir,
-    examined: DataFrame,
-    settled: DataFrame,
-    bad_catalogue: DataFrame | None,
-    counts: _Counts,
-    label: str,
-    *,
-    is_whole: bool,
+    spark: SparkSession, workdir: Workdir, bad_rows: list[DataFrame], label: str, *, is_whole: bool
 ) -> None:
-    parts = [spark.createDataFrame([], "reason string, row string, source_file string")]
-    if counts.quarantined:
-        as_json = F.to_json("raw_row", {"ignoreNullFields": "false"})
-        bad = examined.where(F.col("status").isNotNull() & ~F.col("status").isin(*FILTER_REASONS))
-        duplicates = settled.where(F.col("status") == "duplicate_row")
-        parts.append(bad.select(F.col("status").alias("reason"), as_json.alias("row"), "source_file"))
-        parts.append(duplicates.select(F.col("status").alias("reason"), "row", "source_file"))
-    if bad_catalogue is not None:
-        parts.append(bad_catalogue)
-    rows = parts[0]
-    for part in parts[1:]:
+    """Replace the quarantined rows of this interval, or all of them."""
+    where = None if is_whole else f"source_interval = '{label}'"
+    if not bad_rows and workdir.has_table(spark, "quarantine"):
+        DeltaTable.forPath(spark, workdir.table("quarantine")).delete(where)
+        return
+    rows = spark.createDataFrame([], "reason string, row string, source_file string")
+    for part in bad_rows:
         rows = rows.unionByName(part)
     frame = rows.select("reason", "row", "source_file", F.lit(label).alias("source_interval"))
-    workdir.write(frame, "quarantine", replace_where=None if is_whole else f"source_interval = '{label}'")
+    workdir.write(frame, "quarantine", replace_where=where)
 
 
 def _check_gate(counts: _Counts, config: PreprocessConfig, run_id: str) -> None:
@@ -317,8 +325,8 @@ def _summarize(
     }
     totals = kept.agg(
         F.count_distinct("item").alias("items"),
-        F.date_trunc("second", F.min("event_time")).alias("first"),
-        F.date_trunc("second", F.max("event_time")).alias("last"),
+        F.unix_seconds(F.min("event_time")).alias("first"),
+        F.unix_seconds(F.max("event_time")).alias("last"),
     ).first()
     if totals is None:
         raise DeepRetrievalError("an aggregate returned no row")
@@ -327,7 +335,7 @@ def _summarize(
         raise ConfigError("every user is held out (split.num_test, split.num_validation): none is left to train on")
     span = interval
     if span is None and has_time:
-        span = Interval(totals["first"], totals["last"] + timedelta(seconds=1))
+        span = Interval(*(datetime.fromtimestamp(second, UTC) for second in (totals["first"], totals["last"] + 1)))
     start, end = span.label.split("/") if span else (None, None)
     return PreprocessSummary(
         rows_in=counts.rows_in,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import logging
 import os
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,9 @@ import torch
 import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
 
+from dr_core.errors import DeepRetrievalError
 from dr_core.model.encoder import EncoderConfig
-from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
@@ -25,8 +27,6 @@ from dr_core.training.checkpoint import copy_parameters, load_model, read_manife
 from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from pipelines.reader import PetastormSource
 from pipelines.tables import Workdir
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,23 +66,36 @@ def train_model(job: TrainJob) -> list[EpochResult]:
 
     Progress goes to this process' log; ``models/<id>/metrics.jsonl`` keeps it. Ranks run under torchrun, started by
     TorchDistributor on this machine, or on Spark executors when ``local_processes`` is false.
+
+    Raises:
+        DeepRetrievalError: a rank failed.
     """
     workdir = Workdir(job.workdir)
     metrics = workdir.path("models", job.model_id, "metrics.jsonl")
     workdir.filesystem.makedirs(workdir.path("models", job.model_id), exist_ok=True)
     workdir.write_text("", "models", job.model_id, "metrics.jsonl")
-    if job.training.num_processes == 1 and job.training.local_processes:
-        threads = torch.get_num_threads()
-        train_rank(job)
-        torch.set_num_threads(threads)
-    else:
-        os.environ.setdefault("OMP_NUM_THREADS", str(job.training.threads_per_process))
-        TorchDistributor(
-            num_processes=job.training.num_processes, local_mode=job.training.local_processes, use_gpu=False
-        ).run(train_rank, job)
+    # What the ranks print is progress for people; this process' stdout belongs to its caller.
+    with contextlib.redirect_stdout(sys.stderr):
+        if job.training.num_processes == 1 and job.training.local_processes:
+            threads = torch.get_num_threads()
+            try:
+                train_rank(job)
+            finally:
+                torch.set_num_threads(threads)
+        else:
+            os.environ.setdefault("OMP_NUM_THREADS", str(job.training.threads_per_process))
+            distributor = TorchDistributor(
+                num_processes=job.training.num_processes, local_mode=job.training.local_processes, use_gpu=False
+            )
+            try:
+                distributor.run(train_rank, job)
+            except RuntimeError as error:
+                raise DeepRetrievalError(f"a rank that trained {job.model_id} failed: {error}") from error
     manifest = read_manifest(workdir.filesystem, workdir.path("models", job.model_id))
     if manifest is None:
-        raise RuntimeError(f"training {job.model_id} ended without a model; the ranks' output is above, metrics in {metrics}")
+        raise DeepRetrievalError(
+            f"training {job.model_id} ended without a model; the ranks' output is above, metrics in {metrics}"
+        )
     return [EpochResult(**result) for result in manifest["results"]]
 
 
@@ -154,8 +167,6 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
 
 
 def _validation_batch(workdir: Workdir, name: str) -> Batch:
-    from dr_core.model.objective import batch_from_arrays
-
     with fsspec.open(workdir.path(*name.split("/")), "rb") as file:
         return batch_from_arrays(dict(np.load(file, allow_pickle=False)))
 
@@ -168,7 +179,6 @@ def _reporter(workdir: Workdir, model_id: str) -> Any:
         lines.append(json.dumps(record | {"model_id": model_id, "time": time.time()}))
         with workdir.filesystem.open(path, "w") as file:
             file.write("\n".join(lines) + "\n")
-        logger.info("%s", progress_line(record))
         print(progress_line(record), flush=True)
 
     return report

@@ -28,7 +28,7 @@ def test_total_is_alpha_times_the_sum_and_ignores_empty_paths() -> None:
 
 @pytest.mark.parametrize(("power", "alpha"), [(1, 1.0), (17, 1.0), (4, -1.0), (4, float("nan")), (4, float("inf"))])
 def test_impossible_penalties_are_refused(power: int, alpha: float) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"power|alpha"):
         Penalty(power, alpha)
 
 
@@ -68,5 +68,5 @@ def test_arguments_that_are_not_positive_are_refused() -> None:
         lambda: correct_alpha(1.0, 1.0, 1.0, max_factor=0.5),
         lambda: suggest_num_nodes(0, 1, 1, 1),
     ):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="must be"):
             call()

@@ -42,9 +42,9 @@ def test_padding_and_unknown_paths_have_no_items() -> None:
 
 
 def test_a_path_cannot_hold_fewer_than_no_item() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="fewer than no item"):
         PathSizes.count([1]).add([1], [-2])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="below -1"):
         PathSizes.count([-2])
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="negative"):
         PathSizes.from_table([-1], [1])

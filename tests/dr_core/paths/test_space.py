@@ -41,7 +41,7 @@ def test_every_path_of_a_small_space_has_its_own_number() -> None:
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), [(1, 3), (0, 1), (2, 0), (2, 63), (10, 19), (2**32, 2)])
 def test_spaces_that_cannot_be_numbered_are_refused(num_nodes: int, num_layers: int) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"at least|below"):
         PathSpace(num_nodes, num_layers)
 
 
@@ -54,11 +54,11 @@ def test_storage_is_narrow_where_it_fits() -> None:
 def test_values_out_of_range_are_refused() -> None:
     space = PathSpace(4, 2)
     for nodes in ([[4, 0]], [[0, -1]], [[0]], [[0.5, 1.0]]):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="nodes must"):
             space.encode(nodes)
     for path_ids in ([16], [-1], [1.5]):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="must"):
             space.decode(path_ids)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="depth"):
         space.prefix([3], 3)
     np.testing.assert_array_equal(space.check([-1, 15], allow_padding=True), [-1, 15])

@@ -127,7 +127,7 @@ def test_catalogue_is_read(spark: SparkSession, tmp_path: Path) -> None:
 
 def test_log_without_order_is_refused_unless_told_otherwise(spark: SparkSession, tmp_path: Path) -> None:
     path = write_parquet(tmp_path, user=["u"], item=["i"])
-    with pytest.raises(InputError, match="neither a time nor an order column.*user, item.*file_order"):
+    with pytest.raises(InputError, match=r"neither a time nor an order column.*user, item.*file_order"):
         read_logs(spark, resolve(DatasetConfig(path=path)))
     assert read_logs(spark, resolve(DatasetConfig(path=path, unordered="file_order"))).count() == 1
 

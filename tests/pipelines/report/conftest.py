@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from pipelines.report.render import render_report
+
 NUM_ITEMS = 3125
 VIEWS = ((True, 10), (False, 10), (True, 50))
 CEILINGS = {
@@ -103,10 +105,17 @@ def build_summary() -> dict[str, Any]:
                 {"method": "deep_retrieval", "against": "brute_force", "metric": metric, "filtered": filtered, "k": k}
                 | {"axis": None, "at": None, "mean": mean, "low": mean - 0.0009, "high": mean + 0.0009}
             )
-    stages = [("preprocess", 18.2, 1_000_209, 575_281), ("samples", 9.6, 575_281, 412_004), ("warm_up", 141.0, 412_004, 0)]
+    stages = [
+        ("preprocess", 18.2, 1_000_209, 575_281),
+        ("samples", 9.6, 575_281, 412_004),
+        ("warm_up", 141.0, 412_004, 0),
+    ]
     stages += [("initialize_paths", 2.1, 3125, 3125)]
     for number in range(4):
-        stages += [(name, seconds + number, 412_004, 3125) for name, seconds in (("e_step", 52), ("scores", 21), ("assign", 0.8))]
+        stages += [
+            (name, seconds + number, 412_004, 3125)
+            for name, seconds in (("e_step", 52), ("scores", 21), ("assign", 0.8))
+        ]
     stages += [("build_index", 1.4, 9375, 1107), ("evaluate", 33.0, 600, None), ("publish", 0.7, 1, 1)]
     return {
         "run_id": "20260114T091502-demo",
@@ -157,7 +166,7 @@ def build_data() -> dict[str, Any]:
                 ("random_paths", 0.17, 0.61),
                 ("popularity", 0.15, 0.23),
             )
-            for n, bucket in enumerate(("10–19", "20–49", "50–149", "150+"))
+            for n, bucket in enumerate(("10 to 19", "20 to 49", "50 to 149", "150 up"))
         ],
         "by_popularity": [
             {"method": method, "bucket": bucket, "items": items, "share_of_recommendations": share[n]}
@@ -167,7 +176,9 @@ def build_data() -> dict[str, Any]:
                 ("deep_retrieval", (0.63, 0.30, 0.06, 0.01)),
                 ("popularity", (1.0, 0.0, 0.0, 0.0)),
             )
-            for n, (bucket, items) in enumerate((("top 5 %", 156), ("5–20 %", 469), ("20–50 %", 938), ("rest", 1562)))
+            for n, (bucket, items) in enumerate(
+                (("top 5 %", 156), ("5 to 20 %", 469), ("20 to 50 %", 938), ("rest", 1562))
+            )
         ],
         "example_paths": [
             {"path": [3 + n, 17], "path_id": 122, "size": 9 + n}
@@ -183,7 +194,8 @@ def build_data() -> dict[str, Any]:
         "example_user": {
             "history": titles[:6],
             "paths": [
-                {"path": [3, n], "probability": 0.31 / (n + 1), "size": 8 + n, "items": titles[n : n + 3]} for n in range(7)
+                {"path": [3, n], "probability": 0.31 / (n + 1), "size": 8 + n, "items": titles[n : n + 3]}
+                for n in range(7)
             ],
             "items": titles[4:],
         },
@@ -211,3 +223,9 @@ def fake_summary() -> dict[str, Any]:
 @pytest.fixture
 def fake_data() -> dict[str, Any]:
     return build_data()
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The whole page, drawn once a module."""
+    return render_report(build_summary(), build_data())

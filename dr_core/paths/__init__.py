@@ -1,0 +1,1 @@
+"""The paths of the items: their space, scores, assignment, index and health."""

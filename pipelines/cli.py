@@ -1,0 +1,260 @@
+"""The ``dr`` command. Results go to stdout (with ``--json`` exactly one JSON document), everything else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from dr_core.errors import ConfigError, DeepRetrievalError, TryAgain
+
+logger = logging.getLogger(__name__)
+
+EPILOG = """exit codes: 0 done, 1 bug, 2 bad configuration or arguments, 3 refused by a data or quality gate, 75 try again
+
+examples:
+  dr doctor
+  dr run --config conf/demo.yaml --workdir var/demo/demo
+  dr run --config conf/movielens_1m.yaml --logs ratings.parquet --workdir W --seeds 3 --set paths.paths_per_item=2
+  dr retrieve --workdir W --history 1,2,3 -k 10 --explain
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``dr`` and all its commands."""
+    parser = argparse.ArgumentParser(
+        prog="dr",
+        description="Deep Retrieval: learn a structure in which items can be found, and find them by beam search.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = _command(commands, "run", "day one: everything, from logs to a live release and a report", run_command)
+    _configured(run)
+    run.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds; the first one's release goes live")
+    run.add_argument("--fresh", action="store_true", help="delete what the work folder holds and start anew")
+
+    retrieve = _command(commands, "retrieve", "items for one history, or for many users", retrieve_command)
+    retrieve.add_argument("--workdir", required=True, metavar="W", help="work folder with a live release")
+    who = retrieve.add_mutually_exclusive_group(required=True)
+    who.add_argument("--history", metavar="KEYS", help="item keys as in the logs, oldest first, separated by commas")
+    who.add_argument("--users", metavar="FILE", help="JSON lines with a 'user' and a 'history' (list of item keys)")
+    retrieve.add_argument("--out", metavar="FILE", help="where --users writes its JSON lines")
+    retrieve.add_argument("-k", type=_positive, default=10, help="items to return (default: 10)")
+    retrieve.add_argument("--beam", type=_positive, help="paths to visit (default: the release's)")
+    retrieve.add_argument("--keep-history", action="store_true", help="items of the history may be returned")
+    retrieve.add_argument("--block", default="", metavar="KEYS", help="item keys never to return, separated by commas")
+    retrieve.add_argument("--explain", action="store_true", help="show the paths visited and what lies on them")
+    retrieve.add_argument("--release", metavar="R", help="another release than the live one")
+
+    evaluate = _command(commands, "evaluate", "measure a release again on its test users", evaluate_command)
+    evaluate.add_argument("--workdir", required=True, metavar="W")
+    evaluate.add_argument("--release", metavar="R", help="another release than the live one")
+
+    report = _command(commands, "report", "draw report/index.html again", report_command)
+    report.add_argument("--workdir", required=True, metavar="W")
+
+    releases = _command(commands, "releases", "what is live, and what was", releases_command)
+    releases.add_argument("action", choices=("list", "show"))
+    releases.add_argument("release", nargs="?", help="for show; the live one by default")
+    releases.add_argument("--workdir", required=True, metavar="W")
+
+    doctor = _command(commands, "doctor", "check Java, Spark, Delta, pins, disk and cores", doctor_command)
+    doctor.add_argument("--config", metavar="C", help="also say what K and alpha this configuration would start from")
+    doctor.add_argument("--items", type=_positive, metavar="V", help="number of items to assume with --config")
+    doctor.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one key of the configuration")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``dr`` and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    start_logging()
+    with results_only():
+        try:
+            answer: Answer = arguments.work(arguments)
+        except (Exception, KeyboardInterrupt) as error:
+            code = explain(f"dr {arguments.command}", error)
+            answer = Answer({"error": str(error) or type(error).__name__, "exit_code": code}, exit_code=code)
+    if arguments.json:
+        print(json.dumps(answer.document, ensure_ascii=False))
+    elif answer.text:
+        print(answer.text)
+    return answer.exit_code
+
+
+def explain(program: str, error: BaseException) -> int:
+    """Say on stderr why a program ends, in one line; only a bug shows its traceback. Return the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return TryAgain.exit_code
+    code = error.exit_code if isinstance(error, DeepRetrievalError) else 1
+    if code == 1:
+        traceback.print_exception(error)
+    else:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def results_only() -> Iterator[None]:
+    """Keep stdout for the result: what the JVM, a rank or a library prints meanwhile goes to stderr."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def start_logging() -> None:
+    """Send the project's log lines to stderr, and other packages' only when they warn."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    for name in ("pipelines", "dr_core"):
+        logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger(name).handlers = [handler]
+        logging.getLogger(name).propagate = False
+    for name in ("py4j", "TorchDistributor", "petastorm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class Answer:
+    """What a command found: a document for machines, a text for people."""
+
+    def __init__(self, document: Any, text: str = "", exit_code: int = 0) -> None:
+        self.document, self.text, self.exit_code = document, text, exit_code
+
+
+def run_command(arguments: argparse.Namespace) -> Answer:
+    """``dr run``."""
+    from pipelines.config import load_config
+    from pipelines.day_one import run_day_one
+    from pipelines.report.console import trim_console_table
+
+    config = load_config(arguments.config, arguments.set)
+    workdir = arguments.workdir or str(Path("var") / "runs" / config.name)
+    summary = run_day_one(
+        config,
+        workdir,
+        logs=arguments.logs,
+        catalogue=arguments.catalogue,
+        num_seeds=arguments.seeds,
+        fresh=arguments.fresh,
+    )
+    report = f"report: {workdir.rstrip('/')}/report/index.html"
+    return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report}")
+
+
+def retrieve_command(arguments: argparse.Namespace) -> Answer:
+    """``dr retrieve``."""
+    from pipelines.serve import retrieve_history, retrieve_users
+
+    if arguments.users and not arguments.out:
+        raise ConfigError("--users needs --out FILE for its answers")
+    options = {
+        "k": arguments.k,
+        "beam": arguments.beam,
+        "release_id": arguments.release,
+        "keep_history": arguments.keep_history,
+        "blocked": _keys(arguments.block),
+    }
+    if arguments.users:
+        count = retrieve_users(arguments.workdir, arguments.users, arguments.out, **options)
+        return Answer({"users": count, "out": arguments.out}, f"{count} users written to {arguments.out}")
+    found = retrieve_history(arguments.workdir, _keys(arguments.history), explain=arguments.explain, **options)
+    return Answer(found.document, found.text)
+
+
+def evaluate_command(arguments: argparse.Namespace) -> Answer:
+    """``dr evaluate``."""
+    from pipelines.day_one import evaluate_release
+    from pipelines.report.console import trim_console_table
+
+    summary = evaluate_release(arguments.workdir, arguments.release)
+    return Answer(summary, trim_console_table(summary))
+
+
+def report_command(arguments: argparse.Namespace) -> Answer:
+    """``dr report``."""
+    from pipelines.pages import redraw
+    from pipelines.tables import Workdir
+
+    workdir = Workdir(arguments.workdir)
+    redraw(workdir)
+    return Answer({"report": workdir.path("report", "index.html")}, workdir.path("report", "index.html"))
+
+
+def releases_command(arguments: argparse.Namespace) -> Answer:
+    """``dr releases``."""
+    from pipelines.releases import find_release, list_releases
+    from pipelines.session import spark_session
+    from pipelines.tables import Workdir
+
+    with spark_session("dr releases") as spark:
+        workdir = Workdir(arguments.workdir)
+        if arguments.action == "show":
+            document = find_release(spark, workdir, arguments.release).as_dict()
+            return Answer(document, "\n".join(f"{name:15} {value}" for name, value in document.items()))
+        rows = [release.as_dict() for release in list_releases(spark, workdir)]
+    lines = [f"{row['release_id']:40} {row['status']:10} {row['created_at']}" for row in rows]
+    return Answer(rows, "\n".join(lines) or f"no releases in {arguments.workdir}")
+
+
+def doctor_command(arguments: argparse.Namespace) -> Answer:
+    """``dr doctor``."""
+    from pipelines.doctor import examine
+
+    checks = examine(arguments.config, arguments.items, arguments.set)
+    lines = [
+        f"{'ok ' if check.ok else 'BAD'}  {check.name:11} "
+        + check.found.replace("\n", "\n" + " " * 17)
+        + ("" if check.ok else f"  ->  {check.mend}")
+        for check in checks
+    ]
+    healthy = all(check.ok for check in checks)
+    return Answer([vars(check) for check in checks], "\n".join(lines), 0 if healthy else 2)
+
+
+def _command(
+    commands: Any, name: str, text: str, work: Callable[[argparse.Namespace], Answer]
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.set_defaults(work=work)
+    return parser
+
+
+def _configured(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="C", help="YAML file; conf/ holds one for every world")
+    parser.add_argument("--workdir", default=None, metavar="W", help="work folder, a path or URI (default: var/runs/<config name>)")
+    parser.add_argument("--logs", metavar="P", help="the logs, in place of dataset.path")
+    parser.add_argument("--catalogue", metavar="P", help="the catalogue, in place of dataset.catalogue")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one key of the configuration; may be repeated")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, was {value}")
+    return value
+
+
+def _keys(text: str | None) -> list[str]:
+    return [key.strip() for key in (text or "").split(",") if key.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""``dr doctor``: what this machine has of what a run needs, and how to mend what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from dr_core.errors import ConfigError
+from dr_core.paths.penalty import derive_alpha
+from pipelines.budget import choose_structure
+from pipelines.config import RunConfig, load_config
+
+JAVA_MAJORS = (17, 21)
+PINS: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, str]] = {
+    "pyspark": ((4, 0), (4, 1), "Delta 4.0 is built for Spark 4.0"),
+    "delta-spark": ((4, 0), (4, 1), "Delta 4.0 is built for Spark 4.0"),
+    "petastorm": ((0, 12, 1), (0, 12, 2), "later releases are not tested"),
+    "pyarrow": ((11,), (15,), "Petastorm 0.12.1 uses what pyarrow 15 removed"),
+    "numpy": ((1, 24), (2,), "Petastorm 0.12.1 and pyarrow 14 are built for numpy 1"),
+    "pandas": ((2,), (3,), "pyspark 4.0 does not know pandas 3"),
+    "torch": ((2, 4), None, "the trainer uses its DDP and safetensors support"),
+    "pydantic": ((2,), (3,), "the configuration is written for pydantic 2"),
+}
+"""Package: lowest version, first version that is too new (none if unknown), and why."""
+SMALLEST_DISK = 5.0
+SMALLEST_MEMORY = 6.0
+REINSTALL = "`make install` installs what constraints.txt pins"
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: whether it will do, what was found, and how to mend it (empty when nothing is to mend)."""
+
+    name: str
+    ok: bool
+    found: str
+    mend: str = ""
+
+
+def examine(config: str | None = None, items: int | None = None, overrides: list[str] | None = None) -> list[Check]:
+    """Look at everything a run needs; really start Spark and write and read a Delta table.
+
+    Args:
+        config: YAML file of the run that is planned; adds what K, D and alpha it would start from.
+        items: V to assume with ``config``; default: what the synthetic data set would generate.
+        overrides: ``a.b=value`` texts on top of ``config``.
+
+    Raises:
+        ConfigError: ``config`` or an override is wrong, or ``items`` or an override comes without ``config``.
+    """
+    if config is None and (items or overrides):
+        raise ConfigError("--items and --set say something about a configuration: name it with --config C")
+    chosen = load_config(config, overrides) if config else None
+    checks = [check_python(), check_java(), *check_packages(), check_disk(), check_cores(chosen), check_memory()]
+    checks.append(check_torch())
+    checks.append(check_spark(chosen) if checks[1].ok else Check("spark", False, "not tried without Java", "mend Java"))
+    if chosen is not None:
+        checks.append(check_structure(chosen, items))
+    return checks
+
+
+def check_python() -> Check:
+    """Python 3.11, the only one that Petastorm 0.12.1 and Spark 4.0 share with these pins."""
+    return Check(
+        "python",
+        sys.version_info[:2] == (3, 11),
+        f"{sys.version.split()[0]} ({sys.executable})",
+        "install Python 3.11 and `make install PYTHON=/path/to/python3.11`",
+    )
+
+
+def check_java() -> Check:
+    """A Java that Spark 4.0 is tested on."""
+    from pipelines.session import java_major, java_version
+
+    try:
+        found = java_version()
+    except ConfigError as error:
+        return Check("java", False, "none", str(error))
+    return Check(
+        "java", java_major(found) in JAVA_MAJORS, found, "install a Java 17 (or 21) runtime, or point JAVA_HOME at one"
+    )
+
+
+def check_packages(installed: Callable[[str], str] = version) -> list[Check]:
+    """The packages whose versions matter, one check each.
+
+    Args:
+        installed: returns a package's version or raises :class:`PackageNotFoundError`.
+    """
+    checks = []
+    for name, (lowest, too_new, reason) in PINS.items():
+        wanted = f">={_dotted(lowest)}" + (f",<{_dotted(too_new)}" if too_new else "")
+        try:
+            found = installed(name)
+        except PackageNotFoundError:
+            checks.append(Check(name, False, "not installed", REINSTALL))
+            continue
+        numbers = _numbers(found)
+        ok = numbers >= lowest and (too_new is None or numbers < too_new)
+        checks.append(Check(name, ok, found, f"{wanted} is needed ({reason}); {REINSTALL}"))
+    return checks
+
+
+def check_disk(folder: str = ".") -> Check:
+    """Free space where work folders usually lie, and where Spark shuffles."""
+    scratch = os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")[0]
+    free = {place: shutil.disk_usage(place).free / GIB for place in (str(Path(folder).resolve()), scratch)}
+    return Check(
+        "disk",
+        min(free.values()) >= SMALLEST_DISK,
+        ", ".join(f"{space:.0f} GiB free in {place}" for place, space in free.items()),
+        f"free {SMALLEST_DISK:.0f} GiB, use another --workdir, or point SPARK_LOCAL_DIRS and TMPDIR at a larger disk",
+    )
+
+
+def check_cores(config: RunConfig | None) -> Check:
+    """Cores this process may use, against what training asks for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if config is None or not config.training.local_processes:
+        return Check("cores", True, str(cores))
+    training = config.training
+    asked = training.num_processes * training.threads_per_process
+    return Check(
+        "cores",
+        asked <= cores,
+        f"{cores}; training uses {training.num_processes} x {training.threads_per_process}",
+        f"--set training.num_processes={max(1, cores // training.threads_per_process)}",
+    )
+
+
+def check_memory() -> Check:
+    """Memory of this machine or container: 4 GiB for the Spark driver, the rest for Python."""
+    import psutil
+
+    total = min([psutil.virtual_memory().total, *_container_limits()]) / GIB
+    available = psutil.virtual_memory().available / GIB
+    return Check(
+        "memory",
+        total >= SMALLEST_MEMORY,
+        f"{total:.1f} GiB, {available:.1f} GiB of the machine's available",
+        f"{SMALLEST_MEMORY:.0f} GiB are needed; for small data, less with `--set spark.conf={{spark.driver.memory: 2g}}`",
+    )
+
+
+def check_torch() -> Check:
+    """Torch, and where it would compute."""
+    try:
+        import torch
+
+        torch.zeros(2, 2) @ torch.zeros(2, 2)
+    except (ImportError, RuntimeError, OSError) as error:
+        return Check("device", False, f"torch does not work: {error}", REINSTALL)
+    has_gpu = torch.cuda.is_available()
+    return Check("device", True, f"cuda, {torch.cuda.get_device_name(0)}" if has_gpu else "cpu")
+
+
+def check_spark(config: RunConfig | None) -> Check:
+    """Start a session with the run's own settings, write a Delta table into a temporary folder and read it back."""
+    from pipelines.session import spark_session
+
+    settings = {"master": config.spark.master, "conf": config.spark.conf} if config else {"master": "local[1]"}
+    jars = delta_jars()
+    source = f"JAR in {jars[0].parent}" if jars else "JAR fetched from Maven"
+    try:
+        with spark_session("dr doctor", **settings) as spark, tempfile.TemporaryDirectory() as folder:
+            spark.range(3).coalesce(1).write.format("delta").save(f"{folder}/table")
+            rows = spark.read.format("delta").load(f"{folder}/table").count()
+            found = f"Spark {spark.version} on {spark.sparkContext.master}, Delta {_version('delta-spark')} ({source})"
+    except Exception as error:  # whatever the JVM or its libraries throw is what is to be shown
+        return Check("spark", False, _first_line(error), _spark_mend(bool(jars)))
+    return Check("spark", rows == 3, found if rows == 3 else f"{rows} of 3 rows came back", _spark_mend(bool(jars)))
+
+
+def delta_jars() -> list[Path]:
+    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user."""
+    name = f"*delta-spark_2.13-{_version('delta-spark')}.jar"
+    folders = sorted(Path.home().glob(".ivy2*/jars"))
+    return [jar for folder in folders for jar in sorted(folder.glob(name))]
+
+
+def check_structure(config: RunConfig, items: int | None) -> Check:
+    """K, D and alpha that a run of this configuration would start from, and why."""
+    if items is None and config.dataset.format == "synthetic" and config.dataset.path is None:
+        items = config.dataset.synthetic.num_items
+    if items is None:
+        return Check("structure", True, "K follows from the number of items: say how many with --items V")
+    num_paths = config.paths.paths_per_item
+    try:
+        choice = choose_structure(config, items, num_paths)
+    except ValueError as error:
+        return Check("structure", False, str(error), "choose another paths.num_nodes or paths.num_layers")
+    space = choice.space
+    if config.penalty.alpha == "auto":
+        alpha = f"alpha starts from {derive_alpha(1.0, choice.items_per_visited_path):.3g} x mean events an item"
+    else:
+        alpha = f"alpha={config.penalty.alpha:g}: as configured"
+    shape = f"K={space.num_nodes}, D={space.num_layers}, J={num_paths} for {items} items"
+    return Check("structure", True, "\n".join([shape, *choice.reasons, alpha]))
+
+
+def _spark_mend(has_jars: bool) -> str:
+    if has_jars:
+        return "Spark's own lines above say why it failed"
+    return (
+        f"fetch Delta once on a machine with a network (`dr doctor` does it), or put"
+        f" delta-spark_2.13-{_version('delta-spark')}.jar and delta-storage on this one and name them in spark.jars:"
+        " conf/spark/local.conf shows how"
+    )
+
+
+def _container_limits() -> list[int]:
+    texts = []
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            texts.append(Path(file).read_text().strip())
+        except OSError:
+            continue
+    return [int(text) for text in texts if text.isdigit()]
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0][:300]}"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    numbers: list[int] = []
+    for part in text.split("+")[0].split("."):
+        if not part.isdigit():
+            break
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))

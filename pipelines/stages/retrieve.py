@@ -1,0 +1,73 @@
+"""Batch retrieval: the top items of every user's kept history, into ``recommendations``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dr_core.retrieval.retriever import Retriever
+from dr_core.training.checkpoint import read_manifest
+from pipelines.inference import cached_model
+from pipelines.stages.index import load_index
+from pipelines.tables import Workdir
+
+SCHEMA = "user string, rank int, item_id int, score float, path_id bigint, path_probability float"
+USERS_PER_BATCH = 512
+
+
+def retrieve_all(
+    spark: SparkSession,
+    workdir: Workdir,
+    *,
+    release_id: str,
+    k: int,
+    beam: int,
+    max_length: int,
+    filter_history: bool,
+) -> dict[str, int]:
+    """Write the top k items of every user in ``user_histories`` as ``recommendations`` of a release.
+
+    A user who has interacted with everything the beam finds gets fewer than k rows.
+    """
+    uri, model_uri = workdir.uri, workdir.path("models", release_id)
+    manifest = read_manifest(workdir.filesystem, model_uri)
+    sha256 = manifest["sha256"]["model.safetensors"] if manifest else ""
+
+    def retrieve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        retriever = Retriever(
+            cached_model(model_uri, sha256), load_index(Workdir(uri), release_id), beam=beam, max_length=max_length
+        )
+        for batch in batches:
+            for start in range(0, batch.num_rows, USERS_PER_BATCH):
+                yield _recommend(retriever, batch.slice(start, USERS_PER_BATCH), k, filter_history)
+
+    histories = workdir.read(spark, "user_histories").select("user", "item_ids")
+    rows = histories.mapInArrow(retrieve, SCHEMA).select(F.lit(release_id).alias("release_id"), "*")
+    workdir.write_release(rows, "recommendations", release_id)
+    return {
+        "rows_in": histories.count(),
+        "rows_out": workdir.read_release(spark, "recommendations", release_id).count(),
+    }
+
+
+def _recommend(retriever: Retriever, batch: pa.RecordBatch, k: int, filter_history: bool) -> pa.RecordBatch:
+    histories = batch.column(1).to_pylist()
+    found = retriever.retrieve(
+        retriever.encode(histories), k, excluded=histories if filter_history else None
+    )
+    users, ranks = np.nonzero(found.item_Uk >= 0)
+    return pa.RecordBatch.from_arrays(
+        [
+            batch.column(0).take(pa.array(users)),
+            pa.array(ranks, pa.int32()),
+            pa.array(found.item_Uk[users, ranks], pa.int32()),
+            pa.array(found.score_Uk[users, ranks], pa.float32()),
+            pa.array(found.path_Uk[users, ranks], pa.int64()),
+            pa.array(found.path_probability_Uk[users, ranks], pa.float32()),
+        ],
+        ["user", "rank", "item_id", "score", "path_id", "path_probability"],
+    )

@@ -1,0 +1,97 @@
+"""p(c|x): a distribution over paths, and the same function as a plain MLP a layer."""
+
+import itertools
+
+import pytest
+import torch
+
+from dr_core.model.structure import StructureConfig, StructureModel, beam_multiply_adds
+from dr_core.paths.space import PathSpace
+
+USER_DIM = 5
+SPACES = [(2, 1), (3, 2), (4, 3), (2, 5)]
+
+
+def structure_of(num_nodes: int, num_layers: int) -> StructureModel:
+    torch.manual_seed(3)
+    model = StructureModel(StructureConfig(hidden=6, path_dim=3), PathSpace(num_nodes, num_layers), USER_DIM)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(2.0)
+    return model
+
+
+def users(num_states: int = 4) -> torch.Tensor:
+    return torch.randn(num_states, USER_DIM, generator=torch.Generator().manual_seed(4))
+
+
+def all_paths(num_nodes: int, num_layers: int) -> torch.Tensor:
+    return torch.tensor(list(itertools.product(range(num_nodes), repeat=num_layers)))
+
+
+def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
+    """The paper's equation 1: layer d is one MLP over the concatenation [x, emb(c_1), ..., emb(c_{d-1})]."""
+    total = torch.zeros(())
+    for layer in range(model.space.num_layers):
+        inputs = torch.cat([user_E, *(model.node_embeddings[l][path_D[l]] for l in range(layer))])
+        weight = torch.cat([model.user_maps[layer].weight, *(m.weight for m in model.prefix_maps[layer])], dim=1)
+        hidden = torch.relu(weight @ inputs + model.user_maps[layer].bias)
+        logits = model.outputs[layer].weight @ hidden + model.outputs[layer].bias
+        total = total + torch.log_softmax(logits, dim=0)[path_D[layer]]
+    return total
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
+def test_probabilities_of_all_paths_sum_to_one(num_nodes: int, num_layers: int) -> None:
+    model = structure_of(num_nodes, num_layers)
+    paths = all_paths(num_nodes, num_layers).expand(4, -1, -1)
+    log_p = model.log_prob(users(), paths)
+    assert log_p.shape == (4, num_nodes**num_layers)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(4))
+    assert log_p.exp().std() > 0
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
+def test_log_prob_equals_a_plain_mlp_over_concatenated_inputs(num_nodes: int, num_layers: int) -> None:
+    model = structure_of(num_nodes, num_layers)
+    user_NE = users()
+    path_NMD = torch.randint(0, num_nodes, (4, 7, num_layers), generator=torch.Generator().manual_seed(5))
+    expected = torch.stack(
+        [torch.stack([naive_log_prob(model, user, path) for path in paths]) for user, paths in zip(user_NE, path_NMD)]
+    )
+    torch.testing.assert_close(model.log_prob(user_NE, path_NMD), expected)
+
+
+def test_gradients_equal_those_of_the_plain_mlp() -> None:
+    model = structure_of(3, 3)
+    user_NE = users(2).requires_grad_()
+    path_NMD = torch.tensor([[[0, 1, 2], [0, 1, 0], [0, 1, 2]], [[2, 2, 2], [0, 1, 2], [2, 0, 1]]])
+    wanted = [user_NE, *model.parameters()]
+    found = torch.autograd.grad(model.log_prob(user_NE, path_NMD).sum(), wanted)
+    naive = sum(naive_log_prob(model, user_NE[n], path_NMD[n, m]) for n in range(2) for m in range(3))
+    for one, other in zip(found, torch.autograd.grad(naive, wanted), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_spaces_near_the_limit_of_path_ids_do_not_overflow() -> None:
+    model = structure_of(2, 62)
+    user_NE = users(16)
+    path_NMD = torch.randint(0, 2, (16, 3, 62), generator=torch.Generator().manual_seed(6))
+    path_NMD[:, 1] = path_NMD[:, 0]
+    log_p = model.log_prob(user_NE, path_NMD)
+    for state in (0, 15):
+        torch.testing.assert_close(log_p[state, 2], naive_log_prob(model, user_NE[state], path_NMD[state, 2]))
+    assert torch.equal(log_p[:, 0], log_p[:, 1])
+
+
+def test_no_paths_and_no_states_are_allowed() -> None:
+    model = structure_of(3, 2)
+    assert model.log_prob(users(4), torch.zeros(4, 0, 2, dtype=torch.int64)).shape == (4, 0)
+    assert model.log_prob(users(0), torch.zeros(0, 3, 2, dtype=torch.int64)).shape == (0, 3)
+
+
+def test_cost_of_a_beam_is_user_parts_and_one_output_layer_a_kept_prefix() -> None:
+    config, space = StructureConfig(hidden=6), PathSpace(4, 3)
+    assert beam_multiply_adds(config, space, USER_DIM, 1) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 1 + 1)
+    assert beam_multiply_adds(config, space, USER_DIM, 5) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 5)
+    assert beam_multiply_adds(config, space, USER_DIM, 10**6) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 16)

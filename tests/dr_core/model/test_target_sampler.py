@@ -1,0 +1,113 @@
+"""Mixed targets: which items can be drawn, and how often."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import SoftmaxReranker
+from dr_core.model.target_sampler import ItemGroups, MixedTargetsConfig, TargetSampler
+
+ModelMaker = Callable[..., DeepRetrievalModel]
+NUM_ITEMS, NUM_CLUSTERS, DIM = 600, 40, 8
+
+
+@pytest.fixture
+def reranker(make_model: ModelMaker) -> SoftmaxReranker:
+    """Items in clusters, a tenth of them of large bias."""
+    softmax = make_model(num_items=NUM_ITEMS, dim=DIM).reranker.requires_grad_(False)
+    rng = np.random.default_rng(31)
+    centres = rng.normal(size=(NUM_CLUSTERS, DIM))
+    vectors = centres[clusters()] * 1.5 + rng.normal(size=(NUM_ITEMS, DIM)) * 0.3
+    softmax.output_embedding.weight.copy_(torch.from_numpy(vectors))
+    softmax.bias.copy_(torch.from_numpy(np.where(np.arange(NUM_ITEMS) % 10 == 0, 1.0, -1.0)))
+    return softmax
+
+
+def clusters() -> np.ndarray:
+    return np.arange(NUM_ITEMS, dtype=np.int64) % NUM_CLUSTERS
+
+
+def users(num_states: int = 8) -> torch.Tensor:
+    return torch.randn(num_states, DIM, generator=torch.Generator().manual_seed(32))
+
+
+def frequencies(drawn_NM: torch.Tensor) -> np.ndarray:
+    return np.stack([np.bincount(row, minlength=NUM_ITEMS) / len(row) for row in drawn_NM.numpy()])
+
+
+def expected_frequencies(reranker: SoftmaxReranker, config: MixedTargetsConfig) -> np.ndarray:
+    score_NV = reranker.score_all(users()).double()
+    top = score_NV.topk(config.top, dim=1)
+    wanted = torch.zeros_like(score_NV)
+    return wanted.scatter_(1, top.indices, torch.softmax(top.values / config.temperature, dim=1)).numpy()
+
+
+@pytest.mark.parametrize(("top", "temperature"), [(20, 0.8), (5, 2.0)])
+def test_exact_draws_follow_the_softmax_of_the_best_items(
+    reranker: SoftmaxReranker, top: int, temperature: float
+) -> None:
+    config = MixedTargetsConfig(draws=20_000, top=top, temperature=temperature)
+    found = frequencies(TargetSampler(reranker, config, None).sample(users(), seed=1))
+    wanted = expected_frequencies(reranker, config)
+    assert ((found > 0) <= (wanted > 0)).all(), "an item below the best was drawn"
+    deviation = np.abs(found - wanted) / np.sqrt(np.maximum(wanted * (1 - wanted), 1e-9) / config.draws)
+    assert deviation[wanted > 0].max() < 5, "off by more than five standard errors"
+
+
+def test_more_best_items_wanted_than_there_are(reranker: SoftmaxReranker) -> None:
+    config = MixedTargetsConfig(draws=50, top=10 * NUM_ITEMS)
+    drawn = TargetSampler(reranker, config, None).sample(users(), seed=1)
+    assert int(drawn.min()) >= 0
+    assert int(drawn.max()) < NUM_ITEMS
+
+
+def test_groups_find_most_of_what_the_exact_softmax_draws(reranker: SoftmaxReranker) -> None:
+    config = MixedTargetsConfig(draws=20_000, top=60, exact_below=100, probes=8, head=30)
+    groups = ItemGroups.from_labels(clusters())
+    found = frequencies(TargetSampler(reranker, config, groups).sample(users(), seed=2))
+    wanted = expected_frequencies(reranker, config)
+    assert (found * (wanted > 0)).sum(1).min() > 0.9, "share of the draws that are among the exact best"
+    total_variation = np.abs(found - wanted).sum(1) / 2
+    assert total_variation.mean() < 0.15
+
+    scattered = ItemGroups.from_labels(np.random.default_rng(33).permutation(clusters()))
+    blind = frequencies(TargetSampler(reranker, config, scattered).sample(users(), seed=2))
+    assert np.abs(blind - wanted).sum(1).mean() / 2 > 2 * total_variation.mean()
+
+
+@pytest.mark.parametrize("head", [0, 25, NUM_ITEMS])
+def test_probing_every_group_is_exact(reranker: SoftmaxReranker, head: int) -> None:
+    """No item counts twice, though the head's items stand in groups too."""
+    config = MixedTargetsConfig(draws=20_000, top=50, exact_below=100, probes=NUM_CLUSTERS, head=head)
+    sampler = TargetSampler(reranker, config, ItemGroups.from_labels(clusters() % 7))
+    found = frequencies(sampler.sample(users(), seed=3))
+    wanted = expected_frequencies(reranker, config)
+    deviation = np.abs(found - wanted) / np.sqrt(np.maximum(wanted * (1 - wanted), 1e-9) / config.draws)
+    assert not found[wanted == 0].any()
+    assert deviation[wanted > 0].max() < 5
+
+
+@pytest.mark.parametrize("exact_below", [100, 1000])
+def test_same_seed_same_draws(reranker: SoftmaxReranker, exact_below: int) -> None:
+    config = MixedTargetsConfig(exact_below=exact_below, top=40, probes=4)
+    sampler = TargetSampler(reranker, config, ItemGroups.from_labels(clusters()))
+    first = sampler.sample(users(), seed=5)
+    torch.rand(10)
+    assert first.shape == (8, config.draws)
+    assert torch.equal(first, sampler.sample(users(), seed=5))
+    assert not torch.equal(first, sampler.sample(users(), seed=6))
+
+
+def test_many_items_need_groups(reranker: SoftmaxReranker) -> None:
+    with pytest.raises(ValueError, match="groups"):
+        TargetSampler(reranker, MixedTargetsConfig(exact_below=NUM_ITEMS - 1), None)
+
+
+def test_groups_partition_the_items() -> None:
+    labels = np.array([7, 3, 7, 9, 3, 7], dtype=np.int64)
+    groups = ItemGroups.from_labels(labels)
+    members = np.split(groups.items, groups.offsets[1:-1])
+    assert [list(part) for part in members] == [[1, 4], [0, 2, 5], [3]]

@@ -1,0 +1,154 @@
+"""The retriever: history to top k, against brute force over all items."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from dr_core.errors import ReleaseMismatch
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.paths.index import build_index
+from dr_core.retrieval.retriever import Retriever
+
+ModelMaker = Callable[..., DeepRetrievalModel]
+NUM_ITEMS, K, L, BEAM = 80, 10, 6, 4
+
+
+@pytest.fixture
+def model(make_model: ModelMaker) -> DeepRetrievalModel:
+    return make_model(num_items=NUM_ITEMS, num_paths=2, num_nodes=5)
+
+
+@pytest.fixture
+def retriever(model: DeepRetrievalModel) -> Retriever:
+    index = build_index(np.arange(NUM_ITEMS), model.item_path_VJ.numpy())
+    return Retriever(model, index, beam=BEAM, max_length=L)
+
+
+def histories(num_users: int = 12) -> list[list[int]]:
+    rng = np.random.default_rng(51)
+    return [rng.choice(NUM_ITEMS, size, replace=False).tolist() for size in rng.integers(0, 12, num_users)]
+
+
+def brute_force(retriever: Retriever, user_UE: torch.Tensor, k: int) -> np.ndarray:
+    return retriever.model.reranker.score_all(user_UE).topk(k, dim=1).indices.numpy()
+
+
+def test_full_beam_equals_brute_force(retriever: Retriever) -> None:
+    user_UE = retriever.encode(histories())
+    found = retriever.retrieve(user_UE, K, beam=25)
+    np.testing.assert_array_equal(found.item_Uk, brute_force(retriever, user_UE, K))
+    np.testing.assert_array_equal(found.num_candidates_U, NUM_ITEMS)
+    expected = retriever.model.reranker.score(user_UE, torch.from_numpy(found.item_Uk)).numpy()
+    np.testing.assert_allclose(found.score_Uk, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_full_beam_without_the_history_equals_brute_force_without_it(retriever: Retriever) -> None:
+    seen = histories()
+    user_UE = retriever.encode(seen)
+    found = retriever.retrieve(user_UE, K, beam=25, excluded=seen)
+    every = brute_force(retriever, user_UE, NUM_ITEMS)
+    for user, items in enumerate(seen):
+        assert found.item_Uk[user].tolist() == [item for item in every[user] if item not in items][:K]
+
+
+@pytest.mark.parametrize("beam", [1, 3, 8, 25])
+def test_items_and_candidates_are_distinct_and_of_the_beam(retriever: Retriever, beam: int) -> None:
+    user_UE = retriever.encode(histories())
+    paths = retriever.search(user_UE, beam)
+    candidates = retriever.candidates(paths)
+    found = retriever.retrieve(user_UE, 30, beam=beam)
+    np.testing.assert_array_equal(found.num_candidates_U, np.diff(candidates.offsets))
+    on_paths = retriever.model.item_path_VJ.numpy()
+    for user in range(len(user_UE)):
+        items = found.item_Uk[user][found.item_Uk[user] >= 0]
+        part = candidates.item_ids[candidates.offsets[user] : candidates.offsets[user + 1]]
+        reachable = np.flatnonzero(np.isin(on_paths, paths.path_NB[user].numpy()).any(axis=1))
+        assert len(np.unique(items)) == len(items) == min(30, len(part))
+        assert sorted(part.tolist()) == reachable.tolist()
+        assert set(items.tolist()) <= set(part.tolist())
+
+
+def test_a_wider_beam_never_loses_a_better_item(retriever: Retriever) -> None:
+    user_UE = retriever.encode(histories())
+    best = [retriever.retrieve(user_UE, 1, beam=beam).score_Uk[:, 0] for beam in (5, 25)]
+    assert (best[1] >= best[0] - 1e-6).all()
+
+
+def test_each_item_comes_with_its_most_probable_visited_path(retriever: Retriever) -> None:
+    user_UE = retriever.encode(histories())
+    paths = retriever.search(user_UE)
+    found = retriever.retrieve(user_UE, K)
+    for user in range(len(user_UE)):
+        visited = dict(zip(paths.path_NB[user].tolist(), paths.log_prob_NB[user].exp().tolist(), strict=True))
+        for item, path, probability in zip(
+            found.item_Uk[user], found.path_Uk[user], found.path_probability_Uk[user], strict=True
+        ):
+            if item < 0:
+                assert (path, probability) == (-1, 0)
+                continue
+            own = [visited[p] for p in retriever.model.item_path_VJ[item].tolist() if p in visited]
+            assert path in retriever.model.item_path_VJ[item].tolist()
+            assert probability == pytest.approx(max(own), rel=1e-5)
+
+
+def test_history_and_blocked_items_are_never_returned(retriever: Retriever) -> None:
+    seen, blocked = histories(), list(range(0, NUM_ITEMS, 7))
+    user_UE = retriever.encode(seen)
+    found = retriever.retrieve(user_UE, 40, beam=25, excluded=seen, blocked=blocked)
+    for user, items in enumerate(seen):
+        assert not set(found.item_Uk[user].tolist()) & {*items, *blocked}
+    only_blocked = retriever.retrieve(user_UE, 40, beam=25, blocked=blocked)
+    assert not np.isin(only_blocked.item_Uk, blocked).any()
+    np.testing.assert_array_equal(found.num_candidates_U, NUM_ITEMS)
+
+
+def test_blocking_everything_leaves_nothing(retriever: Retriever) -> None:
+    found = retriever.retrieve(retriever.encode(histories()), 3, blocked=range(NUM_ITEMS))
+    assert (found.item_Uk == -1).all()
+    assert np.isneginf(found.score_Uk).all()
+
+
+def test_a_block_of_users_equals_one_by_one(retriever: Retriever) -> None:
+    seen = histories()
+    block = retriever.retrieve(retriever.encode(seen), K, excluded=seen)
+    for user, history in enumerate(seen):
+        alone = retriever.retrieve(retriever.encode([history]), K, excluded=[history])
+        assert alone.item_Uk[0].tolist() == block.item_Uk[user].tolist()
+        assert alone.path_Uk[0].tolist() == block.path_Uk[user].tolist()
+        np.testing.assert_allclose(alone.score_Uk[0], block.score_Uk[user], rtol=1e-4, atol=1e-5)
+        assert alone.num_candidates_U[0] == block.num_candidates_U[user]
+
+
+def test_only_the_most_recent_items_count(retriever: Retriever) -> None:
+    recent = [5, 17, 3, 60, 22, 9]
+    states = retriever.encode([recent, [1, 2, *recent], [44, *recent]])
+    torch.testing.assert_close(states[1], states[0])
+    torch.testing.assert_close(states[2], states[0])
+    assert not torch.allclose(retriever.encode([recent[1:]])[0], states[0])
+
+
+def test_no_users_get_no_items(retriever: Retriever) -> None:
+    user_UE = retriever.encode([])
+    assert user_UE.shape == (0, 8)
+    assert retriever.retrieve(user_UE, K).item_Uk.shape == (0, K)
+
+
+def test_model_and_index_of_different_releases_never_serve_together(model: DeepRetrievalModel) -> None:
+    index = build_index(np.arange(NUM_ITEMS), model.item_path_VJ.numpy())
+    with pytest.raises(ReleaseMismatch, match=r"'a'.*'b'"):
+        Retriever(model, index, beam=1, max_length=L, release_of_model="a", release_of_index="b")
+    larger = build_index(np.arange(NUM_ITEMS + 1), np.zeros((NUM_ITEMS + 1, 1), np.int64))
+    with pytest.raises(ReleaseMismatch, match=f"has {NUM_ITEMS}"):
+        Retriever(model, larger, beam=1, max_length=L)
+
+
+def test_wrong_arguments_are_refused(retriever: Retriever) -> None:
+    user_UE = retriever.encode(histories(3))
+    with pytest.raises(ValueError, match="k must be"):
+        retriever.retrieve(user_UE, 0)
+    with pytest.raises(ValueError, match="beam"):
+        retriever.retrieve(user_UE, 1, beam=0)
+    with pytest.raises(ValueError, match="2 sequences for 3 users"):
+        retriever.retrieve(user_UE, 1, excluded=[[1], [2]])

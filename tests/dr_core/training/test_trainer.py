@@ -1,0 +1,254 @@
+"""The training loop: what resuming, several ranks, phases and early stopping may and may not change."""
+
+import json
+import math
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import torch
+
+from dr_core.errors import DeepRetrievalError
+from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.training.checkpoint import MANIFEST, read_manifest
+from dr_core.training.trainer import EpochResult, Phase, PhaseKind, Trainer, TrainingConfig, schedule
+
+ModelMaker = Callable[..., DeepRetrievalModel]
+LOCAL = fsspec.filesystem("file")
+JOINT = Phase("joint", "joint", 3)
+CONFIG = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=3)
+
+
+@pytest.fixture
+def fresh_model(make_model: ModelMaker) -> Callable[[], DeepRetrievalModel]:
+    """A function that makes the same untrained model each time, with dropout."""
+
+    def make() -> DeepRetrievalModel:
+        return make_model(num_items=24, num_paths=2, encoder={"dropout": 0.3})
+
+    return make
+
+
+def parameters(model: DeepRetrievalModel) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+def losses(results: list[EpochResult]) -> list[tuple[float | None, ...]]:
+    return [(r.epoch, r.loss_structure, r.loss_softmax, r.validation_loss) for r in results]
+
+
+def test_training_lowers_both_losses(fresh_model, make_source) -> None:
+    results = Trainer(fresh_model(), make_source(8), Phase("joint", "joint", 8), CONFIG, seed=0).run()
+    assert results[-1].loss_structure < 0.8 * results[0].loss_structure
+    assert results[-1].loss_softmax < 0.8 * results[0].loss_softmax
+
+
+def test_same_seed_same_parameters(fresh_model, make_source) -> None:
+    trained = []
+    for seed in (0, 0, 1):
+        model = fresh_model()
+        Trainer(model, make_source(), JOINT, CONFIG, seed=seed).run()
+        trained.append(parameters(model))
+    assert_same(trained[0], trained[1])
+    assert not torch.equal(trained[0]["encoder.gru.weight_hh_l0"], trained[2]["encoder.gru.weight_hh_l0"])
+
+
+def test_epoch_losses_are_means_a_unit_of_weight(fresh_model, make_source) -> None:
+    """At a learning rate near 0 and without dropout, an epoch's loss is that of the untouched model."""
+    model, source = fresh_model(), make_source()
+    model.encoder.input_dropout.p = model.encoder.output_dropout.p = 0.0
+    still = TrainingConfig(learning_rate=1e-12, structure_learning_rate=1e-12)
+    with torch.no_grad():
+        sums = np.sum([[float(part) for part in model(batch, True, True)] for batch in source.held], axis=0)
+    (result,) = Trainer(model, source, Phase("once", "joint", 1), still, seed=0).run()
+    assert result.loss_structure == pytest.approx(sums[0] / sums[2], rel=1e-5)
+    assert result.loss_softmax == pytest.approx(sums[1] / sums[2], rel=1e-5)
+
+
+@pytest.mark.parametrize("crash_at", [1, 3, 5, 8, 10])
+def test_resuming_after_a_crash_equals_an_uninterrupted_run(
+    fresh_model, make_source, validation: Batch, tmp_path: Path, crash_at: int
+) -> None:
+    """Four steps an epoch, a checkpoint at step 3 of each and at its end; dropout, Adam and early stop included."""
+    whole = fresh_model()
+    expected = Trainer(whole, make_source(), JOINT, CONFIG, seed=3, validation=validation).run()
+
+    options = {"seed": 3, "validation": validation, "checkpoints": (LOCAL, str(tmp_path))}
+    with pytest.raises(InterruptedError):
+        Trainer(fresh_model(), make_source(), JOINT, CONFIG, crash_at=crash_at, **options).run()
+    source, resumed = make_source(), fresh_model()
+    found = Trainer(resumed, source, JOINT, CONFIG, **options).run()
+    assert_same(parameters(resumed), parameters(whole))
+    assert losses(found) == losses(expected)
+    finished = {1: 0, 3: 3, 5: 4, 8: 7, 10: 8}[crash_at]
+    assert source.delivered == 12 - finished, "steps before the newest checkpoint were trained again, or some were left out"
+
+
+def test_a_torn_checkpoint_gives_way_to_the_one_before(
+    fresh_model, make_source, validation: Batch, tmp_path: Path
+) -> None:
+    whole = fresh_model()
+    Trainer(whole, make_source(), JOINT, CONFIG, seed=3, validation=validation).run()
+    options = {"seed": 3, "validation": validation, "checkpoints": (LOCAL, str(tmp_path))}
+    for crash_at in (5, 8, 11):
+        with pytest.raises(InterruptedError):
+            Trainer(fresh_model(), make_source(), JOINT, CONFIG, crash_at=crash_at, **options).run()
+        held = {turn: read_manifest(LOCAL, f"{tmp_path}/{turn}") for turn in (0, 1)}
+        newest = max(held, key=lambda turn: (held[turn]["epoch"], held[turn]["step"]))
+        (tmp_path / str(newest) / MANIFEST).unlink()
+    resumed = fresh_model()
+    Trainer(resumed, make_source(), JOINT, CONFIG, **options).run()
+    assert_same(parameters(resumed), parameters(whole))
+
+
+def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, tmp_path: Path, monkeypatch) -> None:
+    from dr_core.training import checkpoint
+
+    turns: list[str] = []
+    write = checkpoint.write_tensors
+
+    def record(filesystem, folder, files, manifest):
+        turns.append(folder)
+        return write(filesystem, folder, files, manifest)
+
+    monkeypatch.setattr(checkpoint, "write_tensors", record)
+    for every in (1, 2, 3, 100):
+        turns.clear()
+        config = CONFIG.model_copy(update={"checkpoint_every": every})
+        folder = str(tmp_path / str(every))
+        Trainer(fresh_model(), make_source(), JOINT, config, seed=0, checkpoints=(LOCAL, folder)).run()
+        assert len(turns) >= 3
+        assert all(one != other for one, other in zip(turns, turns[1:], strict=False))
+
+
+@pytest.mark.parametrize("change", ["identity", "seed", "phase"])
+def test_checkpoint_of_another_training_is_ignored(fresh_model, make_source, tmp_path: Path, change: str) -> None:
+    same = {"seed": 3, "identity": "pi", "phase": JOINT}
+    other = same | {"identity": {"identity": "pi'"}, "seed": {"seed": 4}, "phase": {"phase": Phase("joint", "joint", 4)}}[change]
+    folder = (LOCAL, str(tmp_path))
+
+    def train(options: dict, **more: object) -> tuple[DeepRetrievalModel, list[dict]]:
+        model, reports = fresh_model(), []
+        named = {"seed": options["seed"], "identity": options["identity"], "report": reports.append}
+        Trainer(model, make_source(), options["phase"], CONFIG, **named, **more).run()
+        return model, reports
+
+    with pytest.raises(InterruptedError):
+        train(same, checkpoints=folder, crash_at=6)
+    model, reports = train(other, checkpoints=folder)
+    alone, _ = train(other)
+    assert [record["event"] for record in reports].count("resumed") == 0
+    assert_same(parameters(model), parameters(alone))
+
+
+@pytest.mark.parametrize(
+    ("kind", "learns"), [("warm_up", {"encoder", "reranker"}), ("frozen", {"structure"}), ("joint", {"encoder", "reranker", "structure"})]
+)
+def test_a_phase_changes_only_what_it_trains(fresh_model, make_source, kind: PhaseKind, learns: set[str]) -> None:
+    model = fresh_model()
+    before = parameters(model)
+    config = CONFIG.model_copy(update={"weight_decay": 0.1})
+    (result,) = Trainer(model, make_source(), Phase("only", kind, 1), config, seed=0).run()
+    after = parameters(model)
+    assert {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])} == learns
+    assert (result.loss_structure is None) == ("structure" not in learns)
+    assert (result.loss_softmax is None) == ("reranker" not in learns)
+
+
+def test_a_frozen_encoder_drops_nothing(fresh_model, make_source) -> None:
+    """The structure model learns from the states that it will be asked about."""
+    outcomes = []
+    for dropout in (0.0, 0.3):
+        model = fresh_model()
+        model.encoder.input_dropout.p = model.encoder.output_dropout.p = dropout
+        Trainer(model, make_source(), Phase("e", "frozen", 1), CONFIG, seed=0).run()
+        outcomes.append(parameters(model))
+    assert_same(*outcomes)
+
+
+def test_early_stop_keeps_the_best_epoch(fresh_model, make_source, validation: Batch) -> None:
+    """Six rows are soon known by heart, and the validation loss rises."""
+    config = TrainingConfig(learning_rate=0.1, structure_learning_rate=0.1, patience=2)
+    model = fresh_model()
+    phase = Phase("warm_up", "warm_up", 40)
+    results = Trainer(model, make_source(1, rows=3), phase, config, seed=0, validation=validation).run()
+    seen = [result.validation_loss for result in results]
+    best = int(np.argmin(seen))
+    assert len(results) < 40
+    assert len(results) - 1 - best == config.patience
+    with torch.no_grad():
+        _, softmax, weight = model(validation, False, True)
+    assert float(softmax / weight) == pytest.approx(seen[best], rel=1e-6)
+    assert seen[-1] > seen[best]
+
+
+def test_validation_with_sampled_negatives_repeats_itself(make_model: ModelMaker, make_source, validation: Batch) -> None:
+    """The same negatives every epoch: what moves is the model alone."""
+    model = make_model(num_items=24, reranker=RerankerConfig(loss="sampled", num_negatives=5))
+    still = TrainingConfig(learning_rate=1e-12)
+    results = Trainer(model, make_source(), Phase("w", "warm_up", 3), still, seed=0, validation=validation).run()
+    assert len({round(result.validation_loss, 6) for result in results}) == 1
+
+
+def test_nothing_to_do_changes_nothing(fresh_model, make_source) -> None:
+    model = fresh_model()
+    before = parameters(model)
+    assert Trainer(model, make_source(), Phase("none", "joint", 0), CONFIG, seed=0).run() == []
+    assert_same(before, parameters(model))
+
+
+def test_a_reader_that_gives_too_few_steps_is_found_out(fresh_model, make_source) -> None:
+    source = make_source()
+    source.steps_per_epoch += 1
+    with pytest.raises(DeepRetrievalError, match="4 steps in epoch 0, 5 were announced"):
+        Trainer(fresh_model(), source, JOINT, CONFIG, seed=0).run()
+
+
+@pytest.mark.parametrize("total", [1, 7, 20, 1000])
+def test_learning_rate_rises_once_then_falls(total: int) -> None:
+    rates = [schedule(step, total) for step in range(total)]
+    peak = int(np.argmax(rates))
+    assert all(0 < rate <= 1 for rate in rates)
+    assert rates[peak] == pytest.approx(1.0, abs=1e-6)
+    assert rates[: peak + 1] == sorted(rates[: peak + 1])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert peak <= max(1, total // 20)
+    assert math.isfinite(schedule(total, total))
+
+
+def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
+    """The same rows a step, dealt unequally: losses agree within 5 % (parameters within 1e-3), ranks to the last bit."""
+    script = Path(__file__).with_name("two_ranks.py")
+    root = Path(__file__).parents[3]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    for world in (1, 2):
+        (tmp_path / str(world)).mkdir()
+    ranks = [
+        subprocess.Popen([sys.executable, str(script), str(tmp_path / "2"), str(rank), "2"], env=environment)
+        for rank in range(2)
+    ]
+    runpy.run_path(str(script))["main"](tmp_path / "1", 0, 1)
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+
+    def outcome(world: int, rank: int) -> tuple[list[float], dict[str, torch.Tensor]]:
+        folder = tmp_path / str(world)
+        return json.loads((folder / f"rank{rank}.json").read_text()), torch.load(folder / f"rank{rank}.pt")
+
+    (alone, one), (first, left), (second, right) = outcome(1, 0), outcome(2, 0), outcome(2, 1)
+    assert first == second
+    assert_same(left, right)
+    assert first == pytest.approx(alone, rel=0.05)
+    for name, value in one.items():
+        torch.testing.assert_close(left[name], value, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,78 @@
+"""Train the same tiny model in one process or in several; started by ``test_trainer.py``.
+
+Usage: ``python two_ranks.py FOLDER RANK WORLD``. Every rank writes ``rank<r>.pt`` (parameters) and ``rank<r>.json``
+(losses of the last epoch). All worlds see the same rows a step: a rank takes its share of them.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.space import PathSpace
+from dr_core.training.trainer import Phase, Trainer, TrainingConfig
+
+NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3
+
+
+class ShardedSource:
+    """Steps of the same rows in every world; ranks get unequal shares of them, of unequal weights."""
+
+    steps_per_epoch = STEPS
+
+    def __init__(self, rank: int, world: int) -> None:
+        bounds = np.r_[0, ROWS // 3, ROWS] if world == 2 else np.r_[0, ROWS]
+        self.share = slice(int(bounds[rank]), int(bounds[rank + 1]))
+
+    def batches(self, epoch: int, first_step: int) -> Iterator[Batch]:
+        for step in range(first_step, STEPS):
+            whole = rows(epoch * STEPS + step)
+            yield Batch(*(value if value is None else value[self.share] for value in vars(whole).values()))
+
+
+def rows(seed: int) -> Batch:
+    rng = np.random.default_rng(seed)
+    history = rng.integers(0, NUM_ITEMS, (ROWS, 4))
+    targets = (history[:, -1:, None] + [1, 2]) % NUM_ITEMS
+    weights = rng.uniform(0.2, 3.0, targets.shape).astype(np.float32)
+    positions = np.full((ROWS, 1), 3)
+    return Batch(*(torch.from_numpy(array) for array in (history, positions, targets, weights)))
+
+
+def main(folder: Path, rank: int, world: int) -> None:
+    """Train as one rank of ``world`` and write what came of it."""
+    torch.set_num_threads(1)
+    if world > 1:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
+    try:
+        torch.manual_seed(0)
+        model = DeepRetrievalModel(
+            EncoderConfig(dim=8, dropout=0.0),
+            StructureConfig(hidden=8, path_dim=4),
+            RerankerConfig(),
+            PathSpace(4, 2),
+            np.ones(NUM_ITEMS),
+        )
+        model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])
+        config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02)
+        phase = Phase("joint", "joint", EPOCHS)
+        results = Trainer(model, ShardedSource(rank, world), phase, config, seed=0, validation=rows(999)).run()
+    finally:
+        if world > 1:
+            dist.destroy_process_group()
+    torch.save(dict(model.state_dict()), folder / f"rank{rank}.pt")
+    last = results[-1]
+    losses = [last.loss_structure, last.loss_softmax, last.validation_loss]
+    (folder / f"rank{rank}.json").write_text(json.dumps(losses))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
