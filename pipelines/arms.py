@@ -15,6 +15,7 @@ from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
 from dr_core.paths.initialization import random_paths
+from dr_core.paths.space import PathSpace
 from dr_core.retrieval.retriever import Retriever
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
@@ -77,7 +78,9 @@ def train_arms(
         other_choice = choose_structure(config, num_items, other)
         arm = fresh_structure(model, model.structure.config, other_choice.space, seed)
         start = clustered(other_choice.space, other)
-        yield learn(config, f"deep_retrieval_j{other}", arm, states, start, validation, other_choice, config.em.rounds, seed)
+        yield learn(
+            config, f"deep_retrieval_j{other}", arm, states, start, validation, other_choice, config.em.rounds, seed
+        )
     if config.evaluation.random_start_rounds and config.paths.start != "random":
         arm = fresh_structure(model, model.structure.config, space, seed)
         start = random_paths(num_items, num_paths, space, seed + 2)
@@ -98,7 +101,9 @@ def learn(
 ) -> Arm:
     """Run the EM loop in memory from a start; ``model`` is updated."""
     logger.info("arm %s: %d rounds", name, rounds)
-    retriever = Retriever(model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length)
+    retriever = Retriever(
+        model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
+    )
     validation_UE = retriever.encode([list(history) for history in validation.histories])
     rule = alpha_rule(config, choice)
     alpha: float | None = None
@@ -129,9 +134,7 @@ def alpha_rule(config: RunConfig, choice: StructureChoice) -> AlphaRule:
     return AlphaRule(config.penalty.alpha, None, 0, config.penalty.power)
 
 
-def _fit(
-    config: RunConfig, model: DeepRetrievalModel, states: States, paths: IntArray, epochs: int, seed: int
-) -> None:
+def _fit(config: RunConfig, model: DeepRetrievalModel, states: States, paths: IntArray, epochs: int, seed: int) -> None:
     train_structure(
         model,
         states,

@@ -36,7 +36,9 @@ def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> Struc
     num_layers = config.paths.num_layers
     if config.paths.num_nodes == "auto":
         num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers)
-        reasons.append(f"K={num_nodes}: the smallest with K^{num_layers} >= 2 x {num_items} items x J={num_paths} / {wanted:.1f}")
+        reasons.append(
+            f"K={num_nodes}: the smallest with K^{num_layers} >= 2 x {num_items} items x J={num_paths} / {wanted:.1f}"
+        )
     else:
         num_nodes = config.paths.num_nodes
         reasons.append(f"K={num_nodes}: as configured")

@@ -39,7 +39,9 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = _command(commands, "run", "day one: everything, from logs to a live release and a report", run_command)
     _configured(run)
-    run.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds; the first one's release goes live")
+    run.add_argument(
+        "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds; the first one's release goes live"
+    )
     run.add_argument("--fresh", action="store_true", help="delete what the work folder holds and start anew")
 
     retrieve = _command(commands, "retrieve", "items for one history, or for many users", retrieve_command)
@@ -70,7 +72,9 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = _command(commands, "doctor", "check Java, Spark, Delta, pins, disk and cores", doctor_command)
     doctor.add_argument("--config", metavar="C", help="also say what K and alpha this configuration would start from")
     doctor.add_argument("--items", type=_positive, metavar="V", help="number of items to assume with --config")
-    doctor.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one key of the configuration")
+    doctor.add_argument(
+        "--set", action="append", default=[], metavar="A.B=V", help="override one key of the configuration"
+    )
     return parser
 
 
@@ -239,10 +243,18 @@ def _command(
 
 def _configured(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", required=True, metavar="C", help="YAML file; conf/ holds one for every world")
-    parser.add_argument("--workdir", default=None, metavar="W", help="work folder, a path or URI (default: var/runs/<config name>)")
+    parser.add_argument(
+        "--workdir", default=None, metavar="W", help="work folder, a path or URI (default: var/runs/<config name>)"
+    )
     parser.add_argument("--logs", metavar="P", help="the logs, in place of dataset.path")
     parser.add_argument("--catalogue", metavar="P", help="the catalogue, in place of dataset.catalogue")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=V", help="override one key of the configuration; may be repeated")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="A.B=V",
+        help="override one key of the configuration; may be repeated",
+    )
 
 
 def _positive(text: str) -> int:

@@ -59,7 +59,11 @@ def clear(workdir: Workdir) -> None:
     """Delete what a run wrote; the lease stays."""
     for name in OWNED:
         if name == "runs":
-            stale = [path for path in workdir.filesystem.ls(workdir.path("runs"), detail=False) if not path.endswith(".lease")]
+            stale = [
+                path
+                for path in workdir.filesystem.ls(workdir.path("runs"), detail=False)
+                if not path.endswith(".lease")
+            ]
             for path in stale:
                 workdir.filesystem.rm(path, recursive=True)
         elif workdir.exists(name):
@@ -86,7 +90,12 @@ def _run(
         logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
         return dict(json.loads(workdir.read_text("report", "summary.json")))
     _refuse_other_structure(spark, workdir, first)
-    first.run.record |= {"config": config.model_dump(mode="json"), "logs": logs, "catalogue": catalogue, "seed": config.seed}
+    first.run.record |= {
+        "config": config.model_dump(mode="json"),
+        "logs": logs,
+        "catalogue": catalogue,
+        "seed": config.seed,
+    }
     try:
         for day in days:
             if num_seeds > 1:

@@ -243,7 +243,9 @@ class DayOne:
         """Write pi_t beside the model that is trained on it, and return it."""
         mapping = read_paths(self.spark, self.workdir, self.release_id(t))
         if len(mapping) != self.num_items or (mapping < 0).any():
-            raise DeepRetrievalError(f"item_paths of {self.release_id(t)} lack paths for some of {self.num_items} items")
+            raise DeepRetrievalError(
+                f"item_paths of {self.release_id(t)} lack paths for some of {self.num_items} items"
+            )
         self.workdir.write_array(mapping, "models", self.release_id(t), "item_paths.npy")
         return mapping
 
@@ -254,7 +256,9 @@ class DayOne:
         phases = []
         if t == 0 and em.joint_epochs:
             phases.append(Phase("joint", "joint", em.joint_epochs))
-        phases.append(Phase(f"e_step_{'final' if last else t + 1}", "frozen", em.final_epochs if last else em.e_step_epochs))
+        phases.append(
+            Phase(f"e_step_{'final' if last else t + 1}", "frozen", em.final_epochs if last else em.e_step_epochs)
+        )
         job = self._job(
             self.release_id(t),
             phases,

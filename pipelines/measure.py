@@ -41,7 +41,9 @@ class Measurement:
         """Write the points below ``runs/``."""
         arrays: dict[str, npt.NDArray[Any]] = {}
         meta: list[dict[str, Any]] = []
-        for group, points in [("curve", p) for p in self.curves.values()] + [("operating", list(self.operating.values()))]:
+        for group, points in [("curve", p) for p in self.curves.values()] + [
+            ("operating", list(self.operating.values()))
+        ]:
             for point in points:
                 number = len(meta)
                 meta.append(
@@ -244,5 +246,3 @@ def by_popularity(
             for number, name in enumerate(names)
         ]
     return rows
-
-

@@ -92,7 +92,11 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
         "deep_retrieval": evaluator.recommended(standing, measurement.beam, filtered=filtered, k=k),
         "brute_force": evaluator.reference[filtered][:, :k],
     }
-    methods = [name for name in ("deep_retrieval", "brute_force", "random_paths", "popularity") if name in measurement.operating]
+    methods = [
+        name
+        for name in ("deep_retrieval", "brute_force", "random_paths", "popularity")
+        if name in measurement.operating
+    ]
     names = item_names(day)
     return {
         "dataset": f"{config.name} ({day.logs or config.dataset.path or 'generated'})",
@@ -119,7 +123,12 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
 
 def item_names(day: DayOne) -> list[dict[str, Any]]:
     """Return key, title and category of every item, by item id."""
-    rows = day.workdir.read(day.spark, "items").select("item_id", "item_key", "title", "category").sort("item_id").collect()
+    rows = (
+        day.workdir.read(day.spark, "items")
+        .select("item_id", "item_key", "title", "category")
+        .sort("item_id")
+        .collect()
+    )
     return [row.asDict() for row in rows]
 
 
@@ -206,5 +215,3 @@ def redraw(workdir: Workdir) -> None:
     summary = read_summary(workdir.read_text("report", "summary.json"))
     data = json.loads(workdir.read_text("report", "report_data.json"))
     workdir.write_text(render_report(summary, data), "report", "index.html")
-
-

@@ -39,7 +39,10 @@ def results(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[str, A
                         "filtered": filtered,
                         "k": k,
                         "users": len(precision[0]),
-                        **{name: _mean(point.figures[(filtered, k, name)] for point in points) for name in RESULT_FIGURES},
+                        **{
+                            name: _mean(point.figures[(filtered, k, name)] for point in points)
+                            for name in RESULT_FIGURES
+                        },
                         "candidates": None if method == "popularity" else _mean(point.candidates for point in points),
                         "candidate_recall": _finite(_mean(point.candidate_recall for point in points)),
                         "beam": _optional(point.beam for point in points),
@@ -89,9 +92,7 @@ def differences(seeds: Sequence[Measurement], config: RunConfig, num_items: int)
     ]
     for share in config.evaluation.difference_shares:
         candidates = share * num_items
-        own_work = float(
-            np.mean([nearest(seed.curves[SUBJECT], candidates).multiply_adds or 0.0 for seed in seeds])
-        )
+        own_work = float(np.mean([nearest(seed.curves[SUBJECT], candidates).multiply_adds or 0.0 for seed in seeds]))
         for axis, at in (("candidates", candidates), ("multiply_adds", own_work)):
             for against in others:
                 for filtered in (True, False):
@@ -115,7 +116,10 @@ def _difference(
 ) -> dict[str, Any] | None:
     def read(seed: Measurement, method: str) -> list[tuple[float, Any]]:
         return [
-            (point.mean_candidates if axis == "candidates" else float(point.multiply_adds or 0.0), point.metric(metric, filtered, k))
+            (
+                point.mean_candidates if axis == "candidates" else float(point.multiply_adds or 0.0),
+                point.metric(metric, filtered, k),
+            )
             for point in seed.curves[method]
         ]
 

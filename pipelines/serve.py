@@ -79,7 +79,9 @@ def retrieve_history(
     service = Service(workdir_uri, release_id, beam)
     known, unknown = service.ids(history)
     if not known:
-        raise InputError(f"none of the {len(history)} items of --history is known to {service.release.release_id}: {', '.join(history[:5])}")
+        raise InputError(
+            f"none of the {len(history)} items of --history is known to {service.release.release_id}: {', '.join(history[:5])}"
+        )
     state = service.retriever.encode([known])
     found = service.retriever.retrieve(
         state, k, excluded=None if keep_history else [known], blocked=service.ids(blocked)[0]
@@ -185,14 +187,16 @@ def retrieve_users(
 
 def _read_users(path: str) -> list[tuple[str, list[str]]]:
     users = []
+    number = 0
     try:
         with fsspec.open(path, "r") as file:
-            for number, line in enumerate(file, start=1):
+            for line in file:
+                number += 1
                 if line.strip():
                     row = json.loads(line)
                     users.append((str(row["user"]), [str(key) for key in row["history"]]))
     except FileNotFoundError as error:
         raise InputError(f"--users {path} does not exist") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"--users {path}, line {number}: expected {{\"user\": …, \"history\": [item keys]}}") from error
+        raise InputError(f'--users {path}, line {number}: expected {{"user": …, "history": [item keys]}}') from error
     return users

@@ -28,7 +28,7 @@ def spark() -> Iterator[SparkSession]:
     session.stop()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_model() -> ModelMaker:
     """A function that draws small models, in evaluation mode, whose probabilities and scores are far from equal."""
 
@@ -66,7 +66,7 @@ def make_model() -> ModelMaker:
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_samples() -> SamplesWriter:
     """A function that writes a tiny samples table, without Spark, and returns its columns."""
 

@@ -268,7 +268,7 @@ def _write_interactions(
     rows = (
         kept.join(items, on="item", how="inner")
         .withColumn("event_date", day)
-        .repartitionByRange("event_date", "user")
+        .hint("rebalance", "event_date")
         .sortWithinPartitions("event_date", "user", "event_order")
         .select(
             "user",

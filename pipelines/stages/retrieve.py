@@ -56,9 +56,7 @@ def retrieve_all(
 
 def _recommend(retriever: Retriever, batch: pa.RecordBatch, k: int, filter_history: bool) -> pa.RecordBatch:
     histories = batch.column(1).to_pylist()
-    found = retriever.retrieve(
-        retriever.encode(histories), k, excluded=histories if filter_history else None
-    )
+    found = retriever.retrieve(retriever.encode(histories), k, excluded=histories if filter_history else None)
     users, ranks = np.nonzero(found.item_Uk >= 0)
     return pa.RecordBatch.from_arrays(
         [

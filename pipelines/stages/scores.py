@@ -70,21 +70,7 @@ def accumulate_scores(
         ``rows_in`` (sample rows) and ``rows_out`` (path_scores rows).
     """
     frame = read_samples(spark, workdir, samples)
-    partial = frame.groupBy("block").applyInArrow(_score_block(model, config), SCORE_SCHEMA)
-    totals = partial.groupBy("item_id", "path_id").agg(
-        F.sum("score").alias("score"), F.max("is_current").alias("is_current")
-    )
-    best = Window.partitionBy("item_id", "is_current").orderBy(F.col("score").desc(), F.col("path_id"))
-    kept = totals.withColumn("place", F.row_number().over(best)).where(
-        F.col("is_current") | (F.col("place") <= config.num_candidates)
-    )
-    scores = kept.select(
-        F.lit(release_id).alias("release_id"),
-        "item_id",
-        "path_id",
-        (F.col("score") / F.lit(float(2**FRACTION_BITS))).alias("score"),
-        "is_current",
-    )
+    scores = path_scores(frame, model, config).select(F.lit(release_id).alias("release_id"), "*")
     workdir.write_release(scores, "path_scores", release_id)
     workdir.write_release(item_weights(frame, release_id), "item_stats", release_id)
     rows_in = frame.count()
@@ -92,6 +78,20 @@ def accumulate_scores(
     if rows_in and not rows_out:
         raise DeepRetrievalError(f"{rows_in} sample rows of {samples} gave no scores: the samples hold no targets")
     return {"rows_in": rows_in, "rows_out": rows_out}
+
+
+def path_scores(samples: DataFrame, model: FrozenModel, config: ScoresConfig) -> DataFrame:
+    """s[v, c] = sum of w p(c|x) over the samples of each item: its S best paths and, always, its current ones."""
+    partial = samples.groupBy("block").applyInArrow(_score_block(model, config), SCORE_SCHEMA)
+    totals = partial.groupBy("item_id", "path_id").agg(
+        F.sum("score").alias("score"), F.max("is_current").alias("is_current")
+    )
+    best = Window.partitionBy("item_id", "is_current").orderBy(F.col("score").desc(), F.col("path_id"))
+    kept = totals.withColumn("place", F.row_number().over(best)).where(
+        F.col("is_current") | (F.col("place") <= config.num_candidates)
+    )
+    score = F.col("score") / F.lit(float(2**FRACTION_BITS))
+    return kept.select("item_id", "path_id", score.alias("score"), "is_current")
 
 
 def item_weights(samples: DataFrame, release_id: str) -> DataFrame:

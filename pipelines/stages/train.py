@@ -148,7 +148,7 @@ def _train_rank(job: TrainJob) -> None:
         )
         results += trainer.run()
     if rank == 0:
-        extra = {"results": [vars(result) for result in results], "model_id": job.model_id}
+        extra = {"results": [vars(result) for result in results], "model_id": job.model_id, "ranks": world}
         save_model(model, filesystem, workdir.path("models", job.model_id), extra)
         checkpoints = workdir.path("models", job.model_id, "checkpoints")
         if filesystem.exists(checkpoints):

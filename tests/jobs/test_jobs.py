@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -109,24 +110,23 @@ def test_dr_run_takes_a_run_of_jobs_for_its_own(
     assert json.loads(capfd.readouterr().out)["run_id"] == lines[0]["run_id"]
 
 
-def test_ranks_are_started_under_spark_submit_as_well(
-    chain: tuple[str, list[dict[str, Any]]], submit: Submit, config: str
+def test_two_ranks_train_under_spark_submit_as_well(
+    chain: tuple[str, list[dict[str, Any]]], submit: Submit, config: str, tmp_path: Path
 ) -> None:
-    workdir, _ = chain
+    workdir = shutil.copytree(chain[0], tmp_path / "w")
+    run_id = chain[1][0]["run_id"]
     record = record_of(workdir) | {"run_id": "two", "config_hash": ""}
-    Path(workdir, "runs", "two.json").write_text(json.dumps(record))
-    run_id = record_of_run(workdir, "tiny")["run_id"]
-    Path(workdir, "models", f"{run_id}-warm").rename(Path(workdir, "models", "two-warm"))
-    arguments = ["--config", config, "--workdir", workdir, "--round", "warm_up", "--run-id", "two"]
-    code, output = submit(str(JOBS_FOLDER / "train_model.py"), *arguments, "--set", "training.num_processes=2")
+    (workdir / "runs" / f"{run_id}.json").unlink()
+    (workdir / "runs" / "two.json").write_text(json.dumps(record))
+    (workdir / "models" / "two-warm").mkdir()
+    for name in ("counts.npy", "validation.npz"):
+        shutil.copy(workdir / "models" / f"{run_id}-warm" / name, workdir / "models" / "two-warm")
+    arguments = ["--config", config, "--workdir", str(workdir), "--run-id", "two", "--set", "training.num_processes=2"]
+    code, output = submit(str(JOBS_FOLDER / "train_model.py"), *arguments, "--round", "warm_up")
     assert code == 0
     assert json.loads(output.strip().splitlines()[-1])["stage"] == "warm_up"
-
-
-def record_of_run(workdir: str, prefix: str) -> dict[str, Any]:
-    """Return the record whose run id begins in a certain way."""
-    (file,) = Path(workdir, "runs").glob(f"{prefix}*.json")
-    return dict(json.loads(file.read_text()))
+    assert (workdir / "models" / "two-warm" / "model.safetensors").exists()
+    assert [stage["name"] for stage in record_of(workdir)["stages"]] == [stage["name"] for stage in record["stages"]]
 
 
 @pytest.mark.parametrize("job", JOBS)
@@ -253,16 +253,13 @@ def test_without_java_a_job_says_so(config: str, tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["exit_code"] == 2
 
 
-def test_an_interval_keeps_its_own_events_and_twice_changes_nothing(
+def test_an_interval_keeps_its_own_events(
     config: str, tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
 ) -> None:
     interval = ["--start", "2024-01-05", "--end", "2024-01-20"]
-    contents = []
-    for _ in range(2):
-        assert call("preprocess", "--config", config, "--workdir", str(tmp_path), *interval) == 0
-        line = json.loads(capfd.readouterr().out)
-        contents.append(sorted(Workdir(str(tmp_path)).read(spark, "interactions").collect()))
-    assert contents[0] == contents[1]
+    assert call("preprocess", "--config", config, "--workdir", str(tmp_path), *interval) == 0
+    line = json.loads(capfd.readouterr().out)
     assert 0 < line["kept"] < line["rows_in"]
     assert line["interval_start"].startswith("2024-01-05")
-    assert {row.event_time.day for row in contents[0]} == set(range(5, 20))
+    days = Workdir(str(tmp_path)).read(spark, "interactions").select("event_date").distinct().collect()
+    assert {row.event_date.day for row in days} == set(range(5, 20))

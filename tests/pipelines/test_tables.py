@@ -107,11 +107,6 @@ def test_rows_of_another_release_are_refused(spark: SparkSession, workdir: Workd
     assert contents(spark, workdir, "a") == [(0, 0, 5)]
 
 
-def test_the_first_release_of_a_table_is_checked_too(spark: SparkSession, workdir: Workdir) -> None:
-    with pytest.raises(Exception, match="release_id"):
-        workdir.write_release(paths_frame(spark, "b", [(0, 0, 6)]), "item_paths", "a")
-
-
 def test_a_plain_table_is_replaced_as_a_whole(spark: SparkSession, workdir: Workdir) -> None:
     for users in (["u", "v"], ["w"]):
         workdir.write(spark.createDataFrame([(user, "test") for user in users], "user string, role string"), "evaluation_users")

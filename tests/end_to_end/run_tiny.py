@@ -1,0 +1,13 @@
+"""Runs day one on the tiny world in a process of its own: ``run_tiny.py WORKDIR [STAGE:before|after]``."""
+
+import sys
+from pathlib import Path
+
+from pipelines.cli import start_logging
+from pipelines.config import load_config
+from pipelines.day_one import run_day_one
+
+if __name__ == "__main__":
+    start_logging()
+    config = load_config(str(Path(__file__).with_name("tiny.yaml")))
+    run_day_one(config, sys.argv[1], crash_at=sys.argv[2] if len(sys.argv) > 2 else None)

@@ -1,0 +1,168 @@
+"""The whole loop on a tiny world: what it leaves, what a second run changes, what a kill changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.cli import main
+from pipelines.report.summary import read_summary
+from pipelines.tables import Workdir
+
+HERE = Path(__file__).parent
+CONFIG = str(HERE / "tiny.yaml")
+KILLED_AT = (
+    "samples:after",
+    "targets:before",
+    "scores_1:after",
+    "assign_2:before",
+    "e_step_final:after",
+    "publish:after",
+)
+CONTROLS = {
+    "deep_retrieval",
+    "deep_retrieval_paths_only",
+    "brute_force",
+    "random_paths",
+    "embedding_paths",
+    "exact_candidates",
+    "popular_candidates",
+    "random_candidates",
+    "popularity",
+    "deep_retrieval_j1",
+    "deep_retrieval_random_start",
+}
+
+
+def run_tiny(workdir: Path, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the loop in its own process, so that it can be killed."""
+    command = [sys.executable, str(HERE / "run_tiny.py"), str(workdir), *([crash_at] if crash_at else [])]
+    root = str(HERE.parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("finished")
+    done = run_tiny(workdir)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return workdir
+
+
+def release_of(workdir: Path) -> str:
+    release_id = json.loads((workdir / "report" / "summary.json").read_text())["release_id"]
+    assert isinstance(release_id, str)
+    return release_id
+
+
+def contents(spark: SparkSession, workdir: Path, table: str) -> pd.DataFrame:
+    frame = Workdir(str(workdir)).read(spark, table).toPandas()
+    for column in frame.columns:
+        if frame[column].map(lambda value: hasattr(value, "__len__") and not isinstance(value, str)).any():
+            frame[column] = frame[column].map(lambda value: tuple(value) if value is not None else None)
+    columns = [name for name in frame.columns if name != "created_at"]
+    return frame[columns].sort_values(columns).reset_index(drop=True)
+
+
+def test_summary_has_every_method_round_and_curve(finished: Path) -> None:
+    summary = read_summary((finished / "report" / "summary.json").read_text())
+    assert {row.method for row in summary.results} == CONTROLS
+    assert {(row.filtered, row.k) for row in summary.results} == {(True, 5), (True, 10), (False, 5), (False, 10)}
+    assert [row.round for row in summary.rounds] == [1, 2]
+    for row in summary.rounds:
+        assert row.surrogate_after is not None
+        assert row.surrogate_before is not None
+        assert row.surrogate_after >= row.surrogate_before
+    assert summary.rounds[0].items_moved
+    assert summary.data.quarantined == 0
+    assert summary.health.items_without_path == 0
+    assert {row.method for row in summary.curves} >= CONTROLS - {"deep_retrieval_paths_only", "popularity"}
+    brute = next(row for row in summary.results if row.method == "brute_force")
+    assert brute.overlap == 1.0
+    assert brute.candidates == 200
+
+
+def test_widest_beam_is_brute_force(finished: Path) -> None:
+    summary = read_summary((finished / "report" / "summary.json").read_text())
+    exact = [row for row in summary.curves if row.method == "exact_candidates" and row.k == 5 and not row.filtered]
+    assert max(exact, key=lambda row: row.candidates or 0).overlap == 1.0
+    own = [row for row in summary.curves if row.method == "deep_retrieval" and row.k == 5 and row.filtered]
+    recalls = [row.candidate_recall or 0.0 for row in sorted(own, key=lambda row: row.beam or 0)]
+    assert recalls[-1] >= recalls[0]
+
+
+def test_index_is_the_inverse_of_the_mapping(spark: SparkSession, finished: Path) -> None:
+    release_id = release_of(finished)
+    paths, index = (contents(spark, finished, name) for name in ("item_paths", "path_items"))
+    paths, index = (frame[frame["release_id"] == release_id] for frame in (paths, index))
+    active = set(contents(spark, finished, "items").query("active")["item_id"])
+    forward = {(row.item_id, row.path_id) for row in paths.itertuples() if row.item_id in active}
+    inverse = {(item, row.path_id) for row in index.itertuples() for item in row.item_ids}
+    assert forward == inverse
+    assert (paths.groupby("item_id")["path_id"].nunique() == 2).all()
+
+
+def test_held_out_users_are_in_no_sample(spark: SparkSession, finished: Path) -> None:
+    held = set(contents(spark, finished, "evaluation_users")["user"])
+    for name in ("samples", "mixed_samples"):
+        trained = {row.user for row in spark.read.parquet(str(finished / "tables" / name)).select("user").collect()}
+        assert trained
+        assert not trained & held
+
+
+def test_a_finished_run_changes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (finished / "report" / "summary.json").read_bytes()
+    assert run_tiny(finished).returncode == 0
+    assert (finished / "report" / "summary.json").read_bytes() == before
+
+
+def test_killed_run_ends_with_the_same_tables(spark: SparkSession, finished: Path, tmp_path: Path) -> None:
+    for point in KILLED_AT:
+        assert run_tiny(tmp_path, point).returncode == -signal.SIGKILL, point
+    done = run_tiny(tmp_path)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for table in ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations"):
+        pd.testing.assert_frame_equal(contents(spark, tmp_path, table), contents(spark, finished, table))
+    assert len(contents(spark, tmp_path, "releases")) == 1
+    ours, theirs = (json.loads((place / "report" / "summary.json").read_text()) for place in (tmp_path, finished))
+    assert ours["rounds"] == theirs["rounds"]
+    assert ours["health"] == theirs["health"]
+    accuracy = [
+        [(row["method"], row["precision"], row["overlap"]) for row in found["results"]] for found in (ours, theirs)
+    ]
+    assert accuracy[0] == accuracy[1]
+
+
+def test_another_structure_is_refused_beside_a_live_release(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["run", "--config", CONFIG, "--workdir", str(finished), "--set", "paths.paths_per_item=1"])
+    assert code == 2
+    assert "paths.paths_per_item: 2 -> 1" in capsys.readouterr().err
+
+
+def test_retrieve_answers_with_items_of_the_logs(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        main(["retrieve", "--workdir", str(finished), "--history", "1,2,3,nonsense", "-k", "5", "--explain", "--json"])
+        == 0
+    )
+    document = json.loads(capsys.readouterr().out)
+    assert document["unknown"] == ["nonsense"]
+    keys = [item["item_key"] for item in document["items"]]
+    assert len(keys) == len(set(keys)) == 5
+    assert not set(keys) & {"1", "2", "3"}
+    assert sum(path["size"] for path in document["paths"]) >= document["candidates"]
+
+
+def test_report_is_one_file_without_outside_links(finished: Path) -> None:
+    page = (finished / "report" / "index.html").read_text()
+    assert "deep_retrieval" in page or "Deep Retrieval" in page
+    assert 'src="http' not in page
+    assert 'href="http' not in page

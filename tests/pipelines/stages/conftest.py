@@ -1,0 +1,43 @@
+"""A work folder in the middle of an EM round: samples, a model, and the mapping it was trained on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.training.checkpoint import read_manifest, save_model
+from pipelines.stages.scores import FrozenModel
+from pipelines.tables import Workdir
+
+NUM_ITEMS, NUM_NODES, NUM_PATHS = 30, 5, 2
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything a stage reads, and the same in memory for its oracle."""
+
+    workdir: Workdir
+    columns: dict[str, np.ndarray]
+    model: DeepRetrievalModel
+    path_VJ: np.ndarray
+    frozen: FrozenModel
+
+
+@pytest.fixture(scope="module")
+def world(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_model: Callable[..., DeepRetrievalModel],
+    write_samples: Callable[..., dict[str, np.ndarray]],
+) -> World:
+    workdir = Workdir(str(tmp_path_factory.mktemp("world")))
+    columns = write_samples(workdir.table("samples"), num_rows=64, num_items=NUM_ITEMS)
+    model = make_model(NUM_ITEMS, NUM_NODES, 2, num_paths=NUM_PATHS)
+    folder = workdir.path("models", "m")
+    save_model(model, workdir.filesystem, folder)
+    manifest = read_manifest(workdir.filesystem, folder)
+    path_VJ = model.item_path_VJ.numpy()
+    paths_uri = workdir.write_array(path_VJ, "models", "m", "item_paths.npy")
+    frozen = FrozenModel(folder, manifest["sha256"]["model.safetensors"], paths_uri)
+    return World(workdir, columns, model, path_VJ, frozen)

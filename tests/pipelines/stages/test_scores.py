@@ -1,0 +1,163 @@
+"""s[v, c] and N_v on Spark, against plain sums over the samples."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from dr_core.errors import DeepRetrievalError
+from dr_core.model.beam_search import beam_search
+from dr_core.model.objective import batch_from_arrays
+from pipelines.stages.scores import (
+    ScoresConfig,
+    accumulate_scores,
+    item_weights,
+    measure_likelihood,
+    path_scores,
+    read_samples,
+)
+
+S = 6
+Scores = dict[tuple[int, int], tuple[float, bool]]
+
+
+def states(world) -> Iterator[tuple[torch.Tensor, list[tuple[int, float]]]]:
+    """Every state alone, [1, E], with its targets and weights."""
+    with torch.no_grad():
+        user_NE, target_NT, weight_NT = world.model.encode(batch_from_arrays(world.columns))
+    for row in range(len(user_NE)):
+        pairs = zip(target_NT[row].tolist(), weight_NT[row].tolist(), strict=True)
+        yield user_NE[row : row + 1], [(item, weight) for item, weight in pairs if item >= 0]
+
+
+@pytest.fixture(scope="module")
+def naive(world) -> dict[tuple[int, int], float]:
+    """s[v, c] over every beam path and every current path, one state and one target at a time."""
+    nodes = torch.tensor(list(itertools.product(range(world.model.space.num_nodes), repeat=2)))
+    total: dict[tuple[int, int], float] = defaultdict(float)
+    for user_1E, targets in states(world):
+        probability = world.model.structure.log_prob(user_1E, nodes[None]).detach().double().exp()[0]
+        beam = beam_search(world.model.structure, user_1E, S).path_NB[0].tolist()
+        for item, weight in targets:
+            for path in {*beam, *world.path_VJ[item].tolist()}:
+                total[item, path] += weight * float(probability[path])
+    return total
+
+
+def collect(frame: DataFrame) -> Scores:
+    rows = frame.collect()
+    found = {(row.item_id, row.path_id): (row.score, row.is_current) for row in rows}
+    assert len(found) == len(rows), "an (item, path) came twice"
+    return found
+
+
+def assert_best_of(found: Scores, naive: dict[tuple[int, int], float], world) -> None:
+    """Every row has the naive score; an item has its current paths and its S best others."""
+    for (item, path), (score, is_current) in found.items():
+        assert score == pytest.approx(naive[item, path], rel=1e-4, abs=1e-7)
+        assert is_current == (path in world.path_VJ[item])
+    for item in {item for item, _ in naive}:
+        own = set(world.path_VJ[item].tolist())
+        others = {path: score for (v, path), score in naive.items() if v == item and path not in own}
+        kept = {path for v, path in found if v == item}
+        assert own <= kept
+        assert len(kept - own) == min(S, len(others))
+        dropped = [score for path, score in others.items() if path not in kept]
+        assert min(others[path] for path in kept - own) >= max(dropped, default=0.0) - 1e-6
+
+
+@pytest.fixture(scope="module")
+def exact(spark: SparkSession, world) -> Scores:
+    samples = read_samples(spark, world.workdir, "samples")
+    return collect(path_scores(samples, world.frozen, ScoresConfig(num_candidates=S)))
+
+
+def test_scores_equal_a_plain_sum_over_the_samples(world, naive, exact: Scores) -> None:
+    assert_best_of(exact, naive, world)
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 7])
+def test_scores_do_not_depend_on_partitions(spark: SparkSession, world, exact: Scores, partitions: int) -> None:
+    """To the last bit, whatever the partitions and the order of the rows."""
+    samples = read_samples(spark, world.workdir, "samples")
+    before = spark.conf.get("spark.sql.shuffle.partitions")
+    spark.conf.set("spark.sql.shuffle.partitions", str(partitions))
+    try:
+        shuffled = samples.orderBy(F.rand(partitions)).repartition(partitions, F.rand(9))
+        assert collect(path_scores(shuffled, world.frozen, ScoresConfig(num_candidates=S))) == exact
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", before)
+
+
+def test_few_paths_a_block_keep_the_current_ones_and_never_overstate(
+    spark: SparkSession, world, naive, exact: Scores
+) -> None:
+    samples = read_samples(spark, world.workdir, "samples")
+    found = collect(path_scores(samples, world.frozen, ScoresConfig(num_candidates=S, candidates_per_block=2)))
+    for item, path in exact:
+        if path in world.path_VJ[item]:
+            assert found[item, path] == exact[item, path], "current paths are summed exactly"
+    assert all(score <= naive[key] * (1 + 1e-4) + 1e-7 for key, (score, _) in found.items())
+    best = {item: max(s for (v, _), (s, _) in exact.items() if v == item) for item, _ in exact}
+    kept = {item: max(s for (v, _), (s, _) in found.items() if v == item) for item, _ in found}
+    assert sum(kept.values()) > 0.8 * sum(best.values())
+    assert len(found) < len(exact)
+
+
+def test_more_paths_a_block_than_there_are_is_exact(spark: SparkSession, world, exact: Scores) -> None:
+    samples = read_samples(spark, world.workdir, "samples")
+    assert collect(path_scores(samples, world.frozen, ScoresConfig(num_candidates=S, candidates_per_block=25))) == exact
+
+
+def test_weights_are_summed_by_item(spark: SparkSession, world) -> None:
+    targets, weights = world.columns["targets"].ravel(), world.columns["weights"].ravel()
+    expected = np.bincount(targets[targets >= 0], weights[targets >= 0])
+    rows = item_weights(read_samples(spark, world.workdir, "samples"), "r").collect()
+    assert {row.item_id: row.num_events for row in rows} == {i: n for i, n in enumerate(expected) if n > 0}
+
+
+def test_the_stage_writes_both_tables_and_may_be_repeated(spark: SparkSession, world, naive) -> None:
+    options = {"samples": "samples", "model": world.frozen, "release_id": "r", "config": ScoresConfig(num_candidates=S)}
+    summaries = [accumulate_scores(spark, world.workdir, **options) for _ in range(2)]
+    found = collect(world.workdir.read_release(spark, "path_scores", "r"))
+    assert summaries == [{"rows_in": 64, "rows_out": len(found)}] * 2
+    assert_best_of(found, naive, world)
+    weights = world.workdir.read_release(spark, "item_stats", "r").agg(F.sum("num_events")).first()[0]
+    assert weights == world.columns["weights"].sum()
+
+
+def test_samples_without_targets_are_refused(spark: SparkSession, world, tmp_path) -> None:
+    empty = read_samples(spark, world.workdir, "samples")
+    for name in ("positions", "targets"):
+        empty = empty.withColumn(name, F.transform(name, lambda _: F.lit(-1)))
+    empty.write.parquet(world.workdir.table("untargeted"))
+    config = ScoresConfig(num_candidates=S)
+    with pytest.raises(DeepRetrievalError, match="hold no targets"):
+        accumulate_scores(spark, world.workdir, samples="untargeted", model=world.frozen, release_id="e", config=config)
+
+
+@torch.no_grad()
+def test_likelihood_is_the_mean_log_probability_of_the_targets(spark: SparkSession, world) -> None:
+    """Under each table of paths, on the first blocks only."""
+    other = (world.path_VJ + 7) % world.model.space.num_paths
+    uris = [world.frozen.paths_uri, world.workdir.write_array(other, "models", "m", "other.npy")]
+    blocks = world.columns["block"] < 2
+    part = {name: values[blocks] for name, values in world.columns.items()}
+    user_NE, target_NT, weight_NT = world.model.encode(batch_from_arrays(part))
+    expected = []
+    for table in (world.path_VJ, other):
+        nodes = torch.from_numpy(world.model.space.decode(table))[target_NT.clamp_min(0)]
+        log_p = torch.stack(
+            [world.model.structure.log_prob(user_NE, nodes[:, t]).logsumexp(1) for t in range(target_NT.shape[1])], dim=1
+        )
+        expected.append(float((log_p * weight_NT).sum() / weight_NT.sum()))
+    found = measure_likelihood(
+        spark, world.workdir, samples="samples", model=world.frozen, paths_uris=uris, max_blocks=2
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert found[0] != pytest.approx(found[1], rel=1e-3)

@@ -1,0 +1,227 @@
+"""The ``dr`` command: its options, its exit codes, and what goes to stdout."""
+
+import argparse
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.cli import build_parser, main
+
+OPTIONS = {
+    "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh"},
+    "retrieve": {
+        "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
+    },
+    "evaluate": {"--workdir", "--release"},
+    "report": {"--workdir"},
+    "releases": {"--workdir"},
+    "doctor": {"--config", "--items", "--set"},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """The command configures the loggers of its process; here that process is pytest."""
+    loggers = [logging.getLogger(name) for name in ("pipelines", "dr_core", "py4j", "TorchDistributor", "petastorm")]
+    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "w.yaml"
+    file.write_text(
+        "name: w\ndataset: {format: parquet, columns: {time: time}}\nsplit: {num_test: 1, num_validation: 1}\n"
+    )
+    return str(file)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    (chosen,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(chosen.choices)
+
+
+def complaint(error_output: str, command: str) -> str:
+    """Return the one line in which a command says what is wrong; no traceback is beside it."""
+    assert "Traceback" not in error_output
+    (line,) = [line for line in error_output.splitlines() if line.startswith(f"dr {command}: ")]
+    return line
+
+
+def test_the_options_are_these() -> None:
+    found = {
+        name: {option for action in parser._actions for option in action.option_strings} - {"-h", "--help", "--json"}
+        for name, parser in commands().items()
+    }
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("command", ["", *OPTIONS])
+def test_help_is_there_for_everything(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*command.split(), "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in (OPTIONS if not command else [*OPTIONS[command], "--json"]))
+
+
+def test_every_option_says_what_it_does() -> None:
+    undocumented = [
+        f"{name} {action.option_strings}"
+        for name, parser in commands().items()
+        for action in parser._actions
+        if not action.help and action.option_strings != ["--workdir"] and action.dest != "action"
+    ]
+    assert undocumented == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["walk"],
+        ["run"],
+        ["run", "--config", "c", "--seeds", "0"],
+        ["retrieve", "--workdir", "w"],
+        ["retrieve", "--workdir", "w", "--history", "1", "--users", "f"],
+        ["releases", "burn", "--workdir", "w"],
+    ],
+)
+def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith("dr")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "missing.yaml"], ["missing.yaml does not exist"]),
+        (["--set", "paths.nodes=3"], ["paths.nodes=3", "unknown key", "num_nodes"]),
+        (["--set", "paths.num_layers=1"], ["paths.num_layers=1", "greater than or equal to 2"]),
+        (["--set", "paths"], ["--set paths: expected key=value"]),
+        (["--set", "training.batch_rows=many"], ["training.batch_rows='many'", "integer"]),
+    ],
+)
+def test_a_wrong_configuration_ends_with_2_and_one_line(
+    arguments: list[str], words: list[str], config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "--config", config, "--workdir", str(tmp_path / "w"), *arguments]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert all(word in complaint(said.err, "run") for word in words)
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_log_that_is_not_there_is_named_on_stderr_and_in_the_document(
+    config: str, tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    missing = str(tmp_path / "nowhere.parquet")
+    assert main(["run", "--config", config, "--workdir", str(tmp_path / "w"), "--logs", missing, "--json"]) == 2
+    said = capfd.readouterr()
+    document = json.loads(said.out)
+    assert document["exit_code"] == 2
+    assert missing in document["error"]
+    assert missing in complaint(said.err, "run")
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(
+    config: str, tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    logs = str(tmp_path / "logs.parquet")
+    pq.write_table(pa.table({"user": ["a"], "film": ["b"], "time": [1]}), logs)
+    assert main(["run", "--config", config, "--workdir", str(tmp_path / "w"), "--logs", logs]) == 2
+    line = complaint(capfd.readouterr().err, "run")
+    assert "no column 'item' (dataset.columns.item)" in line
+    assert "film" in line
+
+
+def test_without_java_a_command_says_so(
+    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("pipelines.session._running_jvm", lambda: None)
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    assert main(["run", "--config", config, "--workdir", str(tmp_path / "w")]) == 2
+    assert "Java was not found: install a Java 17" in complaint(capfd.readouterr().err, "run")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["report"], ["evaluate"], ["releases", "show"], ["retrieve", "--history", "1"]],
+    ids=lambda words: words[0],
+)
+def test_a_folder_without_a_release_is_told_so(
+    arguments: list[str], tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments, "--workdir", str(tmp_path)]) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    assert str(tmp_path) in complaint(said.err, arguments[0])
+
+
+def test_a_folder_in_use_asks_to_try_again(config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lease = {"host": os.uname().nodename, "pid": os.getppid(), "token": "other", "until": 4e9}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "run.lease").write_text(json.dumps(lease))
+    assert main(["run", "--config", config, "--workdir", str(tmp_path)]) == 75
+    assert "in use by process" in complaint(capfd.readouterr().err, "run")
+
+
+def test_a_bug_shows_its_traceback_and_still_one_document(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("what nobody thought of")
+
+    monkeypatch.setattr("pipelines.doctor.examine", fail)
+    assert main(["doctor", "--json"]) == 1
+    said = capfd.readouterr()
+    assert json.loads(said.out)["exit_code"] == 1
+    assert "Traceback" in said.err
+
+
+def test_releases_of_an_empty_folder_are_an_empty_document(
+    tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["releases", "list", "--workdir", str(tmp_path), "--json"]) == 0
+    assert json.loads(capfd.readouterr().out) == []
+    assert main(["releases", "list", "--workdir", str(tmp_path)]) == 0
+    assert capfd.readouterr().out == f"no releases in {tmp_path}\n"
+
+
+def test_the_doctor_answers_with_one_document(spark: SparkSession, capfd: pytest.CaptureFixture[str]) -> None:
+    code = main(["doctor", "--json"])
+    checks = json.loads(capfd.readouterr().out)
+    assert code == (0 if all(check["ok"] for check in checks) else 2)
+    assert {"name", "ok", "found", "mend"} == set(checks[0])
+    assert "spark" in [check["name"] for check in checks]
+
+
+def test_what_others_print_meanwhile_goes_to_stderr(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def noisy(*arguments: object) -> list[object]:
+        print("from Python")
+        os.system("echo from a child process")
+        return []
+
+    monkeypatch.setattr("pipelines.doctor.examine", noisy)
+    assert main(["doctor", "--json"]) == 0
+    said = capfd.readouterr()
+    assert said.out == "[]\n"
+    assert "from Python" in said.err
+    assert "from a child process" in said.err

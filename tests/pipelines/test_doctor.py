@@ -1,0 +1,128 @@
+"""What ``dr doctor`` sees, and what it says when something is missing."""
+
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dr_core.errors import ConfigError
+from pipelines import doctor
+from pipelines.config import RunConfig, load_config, validate_config
+from pipelines.session import java_major
+
+WORLD = "name: w\ndataset: {format: synthetic, synthetic: {num_items: 400}}\nbudget: {candidates: 40, beam: 4}\n"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    file = tmp_path / "w.yaml"
+    file.write_text(WORLD)
+    return str(file)
+
+
+def world(**more: object) -> RunConfig:
+    return validate_config({"name": "w", "dataset": {"format": "parquet"}, **more}, "test")
+
+
+def test_a_machine_that_passes_the_tests_is_healthy(config: str, spark: SparkSession) -> None:
+    checks = {check.name: check for check in doctor.examine(config, overrides=["training.num_processes=1"])}
+    assert {"python", "java", "pyarrow", "disk", "cores", "memory", "device", "spark", "structure"} <= set(checks)
+    assert [check for check in checks.values() if not check.ok and check.name not in ("disk", "memory")] == []
+    assert "local[2]" in checks["spark"].found
+    assert spark.range(1).count() == 1, "a session that was there before stays"
+
+
+def test_the_structure_is_explained_line_by_line(config: str) -> None:
+    lines = doctor.check_structure(load_config(config), None).found.splitlines()
+    assert lines[0] == "K=13, D=2, J=2 for 400 items"
+    assert lines[1].startswith("budget: 40 candidates with a beam of 4")
+    assert lines[-1].startswith("alpha starts from 0.006 x mean events an item")
+    assert doctor.check_structure(load_config(config), 4000).found.startswith("K=40")
+
+
+def test_without_a_number_of_items_the_structure_asks_for_it() -> None:
+    check = doctor.check_structure(world(), None)
+    assert check.ok
+    assert "--items V" in check.found
+
+
+def test_a_structure_with_more_paths_than_an_int64_holds_is_not_ok() -> None:
+    check = doctor.check_structure(world(paths={"num_nodes": 1000, "num_layers": 8}), 100)
+    assert not check.ok
+    assert "paths.num_layers" in check.mend
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "ok"),
+    [
+        ("pyarrow", "14.0.2", True),
+        ("pyarrow", "15.0.0", False),
+        ("numpy", "2.0.0", False),
+        ("pyspark", "4.0.5", True),
+        ("pyspark", "4.1.0", False),
+        ("pyspark", "3.5.6", False),
+        ("delta-spark", "4.0.1", True),
+        ("petastorm", "0.12.1", True),
+        ("petastorm", "0.13.0", False),
+        ("torch", "2.13.0+cu126", True),
+    ],
+)
+def test_a_package_outside_its_pin_is_not_ok(name: str, found: str, ok: bool) -> None:
+    checks = {check.name: check for check in doctor.check_packages(lambda package: found)}
+    assert checks[name].ok is ok
+    assert checks[name].found == found
+    assert "make install" in checks[name].mend
+
+
+def test_a_missing_package_is_told_from_an_old_one() -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    assert {check.found for check in doctor.check_packages(missing)} == {"not installed"}
+
+
+@pytest.mark.parametrize(
+    ("line", "major"),
+    [
+        ('openjdk version "17.0.15" 2025-04-15', 17),
+        ('java version "1.8.0_392"', 8),
+        ('openjdk version "21" 2023-09-19', 21),
+        ("nothing of the kind", None),
+    ],
+)
+def test_java_versions_are_told_apart(line: str, major: int | None) -> None:
+    assert java_major(line) == major
+
+
+def test_without_java_spark_is_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    checks = {check.name: check for check in doctor.examine()}
+    assert not checks["java"].ok
+    assert "install a Java 17" in checks["java"].mend
+    assert not checks["spark"].ok
+
+
+def test_a_session_that_does_not_start_is_a_finding_not_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **settings: object) -> None:
+        raise ConfigError("Spark did not start")
+
+    monkeypatch.setattr("pipelines.session.build_session", fail)
+    monkeypatch.setattr(doctor, "delta_jars", lambda: [])
+    check = doctor.check_spark(None)
+    assert (check.ok, check.found) == (False, "ConfigError: Spark did not start")
+    assert "conf/spark/local.conf" in check.mend
+
+
+def test_more_ranks_than_cores_are_not_ok() -> None:
+    check = doctor.check_cores(world(training={"num_processes": 10_000}))
+    assert not check.ok
+    assert check.mend.startswith("--set training.num_processes=")
+
+
+def test_a_wrong_configuration_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        doctor.examine(str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="--config"):
+        doctor.examine(None, 100)
