@@ -141,14 +141,10 @@ def measure(day: DayOne) -> dict[str, Any]:
     if config.evaluation.controls:
         states = load_states(day, arm.model)
         initial = day.workdir.read_array("models", day.release_id(0), "item_paths.npy")
-        torch.set_num_threads(config.training.num_processes * config.training.threads_per_process)
         for control in train_arms(config, arm.model, states, initial, day.validation, seed=day.seed):
-            threads = torch.get_num_threads()
-            torch.set_num_threads(1)
             standing = Arm(control.name, control.model, without(control.path_VJ, retired))
             curves[control.name] = evaluator.curve(standing, up_to=up_to)
             operating[control.name] = nearest(curves[control.name], own.mean_candidates)
-            torch.set_num_threads(threads)
     measurement = Measurement(curves, operating, beam)
     measurement.save(day.workdir, day.run.run_id)
     return {"rows_in": len(users), "rows_out": sum(len(points) for points in curves.values()), "beam": beam}

@@ -134,9 +134,7 @@ class PetastormSource:
     def _batches(self, epoch: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
         generator = np.random.default_rng((self.seed, epoch, self.shard))
         epoch_seed = int(np.random.default_rng((self.seed, epoch)).integers(2**31))
-        groups = read_rows(
-            self.filesystem, self.folder, shard=self.shard, num_shards=self.num_shards, seed=epoch_seed
-        )
+        groups = read_rows(self.filesystem, self.folder, shard=self.shard, num_shards=self.num_shards, seed=epoch_seed)
         held: list[dict[str, npt.NDArray[np.generic]]] = []
         rest: dict[str, npt.NDArray[np.generic]] | None = None
         for group in groups:

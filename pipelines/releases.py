@@ -61,7 +61,9 @@ def find_release(spark: SparkSession, workdir: Workdir, release_id: str | None) 
         if release.release_id == release_id or (release_id is None and release.status == "live"):
             return release
     wanted = f"release {release_id}" if release_id else "no live release"
-    raise InputError(f"{workdir.uri}: {wanted} {'is not here' if release_id else 'yet'}: see `dr releases list --workdir {workdir.uri}`")
+    raise InputError(
+        f"{workdir.uri}: {wanted} {'is not here' if release_id else 'yet'}: see `dr releases list --workdir {workdir.uri}`"
+    )
 
 
 def publish(spark: SparkSession, workdir: Workdir, release: Release) -> Release:

@@ -118,7 +118,9 @@ class Run:
 
     def stages(self) -> list[dict[str, Any]]:
         """Return name, seconds, rows_in and rows_out of every finished stage."""
-        return [{key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]]
+        return [
+            {key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]
+        ]
 
     def _maybe_crash(self, point: str) -> None:
         if self.crash_at == point:
@@ -135,12 +137,19 @@ def lease(workdir: Workdir, kind: str) -> Iterator[None]:
         TryAgain: another live run of this kind holds the folder.
     """
     name = f"{kind}.lease"
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex, "until": time.time() + LEASE_SECONDS}
+    mine = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "token": uuid.uuid4().hex,
+        "until": time.time() + LEASE_SECONDS,
+    }
     if workdir.exists("runs", name):
         try:
             held = json.loads(workdir.read_text("runs", name))
         except ValueError as error:
-            raise DeepRetrievalError(f"{workdir.path('runs', name)} is not readable; remove it if no run is active") from error
+            raise DeepRetrievalError(
+                f"{workdir.path('runs', name)} is not readable; remove it if no run is active"
+            ) from error
         if not _is_free(held):
             raise TryAgain(
                 f"{workdir.uri} is in use by process {held['pid']} on {held['host']} ({kind}); wait for it, or remove"

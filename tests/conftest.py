@@ -23,7 +23,14 @@ SamplesWriter = Callable[..., dict[str, np.ndarray]]
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    session = build_session("tests", master="local[2]", conf={"spark.sql.shuffle.partitions": "2"})
+    session = build_session(
+        "tests",
+        master="local[2]",
+        conf={
+            "spark.sql.shuffle.partitions": "2",
+            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        },
+    )
     yield session
     session.stop()
 

@@ -147,7 +147,9 @@ class Trainer:
         if _world() > 1:
             # Buffers (pi, embedding rows) never change in a phase: sent once, not with every step.
             self.wrapped = DistributedDataParallel(
-                model, device_ids=[self.device.index] if self.device.type == "cuda" else None, forward_sync_buffers=False
+                model,
+                device_ids=[self.device.index] if self.device.type == "cuda" else None,
+                forward_sync_buffers=False,
             )
         self.autocast = self.device.type == "cuda" and config.mixed_precision
 

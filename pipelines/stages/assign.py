@@ -30,7 +30,9 @@ from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from pipelines.tables import Workdir
 
-ITEM_SCHEMA = "item_id int, part int, path_ids array<bigint>, scores array<double>, num_events double, current array<bigint>"
+ITEM_SCHEMA = (
+    "item_id int, part int, path_ids array<bigint>, scores array<double>, num_events double, current array<bigint>"
+)
 RESULT_SCHEMA = "item_id int, path_ids array<bigint>, gains array<double>"
 
 
@@ -137,7 +139,9 @@ def assign_paths(
             F.lit(release_id).alias("release_id"),
             "item_id",
             F.posexplode(F.arrays_zip("path_ids", "gains")).alias("rank", "pair"),
-        ).select("release_id", "item_id", "rank", F.col("pair.path_ids").alias("path_id"), F.col("pair.gains").alias("gain"))
+        ).select(
+            "release_id", "item_id", "rank", F.col("pair.path_ids").alias("path_id"), F.col("pair.gains").alias("gain")
+        )
         workdir.write_release(rows, "item_paths", release_id)
         result.unpersist()
     finally:
@@ -152,9 +156,7 @@ def assign_paths(
     )
 
 
-def item_rows(
-    spark: SparkSession, workdir: Workdir, *, release_id: str, parent_id: str, num_parts: int
-) -> DataFrame:
+def item_rows(spark: SparkSession, workdir: Workdir, *, release_id: str, parent_id: str, num_parts: int) -> DataFrame:
     """Return one row an item: its candidates with scores, N_v, current paths and part."""
     scores = (
         workdir.read_release(spark, "path_scores", release_id)
@@ -202,7 +204,9 @@ def sweep_all(
     for _ in range(config.num_sweeps):
         frame = items
         if mapping is not None:
-            frame = items.drop("current").join(mapping.select("item_id", F.col("path_ids").alias("current")), "item_id", how="inner")
+            frame = items.drop("current").join(
+                mapping.select("item_id", F.col("path_ids").alias("current")), "item_id", how="inner"
+            )
         swept = frame.groupBy("part").applyInArrow(_sweep(penalty, space, sizes, config.num_partitions), RESULT_SCHEMA)
         swept = swept.persist()
         sizes = item_sizes(swept)
@@ -211,7 +215,9 @@ def sweep_all(
         mapping = swept
     if mapping is None:
         raise ValueError("num_sweeps must be at least 1")
-    final = items.drop("current").join(mapping.select("item_id", F.col("path_ids").alias("current")), "item_id", how="inner")
+    final = items.drop("current").join(
+        mapping.select("item_id", F.col("path_ids").alias("current")), "item_id", how="inner"
+    )
     return final.groupBy("part").applyInArrow(_rank(penalty, sizes), RESULT_SCHEMA)
 
 

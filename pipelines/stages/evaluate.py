@@ -268,9 +268,7 @@ class Evaluator:
                 np.zeros(item_UN.size, np.int64),
             )
             work = float((self.num_items if method == "exact_candidates" else size) * self.dim)
-            points.append(
-                self.measure_candidates(method, found, beam=None, multiply_adds=work, seconds=None)
-            )
+            points.append(self.measure_candidates(method, found, beam=None, multiply_adds=work, seconds=None))
         return points
 
     def popularity(self) -> Point:

@@ -140,9 +140,7 @@ def captured_mass(
 def _fit(
     vectors: npt.NDArray[np.float32], space: PathSpace, seed: int, config: PathsConfig
 ) -> tuple[KMeansTree, npt.NDArray[np.int64]]:
-    return fit_kmeans_tree(
-        vectors, space, seed, capacity=config.kmeans_capacity, refinement=config.kmeans_refinement
-    )
+    return fit_kmeans_tree(vectors, space, seed, capacity=config.kmeans_capacity, refinement=config.kmeans_refinement)
 
 
 def assign_on_spark(

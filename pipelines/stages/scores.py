@@ -96,7 +96,9 @@ def path_scores(samples: DataFrame, model: FrozenModel, config: ScoresConfig) ->
 
 def item_weights(samples: DataFrame, release_id: str) -> DataFrame:
     """N_v = sum of the weights of an item's targets, in fixed point so that its value does not depend on the order."""
-    pairs = samples.select(F.explode(F.arrays_zip("targets", "weights")).alias("pair")).where(F.col("pair.targets") >= 0)
+    pairs = samples.select(F.explode(F.arrays_zip("targets", "weights")).alias("pair")).where(
+        F.col("pair.targets") >= 0
+    )
     fixed = F.sum(F.round(F.col("pair.weights").cast("double") * F.lit(float(2**FRACTION_BITS))).cast("bigint"))
     return (
         pairs.groupBy(F.col("pair.targets").alias("item_id"))
@@ -113,7 +115,9 @@ def _score_block(model: FrozenModel, config: ScoresConfig) -> Callable[[pa.Table
             for batch in block_batches(table)
         ]
         item, path, fixed, current = (np.concatenate(column) for column in zip(*parts, strict=True))
-        frame = pa.table({"item_id": pa.array(item, pa.int32()), "path_id": path, "score": fixed, "is_current": current})
+        frame = pa.table(
+            {"item_id": pa.array(item, pa.int32()), "path_id": path, "score": fixed, "is_current": current}
+        )
         summed = frame.group_by(["item_id", "path_id"]).aggregate([("score", "sum"), ("is_current", "max")])
         summed = summed.select(["item_id", "path_id", "score_sum", "is_current_max"])
         summed = summed.rename_columns(["item_id", "path_id", "score", "is_current"])
@@ -129,7 +133,9 @@ def _best_of_block(table: pa.Table, num_candidates: int) -> pa.Table:
     item = ordered.column("item_id").to_numpy()
     starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
     place = np.arange(len(item)) - np.repeat(starts, np.diff(np.r_[starts, len(item)]))
-    return ordered.filter(pa.array((place < num_candidates) | ordered.column("is_current").to_numpy(zero_copy_only=False)))
+    return ordered.filter(
+        pa.array((place < num_candidates) | ordered.column("is_current").to_numpy(zero_copy_only=False))
+    )
 
 
 def measure_likelihood(

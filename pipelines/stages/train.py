@@ -195,7 +195,11 @@ def progress_line(record: dict[str, Any]) -> str:
         return f"  {record['phase']} goes on from epoch {record['epoch'] + 1}, step {record['step']}"
     losses = " ".join(
         f"{name} {record[key]:.4f}"
-        for name, key in (("structure", "loss_structure"), ("softmax", "loss_softmax"), ("validation", "validation_loss"))
+        for name, key in (
+            ("structure", "loss_structure"),
+            ("softmax", "loss_softmax"),
+            ("validation", "validation_loss"),
+        )
         if record[key] is not None
     )
     return f"  {record['phase']} epoch {record['epoch'] + 1}: {losses} {record['rows_per_second']:.0f} rows/s"

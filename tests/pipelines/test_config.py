@@ -36,7 +36,13 @@ def test_a_configuration_survives_the_round_trip(path: Path, mode: str) -> None:
 
 
 def test_overrides_change_what_they_name_and_nothing_else(minimal: str) -> None:
-    overrides = ["paths.num_layers=3", "penalty.alpha=1e-3", "evaluation.k=[5, 20]", "dataset.path=a=b", "budget.candidates=null"]
+    overrides = [
+        "paths.num_layers=3",
+        "penalty.alpha=1e-3",
+        "evaluation.k=[5, 20]",
+        "dataset.path=a=b",
+        "budget.candidates=null",
+    ]
     config = load_config(minimal, overrides)
     expected = RunConfig.model_validate(
         MINIMAL
@@ -66,7 +72,11 @@ def test_identity_follows_every_value_but_those_of_the_session(minimal: str) -> 
 WRONG = {
     "paths.bogus=3": ["paths.bogus=3", "unknown key", "num_nodes", "paths_per_item"],
     "bogus.a=1": ["bogus", "unknown key", "dataset", "evaluation"],
-    "preprocess.positive={kind: threshold, at_least: 1, over: 2}": ["preprocess.positive.over=2", "unknown key", "at_least"],
+    "preprocess.positive={kind: threshold, at_least: 1, over: 2}": [
+        "preprocess.positive.over=2",
+        "unknown key",
+        "at_least",
+    ],
     "encoder.kind=lstm": ["encoder.kind='lstm'", "'gru', 'mean' or 'attention'"],
     "encoder.dim=0": ["encoder.dim=0", "greater than or equal to 1"],
     "paths.num_nodes=many": ["paths.num_nodes='many'", "valid integer", "'auto'"],
@@ -114,7 +124,9 @@ def test_an_override_that_cannot_be_read_is_refused(minimal: str, override: str)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "message"), [("a: [1", "is not YAML"), ("- 1\n- 2", "must hold keys"), ("", "Field required")])
+@pytest.mark.parametrize(
+    ("text", "message"), [("a: [1", "is not YAML"), ("- 1\n- 2", "must hold keys"), ("", "Field required")]
+)
 def test_a_file_that_is_no_configuration_is_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "broken.yaml"
     file.write_text(text)

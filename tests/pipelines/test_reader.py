@@ -87,7 +87,9 @@ def source(folder: str, shard: int = 0, num_shards: int = 1, **more: int) -> Pet
 @pytest.mark.parametrize("num_shards", [1, 2, 3, 4])
 def test_ranks_take_the_same_number_of_steps(folder: str, num_shards: int, batch_rows: int) -> None:
     """Also where shards hold unequal numbers of rows and of row groups (8 groups on 3 shards)."""
-    announced = {source(folder, shard, num_shards, batch_rows=batch_rows).steps_per_epoch for shard in range(num_shards)}
+    announced = {
+        source(folder, shard, num_shards, batch_rows=batch_rows).steps_per_epoch for shard in range(num_shards)
+    }
     assert len(announced) == 1
     for epoch in range(2):
         delivered = [

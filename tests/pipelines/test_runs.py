@@ -92,7 +92,12 @@ def test_the_verdict_is_written_for_machines(workdir: Workdir) -> None:
 
 @pytest.mark.parametrize(
     ("error", "status", "code"),
-    [(GateRefused("no"), "refused", 3), (TryAgain("later"), "failed", 75), (ValueError("bug"), "failed", 1), (KeyboardInterrupt(), "failed", 75)],
+    [
+        (GateRefused("no"), "refused", 3),
+        (TryAgain("later"), "failed", 75),
+        (ValueError("bug"), "failed", 1),
+        (KeyboardInterrupt(), "failed", 75),
+    ],
 )
 def test_a_jobs_error_is_its_verdict(workdir: Workdir, error: BaseException, status: str, code: int) -> None:
     with pytest.raises(type(error)), Run(workdir, "r", "hash").job("learn"):

@@ -109,7 +109,9 @@ def test_rows_of_another_release_are_refused(spark: SparkSession, workdir: Workd
 
 def test_a_plain_table_is_replaced_as_a_whole(spark: SparkSession, workdir: Workdir) -> None:
     for users in (["u", "v"], ["w"]):
-        workdir.write(spark.createDataFrame([(user, "test") for user in users], "user string, role string"), "evaluation_users")
+        workdir.write(
+            spark.createDataFrame([(user, "test") for user in users], "user string, role string"), "evaluation_users"
+        )
     assert [row.user for row in workdir.read(spark, "evaluation_users").collect()] == ["w"]
 
 

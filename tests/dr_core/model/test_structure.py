@@ -33,7 +33,7 @@ def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Te
     """The paper's equation 1: layer d is one MLP over the concatenation [x, emb(c_1), ..., emb(c_{d-1})]."""
     total = torch.zeros(())
     for layer in range(model.space.num_layers):
-        inputs = torch.cat([user_E, *(model.node_embeddings[l][path_D[l]] for l in range(layer))])
+        inputs = torch.cat([user_E, *(model.node_embeddings[depth][path_D[depth]] for depth in range(layer))])
         weight = torch.cat([model.user_maps[layer].weight, *(m.weight for m in model.prefix_maps[layer])], dim=1)
         hidden = torch.relu(weight @ inputs + model.user_maps[layer].bias)
         logits = model.outputs[layer].weight @ hidden + model.outputs[layer].bias
@@ -57,7 +57,10 @@ def test_log_prob_equals_a_plain_mlp_over_concatenated_inputs(num_nodes: int, nu
     user_NE = users()
     path_NMD = torch.randint(0, num_nodes, (4, 7, num_layers), generator=torch.Generator().manual_seed(5))
     expected = torch.stack(
-        [torch.stack([naive_log_prob(model, user, path) for path in paths]) for user, paths in zip(user_NE, path_NMD)]
+        [
+            torch.stack([naive_log_prob(model, user, path) for path in paths])
+            for user, paths in zip(user_NE, path_NMD, strict=False)
+        ]
     )
     torch.testing.assert_close(model.log_prob(user_NE, path_NMD), expected)
 

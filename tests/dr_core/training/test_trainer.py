@@ -93,7 +93,9 @@ def test_resuming_after_a_crash_equals_an_uninterrupted_run(
     assert_same(parameters(resumed), parameters(whole))
     assert losses(found) == losses(expected)
     finished = {1: 0, 3: 3, 5: 4, 8: 7, 10: 8}[crash_at]
-    assert source.delivered == 12 - finished, "steps before the newest checkpoint were trained again, or some were left out"
+    assert source.delivered == 12 - finished, (
+        "steps before the newest checkpoint were trained again, or some were left out"
+    )
 
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(
@@ -136,7 +138,10 @@ def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, 
 @pytest.mark.parametrize("change", ["identity", "seed", "phase"])
 def test_checkpoint_of_another_training_is_ignored(fresh_model, make_source, tmp_path: Path, change: str) -> None:
     same = {"seed": 3, "identity": "pi", "phase": JOINT}
-    other = same | {"identity": {"identity": "pi'"}, "seed": {"seed": 4}, "phase": {"phase": Phase("joint", "joint", 4)}}[change]
+    other = (
+        same
+        | {"identity": {"identity": "pi'"}, "seed": {"seed": 4}, "phase": {"phase": Phase("joint", "joint", 4)}}[change]
+    )
     folder = (LOCAL, str(tmp_path))
 
     def train(options: dict, **more: object) -> tuple[DeepRetrievalModel, list[dict]]:
@@ -154,7 +159,8 @@ def test_checkpoint_of_another_training_is_ignored(fresh_model, make_source, tmp
 
 
 @pytest.mark.parametrize(
-    ("kind", "learns"), [("warm_up", {"encoder", "reranker"}), ("frozen", {"structure"}), ("joint", {"encoder", "reranker", "structure"})]
+    ("kind", "learns"),
+    [("warm_up", {"encoder", "reranker"}), ("frozen", {"structure"}), ("joint", {"encoder", "reranker", "structure"})],
 )
 def test_a_phase_changes_only_what_it_trains(fresh_model, make_source, kind: PhaseKind, learns: set[str]) -> None:
     model = fresh_model()
@@ -194,7 +200,9 @@ def test_early_stop_keeps_the_best_epoch(fresh_model, make_source, validation: B
     assert seen[-1] > seen[best]
 
 
-def test_validation_with_sampled_negatives_repeats_itself(make_model: ModelMaker, make_source, validation: Batch) -> None:
+def test_validation_with_sampled_negatives_repeats_itself(
+    make_model: ModelMaker, make_source, validation: Batch
+) -> None:
     """The same negatives every epoch: what moves is the model alone."""
     model = make_model(num_items=24, reranker=RerankerConfig(loss="sampled", num_negatives=5))
     still = TrainingConfig(learning_rate=1e-12)

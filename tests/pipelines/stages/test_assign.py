@@ -7,26 +7,44 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.paths.assignment import PathAssignment, changed_rows, coordinate_descent, penalised_surrogate
+from dr_core.paths.assignment import (
+    PathAssignment,
+    changed_rows,
+    coordinate_descent,
+    penalised_surrogate,
+    sweep_partition,
+)
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
-from pipelines.stages.assign import AlphaRule, AssignmentConfig, AssignSummary, assign_paths, items_per_visited_path
+from pipelines.stages.assign import (
+    AlphaRule,
+    AssignmentConfig,
+    AssignSummary,
+    assign_paths,
+    item_rows,
+    items_per_visited_path,
+)
 from pipelines.stages.initialize import read_paths, write_paths
 from pipelines.tables import Workdir
 
 SPACE = PathSpace(6, 2)
 NUM_ITEMS, NUM_PATHS, ROW = 300, 2, 8
-ALPHA, SWEEPS = 0.02, 4
+ALPHA, SWEEPS = 0.002, 4
 UNSCORED = 5
-VISITED = np.arange(12, dtype=np.int64).reshape(3, 4)
 
 
 @dataclass(frozen=True)
 class Problem:
     workdir: Workdir
     candidates: PathCandidates
+
+    @property
+    def visited(self) -> np.ndarray:
+        """Twelve paths of high score, as three users might visit them."""
+        total = np.bincount(self.candidates.path_ids, self.candidates.scores)
+        return np.argsort(-total)[:12].reshape(3, 4).astype(np.int64)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +80,10 @@ def problem(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Pr
 
 
 def assign(
-    spark: SparkSession, problem: Problem, parts: int = 1, rule: AlphaRule = AlphaRule(ALPHA, None)  # noqa: B008
+    spark: SparkSession,
+    problem: Problem,
+    parts: int = 1,
+    rule: AlphaRule = AlphaRule(ALPHA, None),  # noqa: B008
 ) -> tuple[AssignSummary, np.ndarray]:
     """Assign under the scores of release ``r``, and read back what was written."""
     summary = assign_paths(
@@ -75,7 +96,7 @@ def assign(
         space=SPACE,
         config=AssignmentConfig(num_sweeps=SWEEPS, num_partitions=parts),
         rule=rule,
-        visited_paths=VISITED,
+        visited_paths=problem.visited,
     )
     return summary, read_paths(spark, problem.workdir, "r")
 
@@ -83,6 +104,30 @@ def assign(
 def local(problem: Problem, alpha: float = ALPHA) -> PathAssignment:
     penalty = Penalty(4, alpha)
     return coordinate_descent(problem.candidates, penalty, num_paths=NUM_PATHS, num_sweeps=SWEEPS, space=SPACE)
+
+
+def side_by_side(spark: SparkSession, problem: Problem, num_parts: int) -> np.ndarray:
+    """Sweep the parts that Spark made one after the other, each from the sizes before the sweep."""
+    rows = item_rows(spark, problem.workdir, release_id="r", parent_id="parent", num_parts=num_parts)
+    part = rows.select("item_id", "part").sort("item_id").toPandas()["part"].to_numpy()
+    assert set(part) == set(range(num_parts))
+    candidates, paths = problem.candidates, problem.candidates.current_paths
+    for _ in range(SWEEPS):
+        sizes, swept = PathSizes.count(paths), paths.copy()
+        for number in range(num_parts):
+            members = np.flatnonzero(part == number)
+            kept = np.isin(np.repeat(np.arange(NUM_ITEMS), np.diff(candidates.offsets)), members)
+            share = PathCandidates(
+                np.r_[0, np.cumsum(np.diff(candidates.offsets)[members])],
+                candidates.path_ids[kept],
+                candidates.scores[kept],
+                candidates.weights[members],
+                paths[members],
+                members,
+            )
+            swept[members], _ = sweep_partition(share, paths[members], sizes, Penalty(4, ALPHA), num_parts, space=SPACE)
+        paths = swept
+    return paths
 
 
 def test_one_partition_is_coordinate_descent_exactly(spark: SparkSession, problem: Problem) -> None:
@@ -97,7 +142,7 @@ def test_one_partition_is_coordinate_descent_exactly(spark: SparkSession, proble
     assert summary.surrogate_after == pytest.approx(expected.objective_after, rel=1e-9)
     assert summary.surrogate_after > summary.surrogate_before
     assert (summary.alpha, summary.corrections) == (ALPHA, 0)
-    assert summary.items_per_visited_path == items_per_visited_path(expected.sizes, VISITED)
+    assert summary.items_per_visited_path == items_per_visited_path(expected.sizes, problem.visited)
     unscored = slice(NUM_ITEMS - UNSCORED, None)
     assert not changed_rows(problem.candidates.current_paths, paths)[unscored].any(), "items without scores keep theirs"
     again, same = assign(spark, problem)
@@ -106,11 +151,12 @@ def test_one_partition_is_coordinate_descent_exactly(spark: SparkSession, proble
 
 
 def test_four_partitions_come_close_and_count_right(spark: SparkSession, problem: Problem) -> None:
-    """At least 95 % of the gain in surrogate of one partition (docs: 98 % in expectation on larger problems)."""
+    """At least 97 % of one partition's gain in surrogate; and what the same parts give, swept here side by side."""
     summary, paths = assign(spark, problem, parts=4)
     alone = local(problem)
     gain = summary.surrogate_after - summary.surrogate_before
-    assert gain >= 0.95 * (alone.objective_after - alone.objective_before)
+    assert gain >= 0.97 * (alone.objective_after - alone.objective_before)
+    np.testing.assert_array_equal(np.sort(paths), np.sort(side_by_side(spark, problem, 4)))
     assert paths.shape == (NUM_ITEMS, NUM_PATHS)
     assert (np.diff(np.sort(paths, axis=1)) > 0).all(), "an item stands twice on a path"
     assert PathSizes.count(paths).counts.sum() == NUM_ITEMS * NUM_PATHS
@@ -123,13 +169,13 @@ def test_four_partitions_come_close_and_count_right(spark: SparkSession, problem
 
 
 def test_alpha_is_corrected_until_visited_paths_hold_what_is_wanted(spark: SparkSession, problem: Problem) -> None:
-    wanted = 14.0
+    wanted = 25.0
     summary, paths = assign(spark, problem, rule=AlphaRule(None, wanted, corrections=6))
     start = derive_alpha(problem.candidates.weights.sum() / NUM_ITEMS, wanted)
-    uncorrected = items_per_visited_path(local(problem, start).sizes, VISITED)
+    uncorrected = items_per_visited_path(local(problem, start).sizes, problem.visited)
     assert summary.corrections >= 1
     assert abs(summary.items_per_visited_path - wanted) < abs(uncorrected - wanted)
-    assert summary.items_per_visited_path == items_per_visited_path(PathSizes.count(paths), VISITED)
+    assert summary.items_per_visited_path == items_per_visited_path(PathSizes.count(paths), problem.visited)
     np.testing.assert_array_equal(paths, local(problem, summary.alpha).path_ids)
 
 
@@ -145,7 +191,7 @@ def test_a_parent_of_another_catalogue_is_refused(spark: SparkSession, problem: 
             space=SPACE,
             config=AssignmentConfig(),
             rule=AlphaRule(ALPHA, None),
-            visited_paths=VISITED,
+            visited_paths=problem.visited,
         )
 
 

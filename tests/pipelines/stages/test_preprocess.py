@@ -287,7 +287,7 @@ DAY_CONFIG = PreprocessConfig(history_length=4, min_events=2)
 
 
 def day_rows(day: int) -> list[tuple[object, ...]]:
-    """Users 0-19 every day, ten new users a day (some with one event), one new item a day that sorts before the old ones."""
+    """Users 0-19 every day, ten new ones a day (some with one event), and one new item that sorts before old ones."""
     start = int(DAYS[day].start.timestamp())
     users = [*range(20), *range(100 * (day + 1), 100 * (day + 1) + 10)]
     rows: list[tuple[object, ...]] = []

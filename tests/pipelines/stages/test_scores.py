@@ -153,7 +153,8 @@ def test_likelihood_is_the_mean_log_probability_of_the_targets(spark: SparkSessi
     for table in (world.path_VJ, other):
         nodes = torch.from_numpy(world.model.space.decode(table))[target_NT.clamp_min(0)]
         log_p = torch.stack(
-            [world.model.structure.log_prob(user_NE, nodes[:, t]).logsumexp(1) for t in range(target_NT.shape[1])], dim=1
+            [world.model.structure.log_prob(user_NE, nodes[:, t]).logsumexp(1) for t in range(target_NT.shape[1])],
+            dim=1,
         )
         expected.append(float((log_p * weight_NT).sum() / weight_NT.sum()))
     found = measure_likelihood(
