@@ -54,7 +54,7 @@ def read_rows(
     """
     num_groups = len(row_group_sizes(filesystem, folder))
     if num_groups < num_shards:
-        raise InputError(f"{folder} has {num_groups} row groups for {num_shards} ranks: raise samples.num_row_groups")
+        raise InputError(f"{folder} has {num_groups} row groups for {num_shards} ranks: lower samples.rows_per_group")
     url = folder if "://" in folder else f"file://{folder}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
