@@ -173,7 +173,10 @@ class Evaluator:
         seconds: float | None,
         reranked: bool = True,
     ) -> Point:
-        """Rerank given candidates and measure; without ``reranked`` they are taken in their own order."""
+        """Rerank given candidates and measure; without ``reranked`` they are taken in their own order.
+
+        ``seconds`` a user is what finding them took; the reranking is added to it.
+        """
         begun = time.perf_counter()
         if reranked:
             plain_Uk, _, _ = rerank(self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max)
@@ -186,7 +189,7 @@ class Evaluator:
             )
         else:
             filtered_Uk = self._in_order(found, self.history)
-        total = None if seconds is None else (seconds + rerank_seconds) / len(self.users) * 1e6
+        total = None if seconds is None else (seconds + rerank_seconds / len(self.users)) * 1e6
         lists = ItemLists(found.offsets, found.item_ids)
         point = Point(
             method,
@@ -217,17 +220,22 @@ class Evaluator:
         """Measure an arm at one beam; time is that of beam, gathering and reranking in blocks, one thread."""
         retriever = self.retriever_of(arm)
         self._warm(retriever, beam)
-        begun = time.perf_counter()
-        parts = [
-            retriever.candidates(retriever.search(self.user_UE[start : start + CHUNK], beam))
-            for start in range(0, len(self.users), CHUNK)
-        ]
-        seconds = time.perf_counter() - begun
+        parts, seconds = [], []
+        for start in range(0, len(self.users), CHUNK):
+            block_UE = self.user_UE[start : start + CHUNK]
+            begun = time.perf_counter()
+            parts.append(retriever.candidates(retriever.search(block_UE, beam)))
+            seconds.append((time.perf_counter() - begun) / len(block_UE))
         found = _concatenate(parts)
         counted = beam_multiply_adds(arm.model.structure.config, arm.model.space, self.dim, beam)
         scored = len(found.item_ids) / len(self.users) * self.dim if reranked else 0.0
         return self.measure_candidates(
-            method or arm.name, found, beam=beam, multiply_adds=counted + scored, seconds=seconds, reranked=reranked
+            method or arm.name,
+            found,
+            beam=beam,
+            multiply_adds=counted + scored,
+            seconds=float(np.median(seconds)),
+            reranked=reranked,
         )
 
     def retriever_of(self, arm: Arm) -> Retriever:

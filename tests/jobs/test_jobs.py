@@ -117,6 +117,7 @@ def test_two_ranks_train_under_spark_submit_as_well(
     run_id = chain[1][0]["run_id"]
     record = record_of(workdir) | {"run_id": "two", "config_hash": ""}
     (workdir / "runs" / f"{run_id}.json").unlink()
+    shutil.rmtree(workdir / "tables" / "releases")
     (workdir / "runs" / "two.json").write_text(json.dumps(record))
     (workdir / "models" / "two-warm").mkdir()
     for name in ("counts.npy", "validation.npz"):
