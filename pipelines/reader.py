@@ -38,6 +38,13 @@ def row_group_sizes(filesystem: AbstractFileSystem, folder: str) -> list[int]:
     return sizes
 
 
+def _shared_sizes(filesystem: AbstractFileSystem, folder: str, num_shards: int) -> list[int]:
+    sizes = row_group_sizes(filesystem, folder)
+    if len(sizes) < num_shards:
+        raise InputError(f"{folder} has {len(sizes)} row groups for {num_shards} ranks: lower samples.rows_per_group")
+    return sizes
+
+
 def read_rows(
     filesystem: AbstractFileSystem,
     folder: str,
@@ -52,9 +59,7 @@ def read_rows(
     Raises:
         InputError: there are fewer row groups than shards.
     """
-    num_groups = len(row_group_sizes(filesystem, folder))
-    if num_groups < num_shards:
-        raise InputError(f"{folder} has {num_groups} row groups for {num_shards} ranks: lower samples.rows_per_group")
+    _shared_sizes(filesystem, folder, num_shards)
     url = folder if "://" in folder else f"file://{folder}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -103,6 +108,9 @@ class PetastormSource:
         shard, num_shards: this rank and how many there are.
         seed: root of the order.
         window: row groups mixed before rows are drawn from them.
+
+    Raises:
+        InputError: there are fewer row groups than shards.
     """
 
     def __init__(
@@ -118,7 +126,7 @@ class PetastormSource:
     ) -> None:
         self.filesystem, self.folder, self.batch_rows = filesystem, folder, batch_rows
         self.shard, self.num_shards, self.seed, self.window = shard, num_shards, seed, window
-        sizes = sorted(row_group_sizes(filesystem, folder))
+        sizes = sorted(_shared_sizes(filesystem, folder, num_shards))
         # Whatever the shuffle deals a rank, it holds at least this many rows.
         fewest_rows = sum(sizes[: len(sizes) // num_shards])
         self.steps_per_epoch = -(-fewest_rows // batch_rows)

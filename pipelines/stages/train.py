@@ -68,12 +68,14 @@ def train_model(job: TrainJob) -> list[EpochResult]:
     TorchDistributor on this machine, or on Spark executors when ``local_processes`` is false.
 
     Raises:
+        InputError: the samples are missing, or in fewer row groups than there are ranks.
         DeepRetrievalError: a rank failed.
     """
     workdir = Workdir(job.workdir)
     metrics = workdir.path("models", job.model_id, "metrics.jsonl")
     workdir.filesystem.makedirs(workdir.path("models", job.model_id), exist_ok=True)
     workdir.write_text("", "models", job.model_id, "metrics.jsonl")
+    _source(job, workdir, 0, job.training.num_processes)  # refuses samples that cannot be shared before ranks start
     # What the ranks print is progress for people; this process' stdout belongs to its caller.
     with contextlib.redirect_stdout(sys.stderr):
         if job.training.num_processes == 1 and job.training.local_processes:
@@ -122,14 +124,7 @@ def _train_rank(job: TrainJob) -> None:
     paths = workdir.read_array(*job.paths_file.split("/")) if job.paths_file else None
     if paths is not None:
         model.set_item_paths(paths)
-    source = PetastormSource(
-        filesystem,
-        workdir.path(*job.samples.split("/")),
-        job.training.batch_rows,
-        shard=rank,
-        num_shards=world,
-        seed=job.seed,
-    )
+    source = _source(job, workdir, rank, world)
     identity = f"{job.samples}:{'none' if paths is None else table_identity(paths)}:{source.steps_per_epoch}"
     validation = _validation_batch(workdir, job.validation_file) if job.validation_file else None
     results: list[EpochResult] = []
@@ -153,6 +148,17 @@ def _train_rank(job: TrainJob) -> None:
         checkpoints = workdir.path("models", job.model_id, "checkpoints")
         if filesystem.exists(checkpoints):
             filesystem.rm(checkpoints, recursive=True)
+
+
+def _source(job: TrainJob, workdir: Workdir, rank: int, world: int) -> PetastormSource:
+    return PetastormSource(
+        workdir.filesystem,
+        workdir.path(*job.samples.split("/")),
+        job.training.batch_rows,
+        shard=rank,
+        num_shards=world,
+        seed=job.seed,
+    )
 
 
 def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]) -> DeepRetrievalModel:

@@ -19,7 +19,7 @@ from pipelines.tables import Workdir
 
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
-KILLED_AT = (
+KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
     "samples:after",
     "targets:before",
     "scores_1:after",

@@ -75,6 +75,8 @@ def test_files_are_read_in_the_order_of_their_names(folder: str) -> None:
 def test_too_few_row_groups_or_none_is_an_input_error(folder: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="8 row groups for 9 ranks"):
         next(iter(read_rows(LOCAL, folder, shard=0, num_shards=9, seed=0)))
+    with pytest.raises(InputError, match="8 row groups for 9 ranks"):
+        source(folder, num_shards=9)
     with pytest.raises(InputError, match="no Parquet file"):
         row_group_sizes(LOCAL, str(tmp_path / "nowhere"))
 

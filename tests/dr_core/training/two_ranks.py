@@ -1,14 +1,18 @@
 """Train the same tiny model in one process or in several; started by ``test_trainer.py``.
 
-Usage: ``python two_ranks.py FOLDER RANK WORLD``. Every rank writes ``rank<r>.pt`` (parameters) and ``rank<r>.json``
-(losses of the last epoch). All worlds see the same rows a step: a rank takes its share of them.
+Usage: ``python two_ranks.py FOLDER RANK WORLD``. Every rank writes ``rank<r>.pt`` (parameters), ``rank<r>.json``
+(losses of each epoch) and the same of a training that was killed and resumed, ``resumed<r>``. All worlds see the same
+rows a step: a rank takes its share of them.
 """
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import fsspec
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -53,25 +57,33 @@ def main(folder: Path, rank: int, world: int) -> None:
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     try:
-        torch.manual_seed(0)
-        model = DeepRetrievalModel(
-            EncoderConfig(dim=8, dropout=0.0),
-            StructureConfig(hidden=8, path_dim=4),
-            RerankerConfig(),
-            PathSpace(4, 2),
-            np.ones(NUM_ITEMS),
-        )
-        model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])
-        config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02)
-        phase = Phase("joint", "joint", EPOCHS)
-        results = Trainer(model, ShardedSource(rank, world), phase, config, seed=0, validation=rows(999)).run()
+        train(ShardedSource(rank, world), folder / f"rank{rank}")
+        checkpoints = (fsspec.filesystem("file"), str(folder / "checkpoints"))
+        with contextlib.suppress(InterruptedError):
+            train(ShardedSource(rank, world), folder / "killed", checkpoints=checkpoints, crash_at=9)
+        train(ShardedSource(rank, world), folder / f"resumed{rank}", checkpoints=checkpoints)
     finally:
         if world > 1:
             dist.destroy_process_group()
-    torch.save(dict(model.state_dict()), folder / f"rank{rank}.pt")
-    last = results[-1]
-    losses = [last.loss_structure, last.loss_softmax, last.validation_loss]
-    (folder / f"rank{rank}.json").write_text(json.dumps(losses))
+
+
+def train(source: ShardedSource, name: Path, **more: Any) -> None:
+    """Train the model from its start and write its parameters and losses."""
+    torch.manual_seed(0)
+    model = DeepRetrievalModel(
+        EncoderConfig(dim=8, dropout=0.0),
+        StructureConfig(hidden=8, path_dim=4),
+        RerankerConfig(),
+        PathSpace(4, 2),
+        np.ones(NUM_ITEMS),
+    )
+    model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])
+    config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2)
+    phase = Phase("joint", "joint", EPOCHS)
+    results = Trainer(model, source, phase, config, seed=0, validation=rows(999), **more).run()
+    torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
+    losses = [[result.loss_structure, result.loss_softmax, result.validation_loss] for result in results]
+    name.with_suffix(".json").write_text(json.dumps(losses))
 
 
 if __name__ == "__main__":
