@@ -122,7 +122,8 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
         with run.job(job_key(name, arguments), is_last=name == "report"):
             _require_earlier(run, first.name, config.em.rounds)
             with spark_session(f"{name} {run_id}", master=config.spark.master, conf=config.spark.conf) as day.spark:
-                _refuse_other_structure(day)
+                if first.name in ("preprocess", "publish"):
+                    _refuse_other_structure(day)
                 result = first.work() if first.name == "report" else run.stage(first.name, first.work, redo=True)
                 for step in others:
                     run.stage(step.name, step.work, redo=True)

@@ -20,13 +20,6 @@ from pipelines.tables import Workdir
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
 KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
-    "samples:after",
-    "targets:before",
-    "scores_1:after",
-    "assign_2:before",
-    "e_step_final:after",
-    "publish:after",
-)
 CONTROLS = {
     "deep_retrieval",
     "deep_retrieval_paths_only",

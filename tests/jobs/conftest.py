@@ -13,7 +13,7 @@ CONF = Path(__file__).parents[2] / "conf" / "spark"
 WORLD = """\
 name: tiny
 spark: {master: "local[4]"}
-dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 25}}
+dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 25, num_days: 3}}
 preprocess: {min_events: 6}
 split: {num_test: 12, num_validation: 8, min_events: 6}
 samples: {history_length: 12, positions: 3, targets: 3, num_blocks: 2}
@@ -56,7 +56,7 @@ def submit() -> Submit:
     """A function that runs a script under spark-submit and returns its exit code and stdout."""
 
     def run(script: str, *arguments: str, properties: Path | None = CONF / "local.conf") -> tuple[int, str]:
-        command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]"]
+        command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[1]"]
         command += ["--conf", "spark.sql.shuffle.partitions=1"]
         command += ["--driver-java-options", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"]  # a JVM that is soon gone
         command += ["--properties-file", str(properties)] if properties else []

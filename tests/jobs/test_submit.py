@@ -57,7 +57,7 @@ def test_spark_submit_wins_over_the_config_which_wins_over_the_defaults_with_jar
     code, output = submit(program, str(tmp_path / "table"), properties=tmp_path / "offline.conf")
     assert code == 0
     assert json.loads(output.strip().splitlines()[-1]) == {
-        "master": "local[2]",
+        "master": "local[1]",
         "spark.sql.shuffle.partitions": "1",
         "spark.sql.autoBroadcastJoinThreshold": "123456b",
         "spark.sql.session.timeZone": "UTC",

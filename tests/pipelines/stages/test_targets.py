@@ -1,7 +1,5 @@
 """Mixed targets: the samples again, with items that the frozen softmax draws."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +15,9 @@ DRAWS, TOP = 5, 8
 CONFIG = MixedTargetsConfig(share=0.6, draws=DRAWS, top=TOP)
 
 
-def mix(spark: SparkSession, world, name: str, *, samples: str = "samples", seed: int = 0, **config: object) -> pd.DataFrame:
+def mix(
+    spark: SparkSession, world, name: str, *, samples: str = "samples", seed: int = 0, **config: object
+) -> pd.DataFrame:
     """Mix targets into a table of ``world`` and return it, rows in order of (user, row)."""
     summary = mix_targets(
         spark,
@@ -88,7 +88,9 @@ def test_draws_depend_on_the_seed_and_the_block_alone(
     spark: SparkSession, world, mixed: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """The same rows in other files, in another order, through another number of partitions: the same table."""
-    shuffled = spark.read.parquet(world.workdir.table("samples")).repartition(5, "length").sortWithinPartitions("row", "user")
+    shuffled = (
+        spark.read.parquet(world.workdir.table("samples")).repartition(5, "length").sortWithinPartitions("row", "user")
+    )
     shuffled.write.parquet(world.workdir.table("shuffled"))
     before = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "5")

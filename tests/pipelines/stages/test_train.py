@@ -33,7 +33,9 @@ def workdir(tmp_path_factory: pytest.TempPathFactory, write_samples: SamplesWrit
     workdir.write_array(np.arange(1.0, NUM_ITEMS + 1), "models", "counts.npy")
     paths = np.random.default_rng(81).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2]
     workdir.write_array(paths, "models", "paths.npy")
-    validation = write_samples(str(tmp_path_factory.mktemp("validation") / "v"), num_rows=16, num_items=NUM_ITEMS, seed=1)
+    validation = write_samples(
+        str(tmp_path_factory.mktemp("validation") / "v"), num_rows=16, num_items=NUM_ITEMS, seed=1
+    )
     workdir.write_arrays({name: validation[name] for name in validation if name != "user"}, "models", "validation.npz")
     return workdir
 
@@ -125,7 +127,9 @@ def test_e_step_starts_from_a_model_and_moves_only_its_structure(workdir: Workdi
 
 def test_a_model_of_another_shape_gives_what_fits(workdir: Workdir, job: TrainJob) -> None:
     train_model(replace(job, model_id="warm2"))
-    e_step = replace(job, phases=E_STEP, paths_file="models/paths.npy", start_from="warm2", model_id="wide", num_nodes=6)
+    e_step = replace(
+        job, phases=E_STEP, paths_file="models/paths.npy", start_from="warm2", model_id="wide", num_nodes=6
+    )
     train_model(e_step)
     before, after = parameters(workdir, "warm2"), parameters(workdir, "wide")
     kept = {name: value for name, value in before.items() if not name.startswith("structure")}
@@ -143,7 +147,7 @@ def test_a_rank_that_fails_is_a_typed_error(
 
     monkeypatch.setattr(TorchDistributor, "run", fail)
     training = job.training.model_copy(update={"num_processes": 2})
-    with pytest.raises(DeepRetrievalError, match="a rank that trained failing failed: .* return code 1"):
+    with pytest.raises(DeepRetrievalError, match=r"a rank that trained failing failed: .* return code 1"):
         train_model(replace(job, model_id="failing", training=training))
 
 
