@@ -26,6 +26,18 @@ COMMON_OPTIONS = {
     "-h", "--help", "--config", "--workdir", "--logs", "--catalogue", "--set", "--seed", "--start", "--end", "--run-id",
 }  # fmt: skip
 
+ONE_AFTER_THE_OTHER = """\
+import json, runpy, sys
+
+for command in json.loads(sys.argv[1]):
+    sys.argv = command
+    try:
+        runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
+"""
+
 
 def call(job: str, *arguments: str) -> int:
     """Run a job's main in this process."""
@@ -47,16 +59,23 @@ def complaint(error_output: str, job: str) -> str:
 
 @pytest.fixture(scope="module")
 def chain(submit: Submit, config: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
-    """The work folder after all jobs of a run, and the JSON line of each."""
-    workdir = str(tmp_path_factory.mktemp("chain"))
-    lines = []
-    jobs = dict.fromkeys(job for _, job in stage_order(rounds=1))
-    for job in jobs:
-        name, *more = job.split(" ")
-        code, output = submit(str(JOBS_FOLDER / f"{name}.py"), "--config", config, "--workdir", workdir, *more)
-        assert code == 0, f"{job} returned {code}"
-        lines.append(json.loads(output.strip().splitlines()[-1]))
-    return workdir, lines
+    """The work folder after all jobs of a run, and the JSON line of each.
+
+    The first job has a spark-submit of its own. The others are run as programs, one after the other, each with its own
+    Spark session, by one spark-submit: a JVM takes longer to warm up than these jobs take.
+    """
+    folder = tmp_path_factory.mktemp("chain")
+    common = ["--config", config, "--workdir", str(folder / "w")]
+    jobs = [job.split(" ") for job in dict.fromkeys(job for _, job in stage_order(rounds=1))]
+    (first, *options), *others = [[str(JOBS_FOLDER / f"{name}.py"), *common, *more] for name, *more in jobs]
+    code, output = submit(first, *options)
+    assert code == 0
+    lines = output.strip().splitlines()[-1:]
+    (folder / "one_after_the_other.py").write_text(ONE_AFTER_THE_OTHER)
+    code, output = submit(str(folder / "one_after_the_other.py"), json.dumps(others))
+    assert code == 0
+    lines += [line for line in output.splitlines() if line.startswith('{"job"')]
+    return str(folder / "w"), [json.loads(line) for line in lines]
 
 
 def test_the_jobs_in_order_lead_from_logs_to_a_live_release_and_a_report(
