@@ -126,6 +126,13 @@ def test_an_epoch_repeats_itself_and_differs_from_the_next(folder: str) -> None:
     assert orders[0] != orders[3]
 
 
+def test_row_groups_come_in_another_order_each_epoch(folder: str) -> None:
+    """Without mixing, each batch of eight is one file."""
+    one_by_one = source(folder, batch_rows=8, window=1)
+    firsts = [[rows_of(batch)[0] // 9 for batch in one_by_one.batches(epoch)] for epoch in range(4)]
+    assert len({tuple(first) for first in firsts}) > 2
+
+
 @pytest.mark.parametrize("first_step", [1, 5, 13, 14])
 def test_resuming_skips_to_the_same_batches(folder: str, first_step: int) -> None:
     whole = list(source(folder).batches(2))

@@ -25,6 +25,7 @@ from dr_core.paths.space import PathSpace
 from dr_core.training.trainer import Phase, Trainer, TrainingConfig
 
 NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3
+CLIP_NORM = 0.4  # clips some steps and not others, so that the scale of the gradient matters
 
 
 class ShardedSource:
@@ -78,7 +79,7 @@ def train(source: ShardedSource, name: Path, **more: Any) -> None:
         np.ones(NUM_ITEMS),
     )
     model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])
-    config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2)
+    config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2, clip_norm=CLIP_NORM)
     phase = Phase("joint", "joint", EPOCHS)
     results = Trainer(model, source, phase, config, seed=0, validation=rows(999), **more).run()
     torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
