@@ -241,15 +241,19 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path) -> None:
     training that was killed and resumed, to the last bit."""
     script = Path(__file__).with_name("two_ranks.py")
     root = Path(__file__).parents[3]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), "GLOO_SOCKET_IFNAME": "lo"}
     for world in (1, 2):
         (tmp_path / str(world)).mkdir()
     ranks = [
         subprocess.Popen([sys.executable, str(script), str(tmp_path / "2"), str(rank), "2"], env=environment)
         for rank in range(2)
     ]
-    runpy.run_path(str(script))["main"](tmp_path / "1", 0, 1)
-    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
+    try:
+        runpy.run_path(str(script))["main"](tmp_path / "1", 0, 1)
+        assert [rank.wait(timeout=240) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
 
     def outcome(name: str) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
         file = tmp_path / name
