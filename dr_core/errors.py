@@ -31,6 +31,10 @@ class TryAgain(DeepRetrievalError):
     exit_code = 75
 
 
+class PublishConflict(TryAgain):
+    """Another release went live meanwhile; nothing was changed, and this one is still there to be published."""
+
+
 class ReleaseMismatch(DeepRetrievalError):
     """A model and an index of different releases were about to serve together."""
 

@@ -92,6 +92,7 @@ class DeepRetrievalModel(nn.Module):
         encoder, structure, reranker: configurations.
         space: K and D.
         counts_V: float64 [V] events an item (weights of negatives and start of the biases; rows when V > H).
+        item_rows_V: int64 [V] embedding rows, by default those of :func:`assign_embedding_rows`.
     """
 
     item_rows: Tensor
@@ -104,9 +105,12 @@ class DeepRetrievalModel(nn.Module):
         reranker: RerankerConfig,
         space: PathSpace,
         counts_V: npt.NDArray[np.float64],
+        item_rows_V: npt.NDArray[np.int64] | None = None,
     ) -> None:
         super().__init__()
-        rows = torch.from_numpy(assign_embedding_rows(counts_V, encoder.embedding_rows))
+        if item_rows_V is None:
+            item_rows_V = assign_embedding_rows(counts_V, encoder.embedding_rows)
+        rows = torch.from_numpy(item_rows_V)
         num_rows = min(len(counts_V), encoder.embedding_rows)
         self.register_buffer("item_rows", rows)
         self.encoder = build_encoder(encoder, num_rows)
@@ -125,7 +129,7 @@ class DeepRetrievalModel(nn.Module):
         return self.structure.space
 
     def set_item_paths(self, path_VJ: npt.NDArray[np.int64]) -> None:
-        """Fix pi for the next E-step: int64 path ids [V, J]."""
+        """Fix pi for the next E-step: int64 path ids [V, J], -1 = none."""
         if path_VJ.shape[0] != self.num_items:
             raise ValueError(f"item_paths has {path_VJ.shape[0]} items, the model {self.num_items}")
         self.item_path_VJ = torch.from_numpy(np.ascontiguousarray(path_VJ, dtype=np.int64)).to(self.item_rows.device)
@@ -148,11 +152,15 @@ class DeepRetrievalModel(nn.Module):
         return last_BE
 
     def path_log_prob(self, user_NE: Tensor, item_NT: Tensor) -> Tensor:
-        """Return log p(pi_j(v)|x) for the J current paths of each item, [N, T, J]; padding items give item 0's."""
+        """Return log p(pi_j(v)|x) for the J current paths of each item, [N, T, J]; padding items give item 0's.
+
+        A path of -1 gives -inf.
+        """
         path_NTJ = self.item_path_VJ[item_NT.clamp_min(0)]
-        node_NTJD = decode_paths(path_NTJ, self.space)
+        node_NTJD = decode_paths(path_NTJ.clamp_min(0), self.space)
         flat_NMD = node_NTJD.flatten(1, 2)
-        return self.structure.log_prob(user_NE, flat_NMD).view(path_NTJ.shape)
+        log_p_NTJ = self.structure.log_prob(user_NE, flat_NMD).view(path_NTJ.shape)
+        return log_p_NTJ.masked_fill(path_NTJ < 0, -torch.inf)
 
     def forward(
         self, batch: Batch | StateBatch, use_structure: bool, use_softmax: bool
@@ -171,9 +179,11 @@ class DeepRetrievalModel(nn.Module):
         return loss_structure, loss_softmax, weight_NT.sum()
 
     def structure_loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
-        """Return -Q_str of given user states."""
-        log_p_NT = self.path_log_prob(user_NE, target_NT).logsumexp(-1)
-        return -(log_p_NT * weight_NT).sum()
+        """Return -Q_str of given user states; items without any path (-1) do not count."""
+        log_p_NTJ = self.path_log_prob(user_NE, target_NT)
+        has_path_NT = (log_p_NTJ > -torch.inf).any(-1)
+        log_p_NT = log_p_NTJ.masked_fill(~has_path_NT[..., None], 0.0).logsumexp(-1)
+        return -(log_p_NT * weight_NT * has_path_NT).sum()
 
 
 def decode_paths(path: Tensor, space: PathSpace) -> Tensor:

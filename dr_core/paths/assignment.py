@@ -75,7 +75,8 @@ def coordinate_descent(
     scores sum to less than ``SCORE_FLOOR`` counts as that much.
 
     Items with N_v = 0, or with fewer than J candidates, keep their paths. Where such an item has not got J paths, it
-    takes the candidates there are and then, of a few paths drawn by a hash of its id, those with the fewest items.
+    takes the candidates there are and then, of a few paths in use drawn by a hash of its id, those with the fewest
+    items.
 
     Args:
         candidates: scores s[v, c], weights N_v and the paths in force.
@@ -242,7 +243,7 @@ class _Problem:
     def of(
         cls, candidates: PathCandidates, current: Int64Array, sizes: PathSizes, space: PathSpace | None
     ) -> "_Problem":
-        filler_row, fillers = _fillers(candidates, current, space)
+        filler_row, fillers = _fillers(candidates, current, sizes, space)
         path_ids = candidates.path_ids.astype(np.int64, copy=False)
         arrays: tuple[NDArray[Any], ...] = (path_ids, current, fillers)
         highest = max(int(array.max()) if array.size else -1 for array in arrays)
@@ -283,8 +284,11 @@ class _Problem:
         return self.paths.copy() if self.universe is None else self.universe[self.paths]
 
 
-def _fillers(candidates: PathCandidates, current: Int64Array, space: PathSpace | None) -> tuple[Int64Array, Int64Array]:
-    """Paths drawn by a hash of the item id, for items whose candidates may not complete their paths.
+def _fillers(
+    candidates: PathCandidates, current: Int64Array, sizes: PathSizes, space: PathSpace | None
+) -> tuple[Int64Array, Int64Array]:
+    """Paths drawn by a hash of the item id, for items whose candidates may not complete their paths: of the paths in
+    use, or of all paths while few are in use.
 
     Returns:
         Row of the second array or -1, int64 [V], and int64 [F, Q] distinct path ids in a row.
@@ -303,7 +307,14 @@ def _fillers(candidates: PathCandidates, current: Int64Array, space: PathSpace |
         raise ValueError(f"{num_paths} distinct paths per item need as many paths, the space has {space.num_paths}")
     filler_row[needy] = np.arange(len(needy))
     items = needy if candidates.item_ids is None else candidates.item_ids[needy]
-    return filler_row, hashed_paths(items, space, num_probes=2 * num_paths + _SPARE_FILLERS)
+    num_probes = 2 * num_paths + _SPARE_FILLERS
+    occupied = sizes.occupied()[0]
+    if len(occupied) < num_probes:
+        return filler_row, hashed_paths(items, space, num_probes=num_probes)
+    # Paths that hold items are paths the model has learned to visit.
+    first = (_mix(items.astype(np.uint64)) % np.uint64(len(occupied))).astype(np.int64)
+    steps = np.arange(num_probes) * (len(occupied) // num_probes)
+    return filler_row, occupied[(first[:, np.newaxis] + steps) % len(occupied)]
 
 
 def hashed_paths(item_ids: Int64Array, space: PathSpace, *, num_probes: int) -> Int64Array:

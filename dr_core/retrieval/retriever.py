@@ -76,11 +76,14 @@ class Retriever:
 
     @torch.inference_mode()
     def encode(self, histories: Sequence[Sequence[int]], context: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding."""
+        """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding.
+
+        Items that came after the model are left out.
+        """
         history_UL = np.full((len(histories), self.max_length), -1, dtype=np.int64)
         length_U = np.zeros(len(histories), dtype=np.int64)
         for row, history in enumerate(histories):
-            recent = history[-self.max_length :]
+            recent = self._known(history)[-self.max_length :]
             history_UL[row, : len(recent)] = recent
             length_U[row] = len(recent)
         longest = max(1, int(length_U.max(initial=1)))
@@ -93,6 +96,9 @@ class Retriever:
             for start in range(0, len(histories), 512)
         ]
         return torch.cat(states) if states else torch.empty(0, self.vector_VE.shape[1])
+
+    def _known(self, items: Sequence[int]) -> list[int]:
+        return [item for item in items if 0 <= item < self.model.num_items]
 
     def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
         """Return the most probable paths of each user state."""
@@ -129,7 +135,8 @@ class Retriever:
             raise ValueError(f"excluded holds {len(excluded)} sequences for {len(user_UE)} users")
         paths = self.search(user_UE, beam)
         found = self.candidates(paths)
-        barred = [[*items, *blocked] for items in excluded] if excluded is not None else [list(blocked)] * len(user_UE)
+        everywhere = self._known(blocked)
+        barred = [self._known(items) + everywhere for items in excluded or [()] * len(user_UE)]
         item_Uk, score_Uk, slot_Uk = rerank(
             user_UE.numpy(), found, self.vector_VE, self.bias_V, k, lists_to_csr(barred)
         )

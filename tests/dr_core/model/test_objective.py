@@ -148,3 +148,23 @@ def test_decoding_agrees_with_the_path_space(num_nodes: int, num_layers: int) ->
     space = PathSpace(num_nodes, num_layers)
     paths = np.random.default_rng(22).integers(0, space.num_paths, (6, 2))
     np.testing.assert_array_equal(decode_paths(torch.from_numpy(paths), space).numpy(), space.decode(paths))
+
+
+def test_items_without_a_path_are_no_part_of_the_structure_loss(make_model: ModelMaker) -> None:
+    """New items have no path until their first M-step: no loss, no gradient, no NaN; a single missing path is -inf."""
+    model = make_model(num_items=4, num_paths=2).train()
+    paths = model.item_path_VJ.numpy().copy()
+    paths[1] = -1
+    paths[2, 1] = -1
+    model.set_item_paths(paths)
+    user_NE, target_NT = torch.randn(3, 8), torch.tensor([[0, 1], [1, 1], [2, -1]])
+    weight_NT = torch.tensor([[1.0, 5.0], [2.0, 3.0], [1.0, 0.0]])
+    loss = model.structure_loss(user_NE, target_NT, weight_NT)
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.structure.parameters() if p.grad is not None)
+    kept = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(loss, model.structure_loss(user_NE, torch.tensor([[0, 0], [0, 0], [2, 0]]), kept))
+    own = model.path_log_prob(user_NE, target_NT).exp()
+    assert (own[0, 1] == 0).all()
+    assert own[2, 0, 0] > 0
+    assert own[2, 0, 1] == 0

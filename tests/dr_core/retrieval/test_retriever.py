@@ -152,3 +152,14 @@ def test_wrong_arguments_are_refused(retriever: Retriever) -> None:
         retriever.retrieve(user_UE, 1, beam=0)
     with pytest.raises(ValueError, match="2 sequences for 3 users"):
         retriever.retrieve(user_UE, 1, excluded=[[1], [2]])
+
+
+def test_items_that_came_after_the_model_are_left_out(retriever: Retriever) -> None:
+    """A history may be newer than the release that serves it."""
+    newer = [[3, NUM_ITEMS, 4, NUM_ITEMS + 7], [NUM_ITEMS]]
+    user_UE = retriever.encode(newer)
+    torch.testing.assert_close(user_UE, retriever.encode([[3, 4], []]))
+    found = retriever.retrieve(user_UE, K, excluded=newer, blocked=[NUM_ITEMS, 5])
+    np.testing.assert_array_equal(
+        found.item_Uk, retriever.retrieve(user_UE, K, excluded=[[3, 4], []], blocked=[5]).item_Uk
+    )
