@@ -11,7 +11,6 @@ other by the run id, which the same ``--config``, ``--set``, ``--logs``, ``--cat
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 import time
@@ -90,9 +89,11 @@ def build_parser(name: str, description: str | None, rounds: Sequence[str] | Non
 
 def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, Any]) -> None:
     """Load the config, take the lease, do the steps under the run's verdict and fill the JSON line."""
-    from pipelines.em import DayOne
+    from pipelines.day_one import refuse_other_structure
+    from pipelines.em import DayOne, run_identity
     from pipelines.runs import Run, lease
     from pipelines.session import spark_session
+    from pipelines.stages.interval import Interval
     from pipelines.tables import Workdir
 
     workdir = Workdir(arguments.workdir)
@@ -105,7 +106,10 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
             with suppress(ConfigError, TryAgain), lease(workdir, "run"), Run(workdir, arguments.run_id, "").job(key):
                 raise error
         raise
-    line["run_id"] = run_id = arguments.run_id or _run_id(config, arguments)
+    interval = None if arguments.start is None else Interval.parse(arguments.start, arguments.end)
+    line["run_id"] = run_id = arguments.run_id or run_identity(
+        config, arguments.logs, arguments.catalogue, config.seed, interval
+    )
     with lease(workdir, "run"):
         run = Run(workdir, run_id, config.identity())
         _refuse_other_config(run, config.identity())
@@ -116,14 +120,14 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
             "seed": config.seed,
             "config_hash": config.identity(),
         }
-        day = DayOne(None, config, workdir, run, config.seed, arguments.logs, arguments.catalogue)  # type: ignore[arg-type]
+        day = DayOne(None, config, workdir, run, config.seed, arguments.logs, arguments.catalogue, interval)  # type: ignore[arg-type]
         first, *others = steps(day, arguments)
         line |= {"stage": first.name, "rows_in": None, "rows_out": None}
         with run.job(job_key(name, arguments), is_last=name == "report"):
             _require_earlier(run, first.name, config.em.rounds)
             with spark_session(f"{name} {run_id}", master=config.spark.master, conf=config.spark.conf) as day.spark:
                 if first.name in ("preprocess", "publish"):
-                    _refuse_other_structure(day)
+                    refuse_other_structure(day.spark, workdir, day)
                 result = first.work() if first.name == "report" else run.stage(first.name, first.work, redo=True)
                 for step in others:
                     run.stage(step.name, step.work, redo=True)
@@ -145,12 +149,6 @@ def _configure(arguments: argparse.Namespace) -> Any:
     if getattr(arguments, "round", None) is not None:
         arguments.round = _round(arguments.round, arguments.words, config.em.rounds)
     return config
-
-
-def _refuse_other_structure(day: DayOne) -> None:
-    from pipelines.day_one import _refuse_other_structure as refuse
-
-    refuse(day.spark, day.workdir, day)
 
 
 def job_key(name: str, arguments: argparse.Namespace) -> str:
@@ -202,16 +200,6 @@ def _round(text: str, words: tuple[str, ...], rounds: int) -> int | str:
         allowed = ", ".join(["1" if rounds == 1 else f"1 … {rounds} (em.rounds)", *words])
         raise ConfigError(f"--round {text}: allowed are {allowed}")
     return int(text)
-
-
-def _run_id(config: Any, arguments: argparse.Namespace) -> str:
-    from pipelines.em import run_identity
-
-    run_id = run_identity(config, arguments.logs, arguments.catalogue, config.seed)
-    if arguments.start is None:
-        return run_id
-    interval = f"{arguments.start}/{arguments.end}"
-    return f"{run_id}-{hashlib.sha256(interval.encode()).hexdigest()[:6]}"
 
 
 def _refuse_other_config(run: Run, identity: str) -> None:

@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def published(day: DayOne) -> dict[str, Any]:
     """Write the row of ``releases``."""
-    from pipelines.day_one import _publish
+    from pipelines.day_one import publish_release
 
-    return _publish(day) | {"release_id": day.release_id(day.config.em.rounds)}
+    return publish_release(day) | {"release_id": day.release_id(day.config.em.rounds)}
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def recommended(day: DayOne) -> dict[str, Any]:
     """Write the release's rows of ``recommendations``."""
-    from pipelines.day_one import _recommend
+    from pipelines.day_one import recommend
 
-    return _recommend(day)
+    return recommend(day)
 
 
 if __name__ == "__main__":

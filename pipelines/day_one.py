@@ -19,6 +19,7 @@ from pipelines.pages import report_data, summarize, write_report
 from pipelines.releases import Release, find_release, list_releases, live_release, publish
 from pipelines.runs import Run, lease
 from pipelines.session import spark_session
+from pipelines.stages.interval import Interval
 from pipelines.stages.retrieve import retrieve_all
 from pipelines.tables import Workdir
 
@@ -34,11 +35,11 @@ def run_day_one(
     catalogue: str | None = None,
     num_seeds: int = 1,
     fresh: bool = False,
-    crash_at: str | None = None,
+    interval: Interval | None = None,
 ) -> dict[str, Any]:
     """Run day one and return ``summary.json`` as a document.
 
-    An unfinished run goes on where it stopped; a finished one is returned as it is. With a live release of another
+    With an interval, only the events of that span of time are learned. An unfinished run goes on where it stopped; a finished one is returned as it is. With a live release of another
     configuration in the folder, the new one becomes a candidate.
 
     Raises:
@@ -52,7 +53,7 @@ def run_day_one(
         if fresh:
             clear(workdir)
         with spark_session(f"dr run {config.name}", master=config.spark.master, conf=config.spark.conf) as spark:
-            return _run(spark, config, workdir, logs, catalogue, num_seeds, crash_at)
+            return _run(spark, config, workdir, logs, catalogue, num_seeds, interval)
 
 
 def clear(workdir: Workdir) -> None:
@@ -77,24 +78,28 @@ def _run(
     logs: str | None,
     catalogue: str | None,
     num_seeds: int,
-    crash_at: str | None,
+    interval: Interval | None,
 ) -> dict[str, Any]:
     days = []
     for number in range(num_seeds):
         seed = config.seed + number
         place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
-        run = Run(place, run_identity(config, logs, catalogue, seed), config.identity(), crash_at)
-        days.append(DayOne(spark, config, place, run, seed, logs=logs, catalogue=catalogue))
+        run = Run(place, run_identity(config, logs, catalogue, seed, interval), config.identity())
+        days.append(DayOne(spark, config, place, run, seed, logs, catalogue, interval))
     first = days[0]
     if first.run.finished and first.run.record.get("seeds") == num_seeds and workdir.exists("report", "summary.json"):
         logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
         return dict(json.loads(workdir.read_text("report", "summary.json")))
-    _refuse_other_structure(spark, workdir, first)
+    refuse_other_structure(spark, workdir, first)
     first.run.record |= {
+        "status": "running",
+        "exit_code": None,
+        "message": "",
         "config": config.model_dump(mode="json"),
         "logs": logs,
         "catalogue": catalogue,
         "seed": config.seed,
+        "interval": interval and interval.label,
     }
     try:
         for day in days:
@@ -102,11 +107,11 @@ def _run(
                 logger.info("seed %d", day.seed)
             day.learn()
             day.run.stage("evaluate", lambda day=day: measure(day))  # type: ignore[misc]
-        first.run.stage("publish", lambda: _publish(first))
-        first.run.stage("retrieve", lambda: _recommend(first))
+        first.run.stage("publish", lambda: publish_release(first))
+        first.run.stage("retrieve", lambda: recommend(first))
         summary = finish_report(days)
-    except DeepRetrievalError as error:
-        first.run.finish("refused" if error.exit_code == 3 else "failed", error.exit_code, str(error))
+    except BaseException as error:
+        first.run.fail(error)
         raise
     first.run.record["seeds"] = num_seeds
     first.run.finish("done", 0)
@@ -141,7 +146,7 @@ def day_of(spark: SparkSession, workdir: Workdir, release: Release) -> DayOne:
     return DayOne(spark, config, workdir, run, record["seed"], logs=record["logs"], catalogue=record["catalogue"])
 
 
-def _refuse_other_structure(spark: SparkSession, workdir: Workdir, day: DayOne) -> None:
+def refuse_other_structure(spark: SparkSession, workdir: Workdir, day: DayOne) -> None:
     """Refuse to put a structure of another shape beside the live one."""
     live = live_release(spark, workdir)
     if live is None or any(row.release_id.startswith(day.run.run_id) for row in list_releases(spark, workdir)):
@@ -164,7 +169,7 @@ def _refuse_other_structure(spark: SparkSession, workdir: Workdir, day: DayOne) 
         )
 
 
-def _publish(day: DayOne) -> dict[str, Any]:
+def publish_release(day: DayOne) -> dict[str, Any]:
     release_id = day.release_id(day.config.em.rounds)
     folder = day.workdir.path("models", release_id)
     manifest = read_manifest(day.workdir.filesystem, folder)
@@ -172,6 +177,14 @@ def _publish(day: DayOne) -> dict[str, Any]:
         raise DeepRetrievalError(f"{folder} holds no finished model")
     data = day.result("preprocess")
     health = measure_health(day.workdir.read_array("models", release_id, "item_paths.npy"), day.choice.space)
+    day.workdir.write_array(day.counts, "models", release_id, "counts.npy")
+    learned = [day.interval.label] if day.interval else ["all"]
+    gates = {
+        "health": vars(health),
+        "alpha": day.result(f"assign_{day.config.em.rounds}")["alpha"],
+        "learned": learned,
+        "seconds": round(sum(stage["seconds"] for stage in day.run.record["stages"]), 1),
+    }
     serving = {"beam": day.result("evaluate")["beam"], "history_length": day.config.samples.history_length}
     day.workdir.write_text(json.dumps({"release_id": release_id, **serving}), "models", release_id, "serving.json")
     release = publish(
@@ -190,7 +203,7 @@ def _publish(day: DayOne) -> dict[str, Any]:
             J=day.config.paths.paths_per_item,
             num_items=day.num_items,
             config_hash=day.config.identity(),
-            gates=json.dumps({"health": vars(health)}),
+            gates=json.dumps(gates),
             created_at=datetime.now(UTC).replace(tzinfo=None),
         ),
     )
@@ -198,7 +211,7 @@ def _publish(day: DayOne) -> dict[str, Any]:
     return {"rows_in": 1, "rows_out": 1, "status": release.status}
 
 
-def _recommend(day: DayOne) -> dict[str, Any]:
+def recommend(day: DayOne) -> dict[str, Any]:
     release_id = day.release_id(day.config.em.rounds)
     return retrieve_all(
         day.spark,

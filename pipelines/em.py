@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
 from dr_core.model.beam_search import beam_search
+from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.retriever import Retriever
@@ -32,8 +33,10 @@ from pipelines.runs import Run
 from pipelines.stages.assign import assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index
-from pipelines.stages.initialize import initialize_paths, read_paths
+from pipelines.stages.initialize import initialize_paths, read_paths, sample_states, write_paths
+from pipelines.stages.interval import Interval
 from pipelines.stages.preprocess import preprocess
+from pipelines.stages.refine import refined
 from pipelines.stages.samples import samples
 from pipelines.stages.scores import FrozenModel, accumulate_scores, measure_likelihood
 from pipelines.stages.split import training_interactions
@@ -45,9 +48,11 @@ logger = logging.getLogger(__name__)
 VALIDATION_TARGETS = 16
 
 
-def run_identity(config: RunConfig, logs: str | None, catalogue: str | None, seed: int) -> str:
+def run_identity(
+    config: RunConfig, logs: str | None, catalogue: str | None, seed: int, interval: Interval | None = None
+) -> str:
     """Return the run id that the same inputs always give."""
-    text = f"{config.identity()}:{logs}:{catalogue}:{seed}"
+    text = f"{config.identity()}:{logs}:{catalogue}:{seed}" + (f":{interval.label}" if interval else "")
     return f"{config.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
@@ -62,6 +67,7 @@ class DayOne:
     seed: int
     logs: str | None = None
     catalogue: str | None = None
+    interval: Interval | None = None
 
     def learn(self) -> str:
         """Run every stage up to the index and return the id of the learned release."""
@@ -131,6 +137,7 @@ class DayOne:
             config.preprocess,
             config.split,
             run_id=self.run.run_id,
+            interval=self.interval,
             logs=self.logs,
             catalogue=self.catalogue,
             seed=self.seed,
@@ -314,7 +321,22 @@ class DayOne:
             rule=rule,
             visited_paths=visited,
         )
+        descended = read_paths(self.spark, self.workdir, self.release_id(t))
+        mapping = refined(
+            model,
+            sample_states(self.workdir, "samples", model, self.config.paths.profile_states),
+            descended,
+            self.choice.space,
+            self.config.assignment,
+            candidates=self.choice.candidates,
+            seed=self.seed + t,
+        )
+        items_refined = int((mapping != descended).any(axis=1).sum())
+        if items_refined:
+            write_paths(self.spark, self.workdir, mapping, self.release_id(t))
         mapping = self.export_paths(t)
+        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
+        moved = int(changed_rows(parent, mapping).sum())
         health = measure_health(mapping, self.choice.space)
         before, after = measure_likelihood(
             self.spark,
@@ -325,8 +347,9 @@ class DayOne:
             max_blocks=self.config.em.likelihood_blocks,
         )
         logger.info(
-            "  %d items moved, surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d, alpha %.3g",
-            summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
+            "  %d items moved (%d by the descent), surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d,"
+            " alpha %.3g",
+            moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
             health.occupied_paths, health.largest_path, summary.alpha,
         )  # fmt: skip
         retriever = Retriever(
@@ -336,6 +359,9 @@ class DayOne:
         recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
         return {
             **vars(summary),
+            "items_moved": moved,
+            "items_descended": summary.items_moved,
+            "items_refined": items_refined,
             "rows_in": self.num_items,
             "rows_out": int(mapping.size),
             "likelihood_before": before,

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dr_core.errors import DeepRetrievalError, GateRefused, InputError, TryAgain
+from pipelines.faults import reach
 from pipelines.tables import Workdir
 
 logger = logging.getLogger(__name__)
@@ -32,11 +33,10 @@ class Run:
         workdir: W.
         run_id: names the record; the same inputs give the same id.
         config_hash: identity of the configuration, recorded.
-        crash_at: test hook, ``<stage>:before`` or ``<stage>:after``, where the process kills itself.
     """
 
-    def __init__(self, workdir: Workdir, run_id: str, config_hash: str, crash_at: str | None = None) -> None:
-        self.workdir, self.run_id, self.crash_at = workdir, run_id, crash_at
+    def __init__(self, workdir: Workdir, run_id: str, config_hash: str) -> None:
+        self.workdir, self.run_id = workdir, run_id
         self.record: dict[str, Any] = {
             "run_id": run_id,
             "config_hash": config_hash,
@@ -70,12 +70,12 @@ class Run:
                 return dict(stages[place]["result"])
             del stages[place]
             self.save()
-        self._maybe_crash(f"{name}:before")
+        reach(f"{name}:before")
         logger.info("%-14s …", name)
         started = time.monotonic()
         result = json.loads(json.dumps(work()))
         seconds = time.monotonic() - started
-        self._maybe_crash(f"{name}:after")
+        reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
         entry = {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
         stages.insert(place, entry)
@@ -88,6 +88,11 @@ class Run:
         """Write the verdict."""
         self.record |= {"status": status, "exit_code": exit_code, "message": message}
         self.save()
+
+    def fail(self, error: BaseException) -> None:
+        """Write the verdict that an exception means."""
+        code = 75 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
+        self.finish("refused" if code == GateRefused.exit_code else "failed", code, str(error) or type(error).__name__)
 
     @contextmanager
     def job(self, name: str, *, is_last: bool = False) -> Iterator[None]:
@@ -103,11 +108,9 @@ class Run:
         try:
             yield
         except BaseException as error:
-            code = 75 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
-            status = "refused" if code == GateRefused.exit_code else "failed"
-            message = str(error) or type(error).__name__
-            verdict |= {"status": status, "exit_code": code, "message": message, "ended_at": _now()}
-            self.finish(status, code, message)
+            self.fail(error)
+            verdict |= {key: self.record[key] for key in ("status", "exit_code", "message")} | {"ended_at": _now()}
+            self.save()
             raise
         verdict |= {"status": "done", "exit_code": 0, "ended_at": _now()}
         self.finish("done" if ends_done else "running", 0)
@@ -121,10 +124,6 @@ class Run:
         return [
             {key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]
         ]
-
-    def _maybe_crash(self, point: str) -> None:
-        if self.crash_at == point:
-            os.kill(os.getpid(), 9)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from dr_core.errors import DeepRetrievalError, InputError
+from pipelines.faults import reach
 
 
 def _schema(text: str) -> dict[str, str]:
@@ -28,6 +29,10 @@ SCHEMAS: dict[str, dict[str, str]] = {
     "interactions": _schema(
         "user string, item_id int, event_time timestamp, event_order bigint, weight float,"
         " source_interval string, event_date date"
+    ),
+    "intervals": _schema(
+        "source_interval string, interval_start timestamp, interval_end timestamp, run_id string, rows_in bigint,"
+        " kept bigint, quarantined bigint, filtered bigint, late bigint, redelivered bigint, reasons string"
     ),
     "user_histories": _schema("user string, item_ids array<int>, event_times array<timestamp>"),
     "quarantine": _schema("reason string, row string, source_file string, source_interval string"),
@@ -167,7 +172,9 @@ class Workdir:
             writer = writer.partitionBy(*PARTITIONS[name])
         if replace_where:
             writer = writer.option("replaceWhere", replace_where)
+        reach(f"write:{name}:before")
         writer.save(self.table(name))
+        reach(f"write:{name}:after")
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Append rows to a Delta table in one commit."""

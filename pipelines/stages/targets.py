@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from dr_core.model.target_sampler import ItemGroups, MixedTargetsConfig, TargetSampler
 from pipelines.inference import block_batches, cached_array, cached_model, encode_batch
-from pipelines.stages.samples import _write_groups as write_row_groups
+from pipelines.stages.samples import write_row_groups
 from pipelines.stages.scores import read_samples
 from pipelines.tables import Workdir
 

@@ -1,4 +1,4 @@
-"""Runs day one on the tiny world in a process of its own: ``run_tiny.py WORKDIR [STAGE:before|after]``."""
+"""Runs day one on the tiny world in a process of its own: ``run_tiny.py WORKDIR``."""
 
 import sys
 from pathlib import Path
@@ -10,4 +10,4 @@ from pipelines.day_one import run_day_one
 if __name__ == "__main__":
     start_logging()
     config = load_config(str(Path(__file__).with_name("tiny.yaml")))
-    run_day_one(config, sys.argv[1], crash_at=sys.argv[2] if len(sys.argv) > 2 else None)
+    run_day_one(config, sys.argv[1])

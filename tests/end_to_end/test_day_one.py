@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.cli import main
+from pipelines.faults import VARIABLE
 from pipelines.report.summary import read_summary
 from pipelines.tables import Workdir
 
@@ -37,9 +38,9 @@ CONTROLS = {
 
 def run_tiny(workdir: Path, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run the loop in its own process, so that it can be killed."""
-    command = [sys.executable, str(HERE / "run_tiny.py"), str(workdir), *([crash_at] if crash_at else [])]
+    command = [sys.executable, str(HERE / "run_tiny.py"), str(workdir)]
     root = str(HERE.parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", VARIABLE: crash_at or ""}
     return subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
 
 

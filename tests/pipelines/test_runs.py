@@ -15,6 +15,7 @@ import pytest
 
 from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
 from pipelines import runs
+from pipelines.faults import VARIABLE
 from pipelines.runs import Run, lease
 from pipelines.tables import Workdir
 
@@ -112,19 +113,22 @@ def test_a_jobs_error_is_its_verdict(workdir: Workdir, error: BaseException, sta
 def test_a_killed_stage_counts_as_not_done(tmp_path: Path, point: str, times: int) -> None:
     """Killed after the work but before the record: it runs again, which every stage must bear."""
     script = f"""
+from pipelines.faults import VARIABLE
 from pipelines.runs import Run
 from pipelines.tables import Workdir
 def work():
     with open({str(tmp_path / "log")!r}, "a") as file:
         file.write("x")
     return {{}}
-run = Run(Workdir({str(tmp_path)!r}), "r", "hash", crash_at=CRASH)
+run = Run(Workdir({str(tmp_path)!r}), "r", "hash")
 run.stage("prepare", lambda: {{}})
 run.stage("learn", work)
 """
     codes = [
-        subprocess.run([sys.executable, "-c", script.replace("CRASH", repr(crash))], cwd=ROOT, check=False).returncode
-        for crash in (point, None)
+        subprocess.run(
+            [sys.executable, "-c", script], cwd=ROOT, env=os.environ | {VARIABLE: crash}, check=False
+        ).returncode
+        for crash in (point, "")
     ]
     assert codes == [-signal.SIGKILL, 0]
     assert (tmp_path / "log").read_text() == "x" * times
