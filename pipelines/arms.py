@@ -23,6 +23,7 @@ from pipelines.local_em import States, assign_to_budget, fresh_structure, score_
 from pipelines.stages.assign import AlphaRule
 from pipelines.stages.evaluate import Arm, EvaluationUsers
 from pipelines.stages.initialize import kmeans_paths, starting_vectors
+from pipelines.stages.refine import refined
 
 logger = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]
@@ -107,7 +108,7 @@ def learn(
     validation_UE = retriever.encode([list(history) for history in validation.histories])
     rule = alpha_rule(config, choice)
     alpha: float | None = None
-    for _ in range(rounds):
+    for number in range(1, rounds + 1):
         _fit(config, model, states, paths, config.em.e_step_epochs, seed)
         candidates = score_states(model, states, paths, config.scores.num_candidates)
         if alpha is None:
@@ -122,7 +123,15 @@ def learn(
             visited_paths=visited,
             space=choice.space,
         )
-        paths = assignment.path_ids
+        paths = refined(
+            model,
+            states.user_NE[: config.paths.profile_states],
+            assignment.path_ids,
+            choice.space,
+            config.assignment,
+            candidates=choice.candidates,
+            seed=seed + number,
+        )
     _fit(config, model, states, paths, config.em.final_epochs, seed)
     return Arm(name, model, paths)
 

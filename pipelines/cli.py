@@ -23,7 +23,9 @@ examples:
   dr doctor
   dr run --config conf/demo.yaml --workdir var/demo/demo
   dr run --config conf/movielens_1m.yaml --logs ratings.parquet --workdir W --seeds 3 --set paths.paths_per_item=2
+  dr refresh --config conf/gowalla.yaml --workdir W --start 2024-05-02 --end 2024-05-03 --logs day.parquet
   dr retrieve --workdir W --history 1,2,3 -k 10 --explain
+  dr releases rollback --workdir W
 """
 
 
@@ -43,6 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds; the first one's release goes live"
     )
     run.add_argument("--fresh", action="store_true", help="delete what the work folder holds and start anew")
+    _interval(run, required=False)
+
+    refresh = _command(
+        commands, "refresh", "each day after: ingest [T0, T1), learn what is new, judge it, publish it", refresh_command
+    )
+    _configured(refresh)
+    _interval(refresh, required=True)
 
     retrieve = _command(commands, "retrieve", "items for one history, or for many users", retrieve_command)
     retrieve.add_argument("--workdir", required=True, metavar="W", help="work folder with a live release")
@@ -65,8 +74,8 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("--workdir", required=True, metavar="W")
 
     releases = _command(commands, "releases", "what is live, and what was", releases_command)
-    releases.add_argument("action", choices=("list", "show"))
-    releases.add_argument("release", nargs="?", help="for show; the live one by default")
+    releases.add_argument("action", choices=("list", "show", "promote", "rollback"))
+    releases.add_argument("release", nargs="?", help="for show (default: the live one) and promote")
     releases.add_argument("--workdir", required=True, metavar="W")
 
     doctor = _command(commands, "doctor", "check Java, Spark, Delta, pins, disk and cores", doctor_command)
@@ -157,9 +166,30 @@ def run_command(arguments: argparse.Namespace) -> Answer:
         catalogue=arguments.catalogue,
         num_seeds=arguments.seeds,
         fresh=arguments.fresh,
+        interval=_span(arguments),
     )
     report = f"report: {workdir.rstrip('/')}/report/index.html"
     return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report}")
+
+
+def refresh_command(arguments: argparse.Namespace) -> Answer:
+    """``dr refresh``."""
+    from pipelines.config import load_config
+    from pipelines.refresh import run_refresh
+
+    config = load_config(arguments.config, arguments.set)
+    workdir = arguments.workdir or str(Path("var") / "runs" / config.name)
+    interval = _span(arguments)
+    if interval is None:
+        raise ConfigError("--start and --end are needed")
+    done = run_refresh(config, workdir, interval, logs=arguments.logs, catalogue=arguments.catalogue)
+    lines = [
+        f"{done['release_id']} is {done['status']} (parent {done['parent_release']})",
+        f"{done['data']['kept']} events kept, {done['items_moved']} items moved, {done['items_placed']} placed",
+        *(f"{gate['gate']:18} {gate['text']}" for gate in done["gates"] or []),
+        f"trends: {workdir.rstrip('/')}/report/releases.html",
+    ]
+    return Answer(done, "\n".join(lines))
 
 
 def retrieve_command(arguments: argparse.Namespace) -> Answer:
@@ -203,7 +233,7 @@ def report_command(arguments: argparse.Namespace) -> Answer:
 
 def releases_command(arguments: argparse.Namespace) -> Answer:
     """``dr releases``."""
-    from pipelines.releases import find_release, list_releases
+    from pipelines.releases import find_release, list_releases, promote, rollback
     from pipelines.session import spark_session
     from pipelines.tables import Workdir
 
@@ -212,6 +242,13 @@ def releases_command(arguments: argparse.Namespace) -> Answer:
         if arguments.action == "show":
             document = find_release(spark, workdir, arguments.release).as_dict()
             return Answer(document, "\n".join(f"{name:15} {value}" for name, value in document.items()))
+        if arguments.action in ("promote", "rollback"):
+            if arguments.action == "promote" and arguments.release is None:
+                raise ConfigError("promote needs the release: dr releases promote RELEASE --workdir W")
+            if arguments.action == "rollback" and arguments.release is not None:
+                raise ConfigError("rollback goes to the live release's parent; to choose another: dr releases promote")
+            live = rollback(spark, workdir) if arguments.release is None else promote(spark, workdir, arguments.release)
+            return Answer(live.as_dict(), f"{live.release_id} is live")
         rows = [release.as_dict() for release in list_releases(spark, workdir)]
     lines = [f"{row['release_id']:40} {row['status']:10} {row['created_at']}" for row in rows]
     return Answer(rows, "\n".join(lines) or f"no releases in {arguments.workdir}")
@@ -255,6 +292,21 @@ def _configured(parser: argparse.ArgumentParser) -> None:
         metavar="A.B=V",
         help="override one key of the configuration; may be repeated",
     )
+
+
+def _interval(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument(
+        "--start", required=required, metavar="T0", help="first moment of the interval, an ISO date or moment (UTC)"
+    )
+    parser.add_argument("--end", required=required, metavar="T1", help="end of the interval, not part of it")
+
+
+def _span(arguments: argparse.Namespace) -> Any:
+    from pipelines.stages.interval import Interval
+
+    if (arguments.start is None) != (arguments.end is None):
+        raise ConfigError("--start and --end belong together")
+    return None if arguments.start is None else Interval.parse(arguments.start, arguments.end)
 
 
 def _positive(text: str) -> int:

@@ -53,7 +53,7 @@ class PathsConfig(Config):
     """K, nodes a layer; `auto` is the smallest K with K^D >= 2 V J / (items on a visited path)."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
-    paths_per_item: int = Field(2, ge=1)
+    paths_per_item: int = Field(1, ge=1)
     """J, paths an item stands on."""
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
@@ -127,6 +127,45 @@ class EvaluationConfig(Config):
     """Resamples of users for every interval."""
 
 
+class RefreshConfig(Config):
+    """The day after day one, and each day after that: one warm round from the live release."""
+
+    joint_epochs: int = Field(2, ge=1)
+    """Epochs of the E-step in which encoder, softmax and structure learn the new interval together."""
+    final_epochs: int = Field(2, ge=1)
+    """Epochs in which the structure model is fitted to the new mapping."""
+    replay_share: float = Field(1.0, ge=0)
+    """Users replayed from their kept histories, as a share of the users who are learnt, so that nothing is forgotten."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Peak rate of encoder and softmax; lower than day one's, since they start warm."""
+    structure_learning_rate: float = Field(2e-3, gt=0)
+    """Peak rate of the structure model."""
+    half_life_days: float = Field(30.0, gt=0)
+    """Days of events after which carried scores and N_v weigh half (paper: eta a merge; here eta = 2^(-days / half life))."""
+    full_retrain_days: float = Field(28.0, gt=0)
+    """Days since the last full run after which the trend page says that one is due."""
+    keep_releases: int = Field(7, ge=1)
+    """Releases whose tables and models maintenance keeps, besides the live one and its parent."""
+
+
+class GatesConfig(Config):
+    """What a refreshed release must pass before it goes live."""
+
+    trailing_intervals: int = Field(7, ge=1)
+    """Earlier intervals whose mean number of kept rows a day an interval is compared with."""
+    min_rows_share: float = Field(0.3, ge=0)
+    """Kept rows a day of the interval, at least, as a share of that mean."""
+    max_rows_share: float = Field(3.0, gt=0)
+    """Kept rows a day of the interval, at most, as a share of that mean."""
+    max_unseen_share: float = Field(0.5, ge=0, le=1)
+    """Events, at most, of items that the live release does not know."""
+    min_users: int = Field(30, ge=1)
+    """Held-out users with events in the interval; with fewer the quality gate does not judge."""
+    max_recall_loss: float = Field(0.01, ge=0)
+    """Recall, absolute, that a release may lose against the live one: refused when the whole 95 % interval of the
+    difference lies below minus this."""
+
+
 class RunConfig(Config):
     """Everything a run is determined by, with the seed."""
 
@@ -168,12 +207,16 @@ class RunConfig(Config):
     """When a structure counts as collapsed."""
     em: EMConfig = EMConfig()
     """Rounds and epochs."""
+    refresh: RefreshConfig = RefreshConfig()
+    """Each day after."""
+    gates: GatesConfig = GatesConfig()
+    """What stands before publishing."""
     evaluation: EvaluationConfig = EvaluationConfig()
     """Measurement."""
 
     def identity(self) -> str:
-        """Return the sha256 of everything that determines the result (the session's settings do not)."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"spark"}), sort_keys=True)
+        """Return the sha256 of everything that determines day one's result (the session and later days do not)."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"spark", "refresh", "gates"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

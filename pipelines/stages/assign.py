@@ -43,6 +43,13 @@ class AssignmentConfig(Config):
     """Passes over all items; the paper says 3 to 5."""
     num_partitions: int = Field(1, ge=1)
     """Parts of the items swept side by side by Spark; 1 is exact coordinate descent in a single task."""
+    refine_sweeps: int = Field(20, ge=0)
+    """Sweeps after the descent in which items move to paths whose visitors the softmax wants them for; with J = 1 only.
+    0 leaves the descent's paths as they are."""
+    refine_capacity: float = Field(1.75, ge=1)
+    """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
+    refine_items: int = Field(500_000, ge=1)
+    """With more items than this there is no refinement: it runs in one process."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,9 @@ class AssignSummary:
     """What an M-step did; the surrogate is that of the same scores and alpha before and after."""
 
     items_moved: int
+    """Items that had paths and got other ones."""
+    items_placed: int
+    """Items that had none."""
     surrogate_before: float
     surrogate_after: float
     alpha: float
@@ -105,22 +115,32 @@ def assign_paths(
     config: AssignmentConfig,
     rule: AlphaRule,
     visited_paths: npt.NDArray[np.int64],
+    active: DataFrame | None = None,
 ) -> AssignSummary:
     """Move every item to better paths and write ``item_paths`` of ``release_id``.
 
     Args:
         release_id: its ``path_scores`` and ``item_stats`` are read, its ``item_paths`` written.
         parent_id: release whose ``item_paths`` are the current ones.
-        num_items: V; items without scores keep their paths.
+        num_items: items that get paths; those without scores keep their paths.
         rule: alpha.
         visited_paths: int64 [U, B], the beams of some users under the present model: what "visited" means.
+        active: item_id of the items that get paths, also where the parent has none for them; by default, the parent's.
     """
-    items = item_rows(spark, workdir, release_id=release_id, parent_id=parent_id, num_parts=config.num_partitions)
+    items = item_rows(
+        spark,
+        workdir,
+        release_id=release_id,
+        parent_id=parent_id,
+        num_parts=config.num_partitions,
+        num_paths=num_paths,
+        active=active,
+    )
     items = items.persist()
     try:
         totals = items.agg(F.sum("num_events").alias("weight"), F.count("*").alias("items")).first()
         if totals is None or totals["items"] != num_items:
-            raise ValueError(f"item_paths of {parent_id} hold {totals and totals['items']} items, expected {num_items}")
+            raise ValueError(f"{totals and totals['items']} items are to get paths after {parent_id}, not {num_items}")
         alpha = rule.start(max(float(totals["weight"] or 0.0), 1e-9) / num_items)
         before = item_sizes(items.select(F.col("current").alias("path_ids")))
         attempt = 0
@@ -134,7 +154,7 @@ def assign_paths(
                 break
             result.unpersist()
             alpha, attempt = corrected, attempt + 1
-        moved, log_before, log_after = compare(items, result)
+        moved, placed, log_before, log_after = compare(items, result)
         rows = result.select(
             F.lit(release_id).alias("release_id"),
             "item_id",
@@ -148,6 +168,7 @@ def assign_paths(
         items.unpersist()
     return AssignSummary(
         items_moved=moved,
+        items_placed=placed,
         surrogate_before=log_before - penalty.total(before.occupied()[1]),
         surrogate_after=log_after - penalty.total(sizes.occupied()[1]),
         alpha=alpha,
@@ -156,8 +177,17 @@ def assign_paths(
     )
 
 
-def item_rows(spark: SparkSession, workdir: Workdir, *, release_id: str, parent_id: str, num_parts: int) -> DataFrame:
-    """Return one row an item: its candidates with scores, N_v, current paths and part."""
+def item_rows(
+    spark: SparkSession,
+    workdir: Workdir,
+    *,
+    release_id: str,
+    parent_id: str,
+    num_parts: int,
+    num_paths: int,
+    active: DataFrame | None = None,
+) -> DataFrame:
+    """Return one row an item: its candidates with scores, N_v, current paths (-1 where it has none yet) and part."""
     scores = (
         workdir.read_release(spark, "path_scores", release_id)
         .groupBy("item_id")
@@ -169,6 +199,9 @@ def item_rows(spark: SparkSession, workdir: Workdir, *, release_id: str, parent_
         .groupBy("item_id")
         .agg(F.sort_array(F.collect_list(F.struct("rank", "path_id"))).alias("places"))
     )
+    if active is not None:
+        current = active.select("item_id").join(current, "item_id", how="left")
+    nowhere = F.array_repeat(F.lit(-1).cast("bigint"), num_paths)
     return (
         current.join(scores, "item_id", how="left")
         .join(stats, "item_id", how="left")
@@ -178,14 +211,15 @@ def item_rows(spark: SparkSession, workdir: Workdir, *, release_id: str, parent_
             F.coalesce(F.col("pairs.path_id"), F.array().cast("array<bigint>")).alias("path_ids"),
             F.coalesce(F.col("pairs.score"), F.array().cast("array<double>")).alias("scores"),
             F.coalesce("num_events", F.lit(0.0)).alias("num_events"),
-            F.col("places.path_id").alias("current"),
+            F.coalesce(F.col("places.path_id"), nowhere).alias("current"),
         )
     )
 
 
 def item_sizes(mapping: DataFrame) -> PathSizes:
     """Count the items on every path of a frame with a ``path_ids`` column."""
-    counts = mapping.select(F.explode("path_ids").alias("path_id")).groupBy("path_id").count().toPandas()
+    paths = mapping.select(F.explode("path_ids").alias("path_id")).where("path_id >= 0")
+    counts = paths.groupBy("path_id").count().toPandas()
     return PathSizes.from_table(counts["path_id"].to_numpy(np.int64), counts["count"].to_numpy(np.int64))
 
 
@@ -221,23 +255,27 @@ def sweep_all(
     return final.groupBy("part").applyInArrow(_rank(penalty, sizes), RESULT_SCHEMA)
 
 
-def compare(items: DataFrame, result: DataFrame) -> tuple[int, float, float]:
-    """Return (items whose set of paths changed, sum N_v log s before, the same after)."""
+def compare(items: DataFrame, result: DataFrame) -> tuple[int, int, float, float]:
+    """Return (items whose set of paths changed, items that had none, sum N_v log s before, the same after)."""
 
     def measure(table: pa.Table) -> pa.Table:
         candidates, table = candidates_from_table(table, "current")
         new = _matrix(table.column("new"))
+        is_placed = (candidates.current_paths < 0).all(axis=1)
+        has_moved = changed_rows(candidates.current_paths, new) & ~is_placed
         return pa.table(
             {
-                "moved": pa.array([int(changed_rows(candidates.current_paths, new).sum())], pa.int64()),
+                "moved": pa.array([int(has_moved.sum())], pa.int64()),
+                "placed": pa.array([int(is_placed.sum())], pa.int64()),
                 "before": [log_score(candidates, candidates.current_paths)],
                 "after": [log_score(candidates, new)],
             }
         )
 
     joined = items.join(result.select("item_id", F.col("path_ids").alias("new")), "item_id", how="inner")
-    sums = joined.groupBy("part").applyInArrow(measure, "moved bigint, before double, after double").toPandas()
-    return int(sums["moved"].sum()), float(sums["before"].sum()), float(sums["after"].sum())
+    sums = joined.groupBy("part").applyInArrow(measure, "moved bigint, placed bigint, before double, after double")
+    sums = sums.toPandas()
+    return int(sums["moved"].sum()), int(sums["placed"].sum()), float(sums["before"].sum()), float(sums["after"].sum())
 
 
 def candidates_from_table(table: pa.Table, current: str) -> tuple[PathCandidates, pa.Table]:

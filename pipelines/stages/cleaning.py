@@ -7,7 +7,7 @@ else it is kept. Rows settled by the first part are never shuffled.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -16,10 +16,10 @@ from pyspark.sql import functions as F
 
 from dr_core.config import Config
 from pipelines.datasets.rawframe import FILE_ORDER
-from pipelines.stages.interval import as_utc
+from pipelines.stages.interval import Interval, as_utc
 
 MEASURES = Literal["rating", "label", "weight"]
-FILTER_REASONS = ("outside_interval", "not_positive", "repeated_pair", "too_few_events")
+FILTER_REASONS = ("outside_interval", "not_positive", "redelivered", "repeated_pair", "too_few_events")
 _EVENT_ORDER = ("event_time", "event_order", *FILE_ORDER)
 
 
@@ -99,6 +99,12 @@ class PreprocessConfig(Config):
     max_time: datetime = datetime(2100, 1, 1, tzinfo=UTC)
     """Events at or after it are quarantined as ``future_time``, whatever the interval; catches a wrong
     ``time_unit``."""
+    late_days: float = Field(default=3.0, ge=0)
+    """Events up to this long before an interval are taken when they arrive with it (late events); those that are in the
+    tables already are filtered as ``redelivered``; older ones are quarantined as ``too_late``, or, in a cumulative log,
+    filtered as ``outside_interval``. Not for the first interval."""
+    cumulative: bool = False
+    """Whether the log given with an interval also holds other days, which are then filtered as ``outside_interval``."""
     history_length: int = Field(default=69, ge=1)
     """L of ``user_histories``: the last items of a user that are kept for retrieval."""
     partition_unit: Literal["day", "month", "year"] = "day"
@@ -112,12 +118,23 @@ class PreprocessConfig(Config):
 
 
 def own_status(
-    config: PreprocessConfig, *, has_time: bool, has_order: bool, is_inside: Column, latest_time: datetime | None
+    config: PreprocessConfig, *, has_time: bool, has_order: bool, interval: Interval | None, is_first: bool
 ) -> Column:
     """Return what a raw row shows on its own: a quarantine reason, ``outside_interval``, ``not_positive``, or null (a
     candidate)."""
     event_time, user, item = F.col("event_time"), F.col("user"), F.col("item")
-    end = min(as_utc(moment) for moment in (config.max_time, latest_time) if moment is not None)
+    end = as_utc(config.max_time)
+    is_outside, is_too_late = F.lit(False), F.lit(False)
+    if interval is not None:
+        earliest = interval.start if is_first else interval.start - timedelta(days=config.late_days)
+        if config.cumulative or is_first:
+            is_outside = event_time < F.lit(earliest)
+        else:
+            is_too_late = event_time < F.lit(earliest)
+        if config.cumulative:
+            is_outside = is_outside | (event_time >= F.lit(interval.end))
+        else:
+            end = min(end, interval.end)
     rules: list[tuple[str, Column]] = [
         ("malformed_row", F.col("is_malformed")),
         ("null_user", user.isNull() | (F.trim(user) == "")),
@@ -133,6 +150,7 @@ def own_status(
         ]
         if config.min_time is not None:
             rules.append(("early_time", event_time < F.lit(as_utc(config.min_time))))
+        rules.append(("too_late", is_too_late))
     elif has_order:
         rules.append(("null_order", F.col("event_order").isNull()))
     if not isinstance(config.positive, AllEvents):
@@ -140,7 +158,7 @@ def own_status(
     if isinstance(config.weight, ColumnWeight):
         rules.append(("invalid_weight", _is_not_a_number(config.weight.column)))
         rules.append(("negative_weight", F.col(config.weight.column) < 0))
-    rules += [("outside_interval", ~is_inside), ("not_positive", ~_is_positive(config))]
+    rules += [("outside_interval", is_outside), ("not_positive", ~_is_positive(config))]
     status = F.lit(None).cast("string")
     for name, applies in reversed(rules):
         status = F.when(applies, F.lit(name)).otherwise(status)

@@ -6,7 +6,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from pipelines.stages.interval import Interval
+from pipelines.faults import reach
 from pipelines.tables import Workdir
 
 
@@ -28,24 +28,37 @@ def rebuild_histories(spark: SparkSession, workdir: Workdir, length: int) -> Non
     workdir.write(last_events(workdir.read(spark, "interactions"), length), "user_histories")
 
 
-def extend_histories(spark: SparkSession, workdir: Workdir, interval: Interval, length: int) -> None:
-    """Append an interval's events to the histories of their users; only right when nothing of it or later is in the
-    table yet."""
-    events = workdir.read(spark, "interactions").where(interval.contains(F.col("event_time")))
+def extend_histories(spark: SparkSession, workdir: Workdir, label: str, length: int) -> None:
+    """Merge the events that an interval brought into the histories of their users; late ones take their place in time.
+
+    Only right when nothing of that interval or later is in the table yet.
+    """
+    events = workdir.read(spark, "interactions").where(F.col("source_interval") == label)
     old = workdir.read(spark, "user_histories").select(
         "user", F.col("item_ids").alias("old_items"), F.col("event_times").alias("old_times")
     )
     joined = last_events(events, length).join(old, on="user", how="left")
 
-    def appended(old_name: str, new_name: str) -> Column:
-        both = F.concat(F.coalesce(F.col(old_name), F.slice(new_name, 1, 0)), F.col(new_name))
-        return F.slice(both, F.greatest(F.size(both) - length, F.lit(0)) + 1, length)
+    def as_events(age: int, items: str, times: str) -> Column:
+        """Structs that sort by time, then old before new, then by their place."""
+        zipped = F.transform(
+            F.arrays_zip(F.col(times).alias("time"), F.col(items).alias("item")),
+            lambda event, place: F.struct(
+                event["time"].alias("time"), F.lit(age).alias("age"), place.alias("place"), event["item"].alias("item")
+            ),
+        )
+        return zipped
 
-    new = joined.select(
-        "user",
-        appended("old_items", "item_ids").alias("item_ids"),
-        appended("old_times", "event_times").alias("event_times"),
+    new_events = as_events(1, "item_ids", "event_times")
+    both = F.when(F.col("old_items").isNull(), new_events).otherwise(
+        F.sort_array(F.concat(as_events(0, "old_items", "old_times"), new_events))
     )
+    kept = joined.withColumn("events", both)
+    last = F.slice("events", F.greatest(F.size("events") - length, F.lit(0)) + 1, length)
+    new = kept.withColumn("events", last).select(
+        "user", F.col("events.item").alias("item_ids"), F.col("events.time").alias("event_times")
+    )
+    reach("write:user_histories:before")
     (
         DeltaTable.forPath(spark, workdir.table("user_histories"))
         .alias("old")
@@ -54,3 +67,4 @@ def extend_histories(spark: SparkSession, workdir: Workdir, interval: Interval, 
         .whenNotMatchedInsertAll()
         .execute()
     )
+    reach("write:user_histories:after")

@@ -10,11 +10,13 @@ import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from dr_core.model.item_profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.initialization import KMeansTree, fit_kmeans_tree, random_paths
+from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 from dr_core.training.checkpoint import load_model
 from pipelines.config import PathsConfig
@@ -23,6 +25,8 @@ from pipelines.reader import read_files
 from pipelines.tables import Workdir
 
 COMPARED_STATES = 1024
+MASS_ITEMS = 300
+"""Items a state whose mass counts: beyond them there is hardly any."""
 ASSIGN_SCHEMA = "item_id int, path_ids array<bigint>"
 
 
@@ -98,43 +102,35 @@ def kmeans_paths(
     """Return the leaf of every item in the best of several balanced trees, then its J - 1 nearest other leaves.
 
     Args:
-        user_NE: states on which the trees are compared, by :func:`captured_mass` at ``candidates`` items.
+        user_NE: states on which the trees are compared, by the softmax's mass on the paths that ``candidates`` items
+            are visited on (:func:`dr_core.paths.refinement.captured_mass`).
 
     Returns:
         int64 [V, J].
     """
-    best, best_mass = None, -1.0
+    mass_NV = softmax_mass(model, user_NE[:COMPARED_STATES])
+    best: tuple[float, KMeansTree, npt.NDArray[np.int64]] | None = None
     for restart in range(config.kmeans_restarts):
         tree, leaves = _fit(vectors, space, seed + restart * 1_000_003, config)
-        paths = tree.assign(vectors, num_paths, first_paths=leaves)
-        mass = captured_mass(model, user_NE[:COMPARED_STATES], paths, candidates) if config.kmeans_restarts > 1 else 0.0
-        if mass > best_mass:
-            best, best_mass = paths, mass
+        captured = captured_mass(mass_NV, leaves, space.num_paths, candidates)
+        if best is None or captured > best[0]:
+            best = captured, tree, leaves
     if best is None:
         raise ValueError("kmeans_restarts must be at least 1")
-    return best
+    return best[1].assign(vectors, num_paths, first_paths=best[2])
 
 
 @torch.inference_mode()
-def captured_mass(
-    model: DeepRetrievalModel, user_NE: Tensor, path_VJ: npt.NDArray[np.int64], candidates: float
-) -> float:
-    """Return the mean softmax mass on a state's best paths, visited until they hold ``candidates`` items.
-
-    The best a perfect p(c|x) could do with this mapping: it compares mappings without training anything.
-    """
-    occupied, place = np.unique(path_VJ, return_inverse=True)
-    place_W = torch.from_numpy(place.reshape(-1))
-    item_W = torch.arange(len(path_VJ)).repeat_interleave(path_VJ.shape[1])
-    size_P = torch.bincount(place_W, minlength=len(occupied)).float()
-    total = 0.0
+def softmax_mass(model: DeepRetrievalModel, user_NE: Tensor) -> csr_matrix:
+    """Return each state's softmax mass on its best items, float64 [N, V], sparse."""
+    top = min(MASS_ITEMS, model.num_items)
+    masses, items = [], []
     for start in range(0, len(user_NE), 256):
-        mass_NV = torch.softmax(model.reranker.score_all(user_NE[start : start + 256]), dim=1)
-        mass_NP = torch.zeros(len(mass_NV), len(occupied)).index_add_(1, place_W, mass_NV[:, item_W])
-        best = mass_NP.sort(dim=1, descending=True)
-        before_NP = size_P[best.indices].cumsum(1) - size_P[best.indices]
-        total += float((best.values * (before_NP < candidates)).sum())
-    return total / len(user_NE)
+        best = torch.softmax(model.reranker.score_all(user_NE[start : start + 256]), dim=1).topk(top, dim=1)
+        masses.append(best.values.double().numpy().ravel())
+        items.append(best.indices.numpy().ravel())
+    offsets = np.arange(len(user_NE) + 1) * top
+    return csr_matrix((np.concatenate(masses), np.concatenate(items), offsets), (len(user_NE), model.num_items))
 
 
 def _fit(
@@ -178,10 +174,16 @@ def _write(rows: DataFrame, workdir: Workdir, release_id: str) -> None:
     workdir.write_release(rows.select(*columns), "item_paths", release_id)
 
 
-def read_paths(spark: SparkSession, workdir: Workdir, release_id: str) -> npt.NDArray[np.int64]:
-    """Return a release's mapping, int64 [V, J], rows in order of item_id."""
+def read_paths(
+    spark: SparkSession, workdir: Workdir, release_id: str, num_items: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return a release's mapping, int64 [V, J], rows in order of item_id; -1 where an item has no path.
+
+    V is ``num_items``, by default the highest item that has a path, plus one.
+    """
     rows = workdir.read_release(spark, "item_paths", release_id).select("item_id", "rank", "path_id").toPandas()
-    num_items, num_paths = int(rows["item_id"].max()) + 1, int(rows["rank"].max()) + 1
+    num_paths = int(rows["rank"].max()) + 1
+    num_items = int(rows["item_id"].max()) + 1 if num_items is None else num_items
     paths = np.full((num_items, num_paths), -1, dtype=np.int64)
     paths[rows["item_id"].to_numpy(), rows["rank"].to_numpy()] = rows["path_id"].to_numpy()
     return paths

@@ -3,8 +3,9 @@ evaluation."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from delta.tables import DeltaTable
@@ -50,6 +51,8 @@ class PreprocessSummary:
     """Held-out users of each role with a kept event in this interval."""
     validation_users: int = 0
     unused_users: int = 0
+    late: int = 0
+    """Kept events older than the interval that brought them."""
     interval_start: str | None = None
     """First and end moment (ISO, end exclusive): the interval asked for, else that of the kept events; None without a
     time."""
@@ -72,14 +75,14 @@ def preprocess(
     logs: str | None = None,
     catalogue: str | None = None,
     seed: int = 0,
-    latest_time: datetime | None = None,
 ) -> PreprocessSummary:
     """Ingest a log into the work folder's tables.
 
     Without an interval the whole log replaces interactions, histories, quarantine and the split (item ids stay). With
-    one, only the rows of that interval are replaced: doing it again changes nothing, doing it for a later interval
-    adds a day. Held-out users are drawn with the first interval; later, new users below the same hash thresholds join
-    them.
+    one, only the rows that came with that interval are replaced: doing it again changes nothing, doing it for a later
+    interval adds a day. An event older than its interval is taken when it is late and new, and filtered when an earlier
+    interval brought it (:class:`PreprocessConfig`). Held-out users are drawn with the first interval; later, new users
+    below the same hash thresholds join them. What became of every interval stands in the ``intervals`` table.
 
     Args:
         spark: the session.
@@ -92,9 +95,6 @@ def preprocess(
         logs: overrides the configured path of the log.
         catalogue: overrides the configured path of the catalogue.
         seed: seed of the split.
-        latest_time: events at or after it come from the future and are quarantined; default: the interval's end. Give
-            the present moment to let a cumulative log run past the interval (its later rows are then filtered as
-            ``outside_interval``).
 
     Returns:
         Counts; the tables items, interactions, user_histories, quarantine, evaluation_users and evaluation_histories
@@ -111,17 +111,19 @@ def preprocess(
     raw = read_logs(spark, dataset)
     if interval is not None and not dataset.has_time:
         raise InputError(f"the log {dataset.path} has an order only, no time: it cannot be ingested by interval")
+    state = _State.of(spark, workdir, interval)
     status = own_status(
         config,
         has_time=dataset.has_time,
         has_order=dataset.columns.order is not None,
-        is_inside=interval.contains(F.col("event_time")) if interval else F.lit(True),
-        latest_time=latest_time or (interval.end if interval else None),
+        interval=interval,
+        is_first=state.is_first,
     )
     examined = raw.withColumn("status", status)
-    state = _State.of(spark, workdir, interval)
     candidates = examined.where(F.col("status").isNull()).drop("status")
     settled = settle(candidates, config, has_time=dataset.has_time, is_first=state.is_first)
+    if interval is not None and not state.is_first:
+        settled = _mark_redelivered(spark, workdir, settled, interval, config)
     settled = settled.persist(StorageLevel.MEMORY_AND_DISK)
     kept = settled.where(F.col("status").isNull())
     users = (
@@ -146,11 +148,13 @@ def preprocess(
         _write_interactions(spark, workdir, kept, config, label, interval)
         _write_split(spark, workdir, users, split_config, state, interval, seed)
         if interval is not None and state.is_latest:
-            extend_histories(spark, workdir, interval, config.history_length)
+            extend_histories(spark, workdir, label, config.history_length)
         else:
             rebuild_histories(spark, workdir, config.history_length)
         summary = _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
-        return replace(summary, catalogue_reasons=catalogue_reasons)
+        summary = replace(summary, catalogue_reasons=catalogue_reasons)
+        _write_ledger(spark, workdir, summary, run_id, label, is_whole=interval is None)
+        return summary
     finally:
         users.unpersist()
         settled.unpersist()
@@ -176,7 +180,9 @@ class _State:
             raise InputError(f"{workdir.uri} was built from a log without times: it cannot be extended by interval")
         earlier = table.where(F.col("event_time") < F.lit(interval.start))
         is_first = earlier.isEmpty()
-        is_latest = table.where(F.col("event_time") >= F.lit(interval.start)).isEmpty()
+        is_latest = table.where(
+            (F.col("event_time") >= F.lit(interval.start)) | (F.col("source_interval") == interval.label)
+        ).isEmpty()
         extendable = is_latest and workdir.has_table(spark, "user_histories")
         known = workdir.read(spark, "user_histories") if extendable else earlier
         known = known.select("user").distinct()
@@ -280,7 +286,46 @@ def _write_interactions(
             "event_date",
         )
     )
-    workdir.write(rows, "interactions", replace_where=interval.sql("event_time") if interval else None)
+    workdir.write(rows, "interactions", replace_where=f"source_interval = '{label}'" if interval else None)
+
+
+def _mark_redelivered(
+    spark: SparkSession, workdir: Workdir, settled: DataFrame, interval: Interval, config: PreprocessConfig
+) -> DataFrame:
+    """Give kept events that another interval brought (same user, item and time) the status ``redelivered``."""
+    earliest = interval.start - timedelta(days=config.late_days)
+    items = workdir.read(spark, "items").select("item_id", F.col("item_key").alias("item"))
+    known = (
+        workdir.read(spark, "interactions")
+        .where(F.col("source_interval") != interval.label)
+        .where((F.col("event_time") >= F.lit(earliest)) & (F.col("event_time") < F.lit(interval.end)))
+        .where(F.col("event_date") >= F.date_trunc(config.partition_unit, F.lit(earliest)).cast("date"))
+        .join(items, on="item_id", how="inner")
+        .select("user", "item", "event_time", F.lit(True).alias("is_known"))
+        .distinct()
+    )
+    is_redelivered = F.col("status").isNull() & F.col("is_known")
+    return (
+        settled.join(known, on=["user", "item", "event_time"], how="left")
+        .withColumn("status", F.when(is_redelivered, F.lit("redelivered")).otherwise(F.col("status")))
+        .select(*settled.columns)
+    )
+
+
+def _write_ledger(
+    spark: SparkSession, workdir: Workdir, summary: PreprocessSummary, run_id: str, label: str, *, is_whole: bool
+) -> None:
+    """Note what became of the interval's rows."""
+    start, end = (
+        moment and datetime.fromisoformat(moment) for moment in (summary.interval_start, summary.interval_end)
+    )
+    row = (
+        label, start, end, run_id, summary.rows_in, summary.kept, summary.quarantined, summary.filtered,
+        summary.late, summary.reasons.get("redelivered", 0), json.dumps(summary.reasons, sort_keys=True),
+    )  # fmt: skip
+    schema = ", ".join(f"{name} {kind}" for name, kind in SCHEMAS["intervals"].items())
+    frame = spark.createDataFrame([row], schema).coalesce(1)
+    workdir.write(frame, "intervals", replace_where=None if is_whole else f"source_interval = '{label}'")
 
 
 def _write_split(
@@ -292,7 +337,7 @@ def _write_split(
     interval: Interval | None,
     seed: int,
 ) -> None:
-    """Draw or extend the held-out users, then cut the histories of all of them (from all their interactions)."""
+    """Draw or extend the held-out users; with the first interval, cut their histories into question and answer."""
     has_roles = interval is not None and workdir.has_table(spark, "evaluation_users")
     old = workdir.read(spark, "evaluation_users") if has_roles else None
     if state.known_users is None or old is None:
@@ -305,8 +350,13 @@ def _write_split(
         )
         roles = old.unionByName(extend_roles(new, old, config, seed=seed))
     workdir.write(roles.select(*SCHEMAS["evaluation_users"]), "evaluation_users")
+    if not state.is_first:
+        return
     roles = workdir.read(spark, "evaluation_users")
-    histories = evaluation_histories(workdir.read(spark, "interactions"), roles, config)
+    events = workdir.read(spark, "interactions")
+    if interval is not None:
+        events = events.where(F.col("event_time") < F.lit(interval.end))
+    histories = evaluation_histories(events, roles, config)
     workdir.write(histories, "evaluation_histories")
 
 
@@ -327,6 +377,7 @@ def _summarize(
         F.count_distinct("item").alias("items"),
         F.unix_seconds(F.min("event_time")).alias("first"),
         F.unix_seconds(F.max("event_time")).alias("last"),
+        F.count_if(F.col("event_time") < F.lit(interval.start) if interval else F.lit(False)).alias("late"),
     ).first()
     if totals is None:
         raise DeepRetrievalError("an aggregate returned no row")
@@ -345,6 +396,7 @@ def _summarize(
         reasons=counts.reasons,
         users=sum(per_role.values()),
         items=totals["items"],
+        late=totals["late"],
         catalogue_items=workdir.read(spark, "items").count(),
         train_users=train_users,
         **{f"{role}_users": per_role.get(role, 0) for role in ROLES},

@@ -16,6 +16,7 @@ Every draw is a hash of (seed, user, row, slot), so rows do not depend on partit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -27,7 +28,6 @@ from pyspark.sql import functions as F
 from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError, GateRefused
 from pipelines.stages.catalogue import number_densely
-from pipelines.stages.interval import Interval
 from pipelines.stages.split import training_interactions, user_hash
 from pipelines.tables import Workdir
 
@@ -83,7 +83,8 @@ def samples(
     config: SamplesConfig,
     *,
     seed: int,
-    interval: Interval | None = None,
+    labels: Sequence[str] | None = None,
+    replay_share: float = 0.0,
     name: str = "samples",
 ) -> SamplesSummary:
     """Write ``tables/<name>`` (Parquet) from the interactions of users that are not held out.
@@ -99,16 +100,24 @@ def samples(
         workdir: the work folder, preprocessed.
         config: how to cut.
         seed: seed of the draws and of the order of rows.
-        interval: learn the events of this interval only; earlier ones (of user_histories) are context. None: all
-            events.
+        labels: learn only the events that these intervals brought; what their users did before (of user_histories) is
+            context. None: all events.
+        replay_share: rows of other training users' histories to add, as a share of the rows learnt; they are marked
+            ``is_replay`` and weigh 1 an event.
         name: folder below ``tables``.
 
     Raises:
         GateRefused: fewer rows than row groups, that is, no training user to speak of.
         InputError: the work folder has not been preprocessed.
     """
-    histories = _learnt_histories(spark, workdir, config, interval)
-    rows = sample_rows(histories, config, seed=seed).persist(StorageLevel.MEMORY_AND_DISK)
+    histories = _learnt_histories(spark, workdir, config, labels)
+    rows = sample_rows(histories, config, seed=seed)
+    if labels is not None:
+        rows = rows.withColumn("is_replay", F.lit(False))
+        if replay_share > 0:
+            replayed = _replayed_histories(spark, workdir, labels, replay_share, seed)
+            rows = rows.unionByName(sample_rows(replayed, config, seed=seed).withColumn("is_replay", F.lit(True)))
+    rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         totals = rows.agg(
             F.count(F.lit(1)).alias("rows"),
@@ -122,7 +131,7 @@ def samples(
                 " or more; lower preprocess.min_events or hold out fewer users"
             )
         num_groups = _GROUPS_MULTIPLE * -(-totals["rows"] // (_GROUPS_MULTIPLE * config.rows_per_group))
-        group_rows = _write_groups(spark, workdir.table(name), rows, totals["rows"], num_groups, seed)
+        group_rows = write_row_groups(spark, workdir.table(name), rows, totals["rows"], num_groups, seed)
     finally:
         rows.unpersist()
     return SamplesSummary(
@@ -230,43 +239,71 @@ def _num_filled(name: str) -> Column:
 
 
 def _learnt_histories(
-    spark: SparkSession, workdir: Workdir, config: SamplesConfig, interval: Interval | None
+    spark: SparkSession, workdir: Workdir, config: SamplesConfig, labels: Sequence[str] | None
 ) -> DataFrame:
     """Return user, items, weights and first_target of the users to learn from, each in order of time."""
     events = training_interactions(spark, workdir)
-    if interval is not None:
-        events = events.where(interval.contains(F.col("event_time")))
+    if labels is not None:
+        events = events.where(F.col("source_interval").isin(*labels))
     newest_first = Window.partitionBy("user").orderBy(F.desc("event_time"), F.desc("event_order"))
     learnt = (
         events.withColumn("age", F.row_number().over(newest_first))
         .where(F.col("age") <= config.max_events)
         .groupBy("user")
         .agg(F.sort_array(F.collect_list(F.struct("event_time", "event_order", "item_id", "weight"))).alias("events"))
-        .select("user", F.col("events.item_id").alias("items"), F.col("events.weight").alias("weights"))
+        .select(
+            "user",
+            F.col("events.item_id").alias("items"),
+            F.col("events.weight").alias("weights"),
+            F.get("events.event_time", F.lit(0)).alias("first_time"),
+        )
     )
-    if interval is None:
+    if labels is None:
         return learnt.select("user", "items", "weights", F.lit(1).alias("first_target"))
-    return _with_context(learnt, workdir.read(spark, "user_histories"), interval)
+    return _with_context(learnt, workdir.read(spark, "user_histories"))
 
 
-def _with_context(learnt: DataFrame, histories: DataFrame, interval: Interval) -> DataFrame:
-    """Put what users did before the interval (their kept histories) in front of what they did in it."""
-    before = F.filter(
-        F.arrays_zip("item_ids", "event_times"), lambda event: event["event_times"] < F.lit(interval.start)
-    )
-    old = histories.select("user", before["item_ids"].alias("old_items"))
-    joined = learnt.join(old, on="user", how="left")
-    old_items = F.coalesce("old_items", F.slice("items", 1, 0))
+def _with_context(learnt: DataFrame, histories: DataFrame) -> DataFrame:
+    """Put what users did before their first learnt event (their kept histories) in front of it."""
+    known = histories.select("user", F.arrays_zip("item_ids", "event_times").alias("known"))
+    joined = learnt.join(known, on="user", how="left")
+    before = F.filter("known", lambda event: event["event_times"] < F.col("first_time"))
+    old_items = F.coalesce(F.transform(before, lambda event: event["item_ids"]), F.slice("items", 1, 0))
     old_weights = F.transform(old_items, lambda _: F.lit(0.0).cast("float"))
+    joined = joined.withColumn("old_items", old_items).withColumn("old_weights", old_weights)
     return joined.select(
         "user",
-        F.concat(old_items, F.col("items")).alias("items"),
-        F.concat(old_weights, F.col("weights")).alias("weights"),
-        F.greatest(F.size(old_items), F.lit(1)).alias("first_target"),
+        F.concat("old_items", "items").alias("items"),
+        F.concat("old_weights", "weights").alias("weights"),
+        F.greatest(F.size("old_items"), F.lit(1)).alias("first_target"),
     )
 
 
-def _write_groups(
+def _replayed_histories(
+    spark: SparkSession, workdir: Workdir, labels: Sequence[str], share: float, seed: int
+) -> DataFrame:
+    """Return kept histories of training users who have no learnt event, drawn by hash: ``share`` times as many users as
+    are learnt."""
+    held_out = workdir.read(spark, "evaluation_users").select("user")
+    events = workdir.read(spark, "interactions").where(F.col("source_interval").isin(*labels))
+    learnt = events.select("user").distinct()
+    histories = workdir.read(spark, "user_histories")
+    wanted = share * learnt.count() / max(histories.count(), 1)
+    drawn = F.pmod(F.xxhash64(F.lit(seed), F.lit("replay"), "user"), F.lit(1 << 20)) < F.lit(int(wanted * (1 << 20)))
+    return (
+        histories.where(drawn & (F.size("item_ids") >= 2))
+        .join(held_out, on="user", how="left_anti")
+        .join(learnt, on="user", how="left_anti")
+        .select(
+            "user",
+            F.col("item_ids").alias("items"),
+            F.transform("item_ids", lambda _: F.lit(1.0).cast("float")).alias("weights"),
+            F.lit(1).alias("first_target"),
+        )
+    )
+
+
+def write_row_groups(
     spark: SparkSession, uri: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
 ) -> list[int]:
     """Write row k of the (block, hash) order to file k * num_groups // num_rows; return the files' row counts."""

@@ -21,11 +21,12 @@ from pyspark.sql import functions as F
 from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
-from dr_core.paths.scores import FRACTION_BITS
+from dr_core.paths.scores import FRACTION_BITS, ScoreRows, merge_streaming
 from pipelines.inference import block_batches, cached_array, cached_model, encode_batch
 from pipelines.local_em import score_batch
 from pipelines.tables import Workdir
 
+MERGE_PARTS = 16
 SCORE_SCHEMA = "item_id int, path_id bigint, score bigint, is_current boolean"
 
 
@@ -61,18 +62,41 @@ def read_samples(spark: SparkSession, workdir: Workdir, name: str) -> DataFrame:
     return spark.read.parquet(workdir.table(name))
 
 
+@dataclass(frozen=True)
+class Carried:
+    """The release whose scores and N_v are carried on, and the decay eta of this merge."""
+
+    release_id: str
+    decay: float
+
+
 def accumulate_scores(
-    spark: SparkSession, workdir: Workdir, *, samples: str, model: FrozenModel, release_id: str, config: ScoresConfig
+    spark: SparkSession,
+    workdir: Workdir,
+    *,
+    samples: str,
+    model: FrozenModel,
+    release_id: str,
+    config: ScoresConfig,
+    carried: Carried | None = None,
 ) -> dict[str, int]:
-    """Write ``path_scores`` and ``item_stats`` of one release from all samples.
+    """Write ``path_scores`` and ``item_stats`` of one release from all samples but the replayed ones.
+
+    With ``carried``, both are merged into those of that release (section 3, streaming estimation).
 
     Returns:
         ``rows_in`` (sample rows) and ``rows_out`` (path_scores rows).
     """
     frame = read_samples(spark, workdir, samples)
-    scores = path_scores(frame, model, config).select(F.lit(release_id).alias("release_id"), "*")
-    workdir.write_release(scores, "path_scores", release_id)
-    workdir.write_release(item_weights(frame, release_id), "item_stats", release_id)
+    if "is_replay" in frame.columns:
+        frame = frame.where(~F.col("is_replay"))
+    scores, weights = path_scores(frame, model, config), item_weights(frame)
+    if carried is not None:
+        scores = merge_scores(spark, workdir, carried, scores, config.num_candidates)
+        weights = merge_stats(workdir.read_release(spark, "item_stats", carried.release_id), weights, carried.decay)
+    release = F.lit(release_id).alias("release_id")
+    workdir.write_release(scores.select(release, "*"), "path_scores", release_id)
+    workdir.write_release(weights.select(release, "*"), "item_stats", release_id)
     rows_in = frame.count()
     rows_out = workdir.read_release(spark, "path_scores", release_id).count()
     if rows_in and not rows_out:
@@ -94,7 +118,56 @@ def path_scores(samples: DataFrame, model: FrozenModel, config: ScoresConfig) ->
     return kept.select("item_id", "path_id", score.alias("score"), "is_current")
 
 
-def item_weights(samples: DataFrame, release_id: str) -> DataFrame:
+def merge_scores(
+    spark: SparkSession, workdir: Workdir, carried: Carried, new: DataFrame, num_candidates: int
+) -> DataFrame:
+    """Merge new scores into a release's, item by item (:func:`dr_core.paths.scores.merge_streaming`).
+
+    Args:
+        new: item_id, path_id, score, is_current; current are that release's paths.
+    """
+    in_force = workdir.read_release(spark, "item_paths", carried.release_id).select(
+        "item_id", "path_id", F.lit(True).alias("in_force")
+    )
+    old = (
+        workdir.read_release(spark, "path_scores", carried.release_id)
+        .select("item_id", "path_id", "score")
+        .join(in_force, on=["item_id", "path_id"], how="left")
+        .select("item_id", "path_id", "score", F.coalesce("in_force", F.lit(False)).alias("is_current"))
+    )
+
+    def merge(left: pa.Table, right: pa.Table) -> pa.Table:
+        merged = merge_streaming(_as_rows(left), _as_rows(right), carried.decay, num_candidates)
+        return pa.table(
+            {
+                "item_id": pa.array(merged.item_ids, pa.int32()),
+                "path_id": pa.array(merged.path_ids, pa.int64()),
+                "score": pa.array(merged.scores, pa.float64()),
+                "is_current": pa.array(merged.is_current, pa.bool_()),
+            }
+        )
+
+    part = F.pmod(F.xxhash64("item_id"), F.lit(MERGE_PARTS)).alias("part")
+    schema = "item_id int, path_id bigint, score double, is_current boolean"
+    return old.groupBy(part).cogroup(new.groupBy(part)).applyInArrow(merge, schema)
+
+
+def _as_rows(table: pa.Table) -> ScoreRows:
+    columns = [table.column(name).to_numpy() for name in ("item_id", "path_id", "score")]
+    current = table.column("is_current").to_numpy(zero_copy_only=False).astype(np.bool_)
+    return ScoreRows(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2].astype(np.float64), current)
+
+
+def merge_stats(old: DataFrame, new: DataFrame, decay: float) -> DataFrame:
+    """N_v carried on exactly like the scores: decay * old + new."""
+    both = old.select("item_id", F.col("num_events").alias("old")).join(
+        new.select("item_id", F.col("num_events").alias("new")), on="item_id", how="full_outer"
+    )
+    total = F.coalesce("old", F.lit(0.0)) * F.lit(decay) + F.coalesce("new", F.lit(0.0))
+    return both.select("item_id", total.alias("num_events"))
+
+
+def item_weights(samples: DataFrame) -> DataFrame:
     """N_v = sum of the weights of an item's targets, in fixed point so that its value does not depend on the order."""
     pairs = samples.select(F.explode(F.arrays_zip("targets", "weights")).alias("pair")).where(
         F.col("pair.targets") >= 0
@@ -103,7 +176,7 @@ def item_weights(samples: DataFrame, release_id: str) -> DataFrame:
     return (
         pairs.groupBy(F.col("pair.targets").alias("item_id"))
         .agg((fixed / F.lit(float(2**FRACTION_BITS))).alias("num_events"))
-        .select(F.lit(release_id).alias("release_id"), "item_id", "num_events")
+        .select("item_id", "num_events")
     )
 
 

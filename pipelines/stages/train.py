@@ -19,6 +19,7 @@ from pyspark.ml.torch.distributor import TorchDistributor
 
 from dr_core.errors import DeepRetrievalError
 from dr_core.model.encoder import EncoderConfig
+from dr_core.model.growth import grow_model
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
@@ -162,13 +163,17 @@ def _source(job: TrainJob, workdir: Workdir, rank: int, world: int) -> Petastorm
 
 
 def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]) -> DeepRetrievalModel:
-    """Build the job's model: seeded, then overwritten by ``start_from`` where names and shapes agree."""
+    """Build the job's model: seeded, then overwritten by ``start_from`` where names and shapes agree; or ``start_from``
+    itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
     model = DeepRetrievalModel(
         job.encoder, job.structure, job.reranker, PathSpace(job.num_nodes, job.num_layers), counts
     )
     if job.start_from is not None:
-        copy_parameters(load_model(workdir.filesystem, workdir.path("models", job.start_from)), model)
+        start = load_model(workdir.filesystem, workdir.path("models", job.start_from))
+        if start.num_items < len(counts):
+            return grow_model(start, counts)
+        copy_parameters(start, model)
     return model
 
 

@@ -1,5 +1,7 @@
 """Releases: one commit says what is live, and publishing never overwrites."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -8,8 +10,18 @@ import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
-from dr_core.errors import InputError
-from pipelines.releases import Release, find_release, list_releases, live_release, publish
+from dr_core.errors import InputError, PublishConflict
+from pipelines.releases import (
+    Release,
+    ancestry,
+    find_release,
+    learned_intervals,
+    list_releases,
+    live_release,
+    promote,
+    publish,
+    rollback,
+)
 from pipelines.tables import Workdir
 
 RELEASE = Release(
@@ -46,7 +58,7 @@ def test_publishing(spark: SparkSession, tmp_path: Path) -> None:
     assert again == RELEASE, "publishing the same release again changes nothing"
     assert len(DeltaTable.forPath(spark, workdir.table("releases")).history().collect()) == 1
 
-    newer = replace(RELEASE, release_id="r-2", created_at=datetime(2024, 2, 1), parent_release="r-1")
+    newer = replace(RELEASE, release_id="r-2", created_at=datetime(2024, 2, 1))
     assert publish(spark, workdir, newer).status == "candidate", "a live release is never overwritten"
     assert live_release(spark, workdir) == RELEASE
     assert publish(spark, workdir, newer).status == "candidate"
@@ -59,6 +71,71 @@ def test_publishing(spark: SparkSession, tmp_path: Path) -> None:
     assert find_release(spark, workdir, "r-3").status == "refused"
     with pytest.raises(InputError, match="release r-9 is not here"):
         find_release(spark, workdir, "r-9")
+
+
+def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path) -> None:
+    """Exactly one live release after every step, each step one commit, and a loser loses nothing."""
+    workdir = Workdir(str(tmp_path))
+    publish(spark, workdir, RELEASE)
+
+    def day(number: int, parent: int, status: str = "live") -> Release:
+        return replace(
+            RELEASE,
+            release_id=f"r-{number}",
+            parent_release=f"r-{parent}",
+            status=status,
+            created_at=datetime(2024, 1, 2 + number),
+            gates=json.dumps({"learned": [f"day {number}"]}),
+        )
+
+    def statuses() -> dict[str, str]:
+        return {row.release_id: row.status for row in list_releases(spark, workdir)}
+
+    assert publish(spark, workdir, day(2, 1)).status == "live"
+    assert statuses() == {"r-1": "retired", "r-2": "live"}
+    assert publish(spark, workdir, day(2, 1)) == day(2, 1), "again changes nothing"
+
+    before = len(DeltaTable.forPath(spark, workdir.table("releases")).history().collect())
+    with pytest.raises(PublishConflict, match="another release than r-1 is live"):
+        publish(spark, workdir, day(3, 1))
+    assert statuses() == {"r-1": "retired", "r-2": "live"}
+    assert len(DeltaTable.forPath(spark, workdir.table("releases")).history().collect()) == before
+
+    publish(spark, workdir, day(3, 2, "refused"))
+    publish(spark, workdir, day(3, 2))
+    assert statuses() == {"r-1": "retired", "r-2": "retired", "r-3": "live"}, "a refused day that was done anew"
+    rows = list_releases(spark, workdir)
+    assert [row.release_id for row in ancestry(rows, rows[0])] == ["r-3", "r-2", "r-1"]
+    assert learned_intervals(rows, rows[0]) == {"day 2", "day 3"}
+
+    assert rollback(spark, workdir).release_id == "r-2"
+    assert statuses() == {"r-1": "retired", "r-2": "live", "r-3": "retired"}
+    assert learned_intervals(rows, rows[1]) == {"day 2"}
+    assert promote(spark, workdir, "r-1").release_id == "r-1"
+    assert promote(spark, workdir, "r-1").release_id == "r-1"
+    with pytest.raises(InputError, match="the first release"):
+        rollback(spark, workdir)
+    with pytest.raises(InputError, match="r-9 is not here"):
+        promote(spark, workdir, "r-9")
+    assert statuses() == {"r-1": "live", "r-2": "retired", "r-3": "retired"}
+
+
+def test_of_two_publishers_one_wins(spark: SparkSession, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path))
+    publish(spark, workdir, RELEASE)
+    rivals = [replace(RELEASE, release_id=f"r-{number}", parent_release="r-1") for number in (2, 3)]
+
+    def attempt(release: Release) -> str:
+        try:
+            return publish(spark, workdir, release).status
+        except PublishConflict:
+            return "conflict"
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(attempt, rivals))
+    assert sorted(outcomes) == ["conflict", "live"]
+    live = [row.release_id for row in list_releases(spark, workdir) if row.status == "live"]
+    assert live == [rivals[outcomes.index("live")].release_id]
 
 
 def test_a_release_as_json_has_its_gates_as_objects() -> None:

@@ -108,7 +108,9 @@ def local(problem: Problem, alpha: float = ALPHA) -> PathAssignment:
 
 def side_by_side(spark: SparkSession, problem: Problem, num_parts: int) -> np.ndarray:
     """Sweep the parts that Spark made one after the other, each from the sizes before the sweep."""
-    rows = item_rows(spark, problem.workdir, release_id="r", parent_id="parent", num_parts=num_parts)
+    rows = item_rows(
+        spark, problem.workdir, release_id="r", parent_id="parent", num_parts=num_parts, num_paths=NUM_PATHS
+    )
     part = rows.select("item_id", "part").sort("item_id").toPandas()["part"].to_numpy()
     assert set(part) == set(range(num_parts))
     candidates, paths = problem.candidates, problem.candidates.current_paths
@@ -180,7 +182,7 @@ def test_alpha_is_corrected_until_visited_paths_hold_what_is_wanted(spark: Spark
 
 
 def test_a_parent_of_another_catalogue_is_refused(spark: SparkSession, problem: Problem) -> None:
-    with pytest.raises(ValueError, match="hold 300 items, expected 301"):
+    with pytest.raises(ValueError, match="300 items are to get paths after parent, not 301"):
         assign_paths(
             spark,
             problem.workdir,

@@ -8,16 +8,19 @@ import torch
 from pyspark.sql import SparkSession
 
 from dr_core.paths.initialization import fit_kmeans_tree, random_paths
+from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig
+from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.initialize import (
     assign_on_spark,
-    captured_mass,
     initialize_paths,
     read_paths,
     sample_states,
+    softmax_mass,
     write_paths,
 )
+from pipelines.stages.refine import refined
 
 SPACE = PathSpace(5, 2)
 NUM_ITEMS = 30
@@ -92,20 +95,30 @@ def test_states_are_those_of_the_first_samples(world) -> None:
     torch.testing.assert_close(few, every[:20])
 
 
-def test_captured_mass_is_the_softmax_mass_on_the_best_paths(world) -> None:
-    """Paths are visited by mass, one after the other, until they hold the candidates."""
+def test_softmax_mass_is_each_states_softmax(world) -> None:
     user_NE = sample_states(world.workdir, "samples", world.model, 12)
-    path_V1 = world.path_VJ[:, :1]
-    mass_NV = torch.softmax(world.model.reranker.score_all(user_NE), dim=1).detach().double().numpy()
-    for candidates in (1, 5, 12):
-        captured = 0.0
-        for mass_V in mass_NV:
-            on_path = np.bincount(path_V1[:, 0], mass_V)
-            size = np.bincount(path_V1[:, 0])
-            held = 0
-            for path in np.argsort(-on_path):
-                if held < candidates:
-                    captured += on_path[path] / len(mass_NV)
-                    held += size[path]
-        assert captured_mass(world.model, user_NE, path_V1, candidates) == pytest.approx(captured, rel=1e-4)
-    assert captured_mass(world.model, user_NE, path_V1, NUM_ITEMS) == pytest.approx(1.0, rel=1e-5)
+    expected = torch.softmax(world.model.reranker.score_all(user_NE), dim=1).detach().numpy()
+    np.testing.assert_allclose(softmax_mass(world.model, user_NE).toarray(), expected, rtol=1e-6)
+
+
+def test_refined_paths_hold_more_of_the_softmax(world) -> None:
+    """With one path an item; other mappings stay as they are."""
+    user_NE = sample_states(world.workdir, "samples", world.model, 200)
+    options = {"candidates": 6.0, "seed": 0}
+    for num_paths in (1, 2):
+        paths = random_paths(NUM_ITEMS, num_paths, SPACE, 0)
+        found = refined(world.model, user_NE, paths, SPACE, AssignmentConfig(), **options)
+        assert_complete(found, num_paths)
+        assert (found == paths).all() == (num_paths == 2)
+    mass_NV = softmax_mass(world.model, user_NE)
+    before, after = (
+        captured_mass(mass_NV, each[:, 0].copy(), 25, 6.0)
+        for each in (
+            random_paths(NUM_ITEMS, 1, SPACE, 0),
+            refined(world.model, user_NE, random_paths(NUM_ITEMS, 1, SPACE, 0), SPACE, AssignmentConfig(), **options),
+        )
+    )
+    assert after > before
+    off = AssignmentConfig(refine_sweeps=0)
+    start = random_paths(NUM_ITEMS, 1, SPACE, 0)
+    assert refined(world.model, user_NE, start, SPACE, off, **options) is start

@@ -99,10 +99,10 @@ def dirty(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Inge
         max_quarantine_share=1,
         max_id_length=40,
         min_time=datetime.fromtimestamp(50, UTC),
+        max_time=datetime.fromtimestamp(5000, UTC),
     )
     workdir = Workdir(str(folder / "work"))
-    latest = datetime.fromtimestamp(5000, UTC)
-    summary = preprocess(spark, workdir, dataset, config, FEW, run_id="run", latest_time=latest)
+    summary = preprocess(spark, workdir, dataset, config, FEW, run_id="run")
     return Ingested(workdir, summary, str(folder / "log.csv"))
 
 
@@ -195,9 +195,7 @@ def test_positive_and_weight_rules(spark: SparkSession) -> None:
     )  # fmt: skip
 
     def fates(**fields: object) -> list[str | None]:
-        status = own_status(
-            PreprocessConfig(**fields), has_time=True, has_order=False, is_inside=F.lit(True), latest_time=None
-        )
+        status = own_status(PreprocessConfig(**fields), has_time=True, has_order=False, interval=None, is_first=True)
         return [row[0] for row in rows.select(status).collect()]
 
     def weights(**rule: object) -> list[float]:
@@ -372,22 +370,56 @@ def test_new_users_join_below_the_first_thresholds(
     assert roles == expected
 
 
-def test_late_rows_of_a_cumulative_log(
+def test_a_cumulative_log_brings_an_interval_alone(
     spark: SparkSession, days: tuple[Workdir, Callable[..., PreprocessSummary]]
 ) -> None:
+    """Later days of a log are from the future unless it is cumulative; earlier ones were delivered before."""
     workdir, _ = days
     rows = [row for day in range(3) for row in day_rows(day)]
     log = write_log(Path(workdir.uri).parent / "all.parquet", rows, ("user", "item", "time"))
+    dataset = DatasetConfig(path=log, columns={"time": "time"})
     with pytest.raises(GateRefused, match="future_time"):
-        ingest_log = DatasetConfig(path=log, columns={"time": "time"})
-        preprocess(spark, workdir, ingest_log, DAY_CONFIG, SPLIT, run_id="run", interval=DAYS[1], seed=5)
+        preprocess(spark, workdir, dataset, DAY_CONFIG, SPLIT, run_id="run", interval=DAYS[1], seed=5)
     before = contents(spark, workdir, ("interactions", "user_histories", "evaluation_users"))
-    summary = preprocess(
-        spark, workdir, DatasetConfig(path=log, columns={"time": "time"}), DAY_CONFIG, SPLIT,
-        run_id="run", interval=DAYS[1], seed=5, latest_time=T0 + timedelta(days=30),
-    )  # fmt: skip
+    config = DAY_CONFIG.model_copy(update={"cumulative": True, "late_days": 0.0})
+    summary = preprocess(spark, workdir, dataset, config, SPLIT, run_id="run", interval=DAYS[1], seed=5)
     assert summary.reasons == {"outside_interval": len(day_rows(0)) + len(day_rows(2))}
     assert contents(spark, workdir, ("interactions", "user_histories", "evaluation_users")) == before
+
+
+def test_late_events_are_taken_once_and_redeliveries_are_not(spark: SparkSession, tmp_path: Path) -> None:
+    """Day 1 brings an event of day 0 that was never seen, one that was, and one far too old."""
+    workdir = Workdir(str(tmp_path / "work"))
+    start = [int(day.start.timestamp()) for day in DAYS]
+    late = ("u1", "late", start[0] + 700)
+    seen = next(row for row in day_rows(0) if row[0] == "u1" and row[1] != "h9")
+    extra = [seen, late, ("u2", "old", start[0] - 40 * 86_400)]
+    names = ("user", "item", "time")
+    logs = [
+        write_log(tmp_path / "day0.parquet", day_rows(0), names),
+        write_log(tmp_path / "day1.parquet", [*day_rows(1), *extra], names),
+    ]
+    dataset = DatasetConfig(columns={"time": "time"})
+
+    def ingest(day: int) -> PreprocessSummary:
+        options = {"run_id": "run", "interval": DAYS[day], "logs": logs[day], "seed": 5}
+        return preprocess(spark, workdir, dataset, DAY_CONFIG, SPLIT, **options)  # type: ignore[arg-type]
+
+    first, second = ingest(0), ingest(1)
+    assert second.reasons == {"redelivered": 1, "too_late": 1}
+    assert (second.late, second.kept) == (1, len(day_rows(1)) + 1)
+    interactions = workdir.read(spark, "interactions")
+    assert interactions.count() == first.kept + second.kept
+    rebuilt = sorted(map(str, last_events(interactions, DAY_CONFIG.history_length).collect()))
+    assert rebuilt == contents(spark, workdir)["user_histories"], "a late event takes its place in time"
+    ledger = {row.source_interval: row for row in workdir.read(spark, "intervals").collect()}
+    assert set(ledger) == {DAYS[0].label, DAYS[1].label}
+    row = ledger[DAYS[1].label]
+    assert (row.rows_in, row.kept, row.quarantined, row.filtered) == (len(day_rows(1)) + 3, second.kept, 1, 1)
+    assert (row.late, row.redelivered) == (1, 1)
+    before = contents(spark, workdir)
+    assert ingest(1) == second
+    assert contents(spark, workdir) == before
 
 
 def test_intervals_are_checked() -> None:

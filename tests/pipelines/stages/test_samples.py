@@ -12,7 +12,6 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import GateRefused, InputError
 from pipelines.reader import read_rows
-from pipelines.stages.interval import Interval
 from pipelines.stages.samples import SamplesConfig, _spread, sample_rows, samples
 from pipelines.stages.split import user_hash
 from pipelines.tables import Workdir
@@ -127,12 +126,17 @@ T0 = datetime(2024, 1, 1, tzinfo=UTC)
 HELD_OUT = {"u22": "test", "u35": "validation", "u41": "unused"}
 
 
+def brought_by(event: int) -> str:
+    """Label of the interval that brought event k."""
+    return "early" if 2 <= event < 12 else "late" if 95 <= event < 98 else "all"
+
+
 @pytest.fixture(scope="module")
 def workdir(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Workdir:
     """A preprocessed work folder: event k of every user happens k hours after T0."""
     found = Workdir(str(tmp_path_factory.mktemp("work")))
     events = [
-        (user, 100 + k, T0 + timedelta(hours=k), k, event_weight(k), "all", (T0 + timedelta(hours=k)).date())
+        (user, 100 + k, T0 + timedelta(hours=k), k, event_weight(k), brought_by(k), (T0 + timedelta(hours=k)).date())
         for user, n in LENGTHS.items()
         for k in range(n)
     ]
@@ -199,11 +203,9 @@ def test_petastorm_shards_read_every_row_once(spark: SparkSession, workdir: Work
 
 
 def test_interval_is_learnt_with_what_came_before_as_context(spark: SparkSession, workdir: Workdir) -> None:
-    interval = Interval(T0 + timedelta(hours=95), T0 + timedelta(hours=98))
     with pytest.raises(GateRefused, match="only 1 training rows"):
-        samples(spark, workdir, CONFIG, seed=1, interval=interval, name="late")
-    interval = Interval(T0 + timedelta(hours=2), T0 + timedelta(hours=12))
-    samples(spark, workdir, CONFIG, seed=1, interval=interval, name="early")
+        samples(spark, workdir, CONFIG, seed=1, labels=["late"], name="late")
+    samples(spark, workdir, CONFIG, seed=1, labels=["early"], name="early")
     found = by_user(spark.read.parquet(workdir.table("early")))
     kept_before = {user: [k for k in range(max(0, n - 12), n) if k < 2] for user, n in LENGTHS.items()}
     assert set(found) == {user for user, n in LENGTHS.items() if n > 2 and user not in HELD_OUT}
@@ -216,6 +218,21 @@ def test_interval_is_learnt_with_what_came_before_as_context(spark: SparkSession
             for state, events in states_and_targets(row, CONFIG):
                 assert events
                 assert all(max(2, state + 1) <= event < 12 for event in events)
+
+
+def test_replayed_users_are_others_and_are_marked(spark: SparkSession, workdir: Workdir) -> None:
+    """Only u100 has an event of the interval; the others are drawn by hash, about as many as were asked for."""
+    samples(spark, workdir, CONFIG, seed=1, labels=["late"], replay_share=8.0, name="replayed")
+    rows = spark.read.parquet(workdir.table("replayed")).collect()
+    learnt, replayed = ({row.user for row in rows if row.is_replay is flag} for flag in (False, True))
+    assert learnt == {"u100"}
+    assert 2 <= len(replayed) <= len(LENGTHS) - len(HELD_OUT) - 2
+    assert not replayed & (learnt | set(HELD_OUT))
+    for row in rows:
+        if row.is_replay:
+            length = LENGTHS[row.user]
+            assert {item - 100 for item in row.history if item >= 0} <= set(range(max(0, length - 12), length))
+            assert set(row.weights) <= {0.0, 1.0}
 
 
 def test_heavy_users_are_capped(spark: SparkSession, workdir: Workdir) -> None:

@@ -13,7 +13,10 @@ from pyspark.sql import functions as F
 from dr_core.errors import DeepRetrievalError
 from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import batch_from_arrays
+from dr_core.paths.scores import ScoreRows, merge_streaming
+from pipelines.stages.initialize import write_paths
 from pipelines.stages.scores import (
+    Carried,
     ScoresConfig,
     accumulate_scores,
     item_weights,
@@ -117,7 +120,7 @@ def test_more_paths_a_block_than_there_are_is_exact(spark: SparkSession, world, 
 def test_weights_are_summed_by_item(spark: SparkSession, world) -> None:
     targets, weights = world.columns["targets"].ravel(), world.columns["weights"].ravel()
     expected = np.bincount(targets[targets >= 0], weights[targets >= 0])
-    rows = item_weights(read_samples(spark, world.workdir, "samples"), "r").collect()
+    rows = item_weights(read_samples(spark, world.workdir, "samples")).collect()
     assert {row.item_id: row.num_events for row in rows} == {i: n for i, n in enumerate(expected) if n > 0}
 
 
@@ -129,6 +132,35 @@ def test_the_stage_writes_both_tables_and_may_be_repeated(spark: SparkSession, w
     assert_best_of(found, naive, world)
     weights = world.workdir.read_release(spark, "item_stats", "r").agg(F.sum("num_events")).first()[0]
     assert weights == world.columns["weights"].sum()
+
+
+def test_a_day_is_merged_into_the_scores_carried_so_far(spark: SparkSession, world) -> None:
+    """Spark's merge equals the local one (section 3); replayed rows add nothing; current are the paths in force."""
+    config = ScoresConfig(num_candidates=S)
+    options = {"samples": "samples", "model": world.frozen, "config": config}
+    write_paths(spark, world.workdir, world.path_VJ, "day0")
+    accumulate_scores(spark, world.workdir, release_id="day0", **options)
+    samples = read_samples(spark, world.workdir, "samples").withColumn("is_replay", F.col("block") > 1)
+    samples.write.parquet(world.workdir.table("day1"))
+    day1 = options | {"samples": "day1"}
+    accumulate_scores(spark, world.workdir, release_id="day1", carried=Carried("day0", 0.5), **day1)
+
+    def rows(frame) -> ScoreRows:
+        table = frame.select("item_id", "path_id", "score", "is_current").sort("item_id", "path_id").toPandas()
+        return ScoreRows(*(table[name].to_numpy() for name in table.columns))
+
+    old = rows(world.workdir.read_release(spark, "path_scores", "day0"))
+    new = rows(path_scores(samples.where("not is_replay").drop("is_replay"), world.frozen, config))
+    expected = merge_streaming(old, new, 0.5, S)
+    found = rows(world.workdir.read_release(spark, "path_scores", "day1"))
+    for name in ("item_ids", "path_ids", "is_current"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-12)
+
+    weights = {row.item_id: row.num_events for row in world.workdir.read_release(spark, "item_stats", "day0").collect()}
+    added = {row.item_id: row.num_events for row in item_weights(samples.where("not is_replay")).collect()}
+    merged = {row.item_id: row.num_events for row in world.workdir.read_release(spark, "item_stats", "day1").collect()}
+    assert merged == {item: 0.5 * weights[item] + added.get(item, 0.0) for item in weights}
 
 
 def test_samples_without_targets_are_refused(spark: SparkSession, world, tmp_path) -> None:

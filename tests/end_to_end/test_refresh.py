@@ -1,0 +1,334 @@
+"""Days after day one on a tiny world: what each leaves, and that a killed, repeated or refused one loses nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from dr_core.errors import ConfigError, GateRefused, InputError
+from dr_core.retrieval.retriever import Retriever
+from dr_core.training.checkpoint import load_model
+from pipelines.config import RunConfig
+from pipelines.datasets.synthetic import SyntheticConfig, generate
+from pipelines.faults import VARIABLE
+from pipelines.maintenance import delete_user, maintain
+from pipelines.refresh import run_refresh
+from pipelines.releases import list_releases, live_release, promote, rollback
+from pipelines.stages.index import load_index
+from pipelines.stages.interval import Interval
+from pipelines.tables import Workdir
+
+HERE = Path(__file__).parent
+SCRIPT = HERE / "run_day.py"
+DAY = 86_400
+START = 1_704_067_200
+FIRST_DAYS = 9
+KILLED_AT = (
+    "write:interactions:after",
+    "write:user_histories:after",
+    "e_step:after",
+    "write:path_scores:after",
+    "write:item_paths:after",
+    "publish:before",
+    "publish:after",
+)
+RELEASE_TABLES = ("item_paths", "path_scores", "item_stats", "path_items", "recommendations")
+LATE, RETIRED = 3, 5
+
+
+def tiny_config() -> RunConfig:
+    spec = importlib.util.spec_from_file_location("run_day", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.tiny_config()
+    assert isinstance(config, RunConfig)
+    return config
+
+
+def span(day: int) -> Interval:
+    moments = (pd.Timestamp(START + (day + offset) * DAY, unit="s", tz="UTC").isoformat() for offset in (0, 1))
+    return Interval.parse(*moments)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, str]:
+    """A folder of logs a day, as they are delivered: the first nine days together, then single ones.
+
+    Day 9 brings three events of day 8 late (held back before) and day 8's last ten again; it also brings an item that
+    nobody has seen. From day 10 on five items are retired. ``thin`` is day 9 with one event in twenty.
+    """
+    folder = tmp_path_factory.mktemp("logs")
+    world = SyntheticConfig(num_users=400, num_items=200, mean_events=30, num_days=12, new_item_share=0.2, seed=3)
+    events, catalogue = generate(world)
+    cold = pc.max(catalogue["item_id"])
+    events = events.filter(pc.not_equal(events["item_id"], cold))
+    day = ((pc.cast(events["timestamp"], pa.int64()).to_numpy() - START) // DAY).astype(int)
+    order = np.arange(len(day))
+    held_back = order[day == FIRST_DAYS - 1][:LATE]
+    again = order[day == FIRST_DAYS - 1][-10:]
+    first_event = pd.Series(day).groupby(events["item_id"].to_numpy()).min()
+    chosen = {
+        "first": order[(day < FIRST_DAYS) & ~np.isin(order, held_back)],
+        9: np.concatenate([order[day == 9], held_back, again]),
+        10: order[day == 10],
+        11: order[day == 11],
+        "thin": order[day == 9][::20],
+    }
+    found = {}
+    for name, rows in chosen.items():
+        place = folder / str(name)
+        place.mkdir()
+        pq.write_table(events.take(rows), place / "logs.parquet")
+        until = {"first": FIRST_DAYS - 1, "thin": 9}.get(name, name)
+        items = catalogue["item_id"].to_numpy()
+        is_known = np.array([first_event.get(item, 99) <= until for item in items]) | (items == cold.as_py())
+        listed = catalogue.filter(is_known)
+        retired = np.isin(listed["item_id"].to_numpy(), items[:RETIRED]) & (until >= 10)
+        active = pc.and_(pa.array(np.ones(len(listed), bool)), pa.array(~retired))
+        listed = listed.set_column(listed.schema.get_field_index("active"), "active", active)
+        pq.write_table(listed, place / "catalogue.parquet")
+        found[name] = str(place / "logs.parquet")
+    return found
+
+
+def run_script(workdir: Path, log: str, interval: Interval, *more: str, crash_at: str = "") -> int:
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", VARIABLE: crash_at}
+    command = [sys.executable, str(SCRIPT), str(workdir), log, interval.start.isoformat(), interval.end.isoformat()]
+    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode not in (0, -signal.SIGKILL):
+        print(done.stderr[-4000:])
+    return done.returncode
+
+
+@pytest.fixture(scope="module")
+def first(logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workdir = tmp_path_factory.mktemp("first") / "W"
+    interval = Interval(span(0).start, span(FIRST_DAYS - 1).end)
+    assert run_script(workdir, logs["first"], interval, "first") == 0
+    return workdir
+
+
+def copy_of(folder: Path, target: Path) -> Workdir:
+    shutil.copytree(folder, target)
+    return Workdir(str(target))
+
+
+@pytest.fixture(scope="module")
+def two_days(
+    spark: SparkSession, first: Path, logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Workdir, list[dict[str, Any]]]:
+    workdir = copy_of(first, tmp_path_factory.mktemp("days") / "W")
+    done = [run_refresh(tiny_config(), workdir.uri, span(day), logs=logs[day]) for day in (9, 10)]
+    return workdir, done
+
+
+def contents(spark: SparkSession, workdir: Workdir, table: str, release_id: str | None = None) -> pd.DataFrame:
+    frame = workdir.read(spark, table)
+    if release_id is not None:
+        frame = frame.where(frame.release_id == release_id)
+    rows = frame.drop("created_at", "model_uri", "gates").toPandas()
+    for column in rows.columns:
+        if rows[column].map(lambda value: isinstance(value, list | np.ndarray)).any():
+            rows[column] = rows[column].map(tuple)
+    return rows.sort_values(list(rows.columns)).reset_index(drop=True)
+
+
+def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
+    """One live release; every active item it knows on J distinct paths; index = inverse; answers any history."""
+    rows = list_releases(spark, workdir)
+    assert [row.status for row in rows].count("live") == 1
+    live = live_release(spark, workdir)
+    assert live is not None
+    items = workdir.read(spark, "items").toPandas()
+    assert sorted(items["item_id"]) == list(range(len(items)))
+    active = set(items.loc[items["active"] & (items["item_id"] < live.num_items), "item_id"])
+    paths = contents(spark, workdir, "item_paths", live.release_id)
+    placed = paths[paths["item_id"].isin(active)]
+    assert set(placed["item_id"]) == active
+    assert (placed.groupby("item_id")["path_id"].nunique() == live.J).all()
+    index = contents(spark, workdir, "path_items", live.release_id)
+    inverse = {(item, row.path_id) for row in index.itertuples() for item in row.item_ids}
+    assert inverse == set(zip(placed["item_id"], placed["path_id"], strict=True))
+    retriever = retriever_of(workdir, live.release_id)
+    histories = workdir.read(spark, "user_histories").limit(50).toPandas()["item_ids"]
+    found = retriever.retrieve(retriever.encode([list(history) for history in histories]), 5)
+    assert (found.item_Uk[:, 0] >= 0).all()
+    assert set(found.item_Uk[found.item_Uk >= 0]) <= active
+
+
+def retriever_of(workdir: Workdir, release_id: str, beam: int = 8) -> Retriever:
+    model = load_model(workdir.filesystem, workdir.path("models", release_id))
+    return Retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
+
+
+def test_days_follow_each_other(
+    spark: SparkSession, first: Path, logs: dict[Any, str], two_days: tuple[Workdir, list[dict[str, Any]]]
+) -> None:
+    workdir, done = two_days
+    start = Workdir(str(first))
+    rows = list_releases(spark, workdir)
+    assert [row.status for row in rows] == ["live", "retired", "retired"]
+    assert [row.parent_release for row in rows] == [done[0]["release_id"], done[0]["parent_release"], None]
+    assert_sound(spark, workdir)
+
+    assert done[0]["learned"] == [span(9).label]
+    assert done[0]["data"]["late"] == LATE
+    assert done[0]["data"]["reasons"]["redelivered"] == 10
+    before = contents(spark, start, "interactions")
+    after = contents(spark, workdir, "interactions")
+    assert len(after) == len(before) + sum(day["data"]["kept"] for day in done)
+    keys = ["user", "item_id", "event_time"]
+    assert not after.duplicated(keys).any()
+
+    ids, grown = (contents(spark, place, "items").set_index("item_key")["item_id"] for place in (start, workdir))
+    assert (grown[ids.index] == ids).all(), "ids never change"
+    assert done[0]["items_placed"] > 0, "the day brought new items"
+
+    retired = contents(spark, workdir, "items").query("not active")["item_id"]
+    assert len(retired) >= RETIRED
+    live = done[1]["release_id"]
+    assert not contents(spark, workdir, "item_paths", live)["item_id"].isin(retired).any()
+
+    old, new = (contents(spark, workdir, "item_stats", rows[n].release_id) for n in (2, 1))
+    assert new["num_events"].sum() > old["num_events"].sum() * 2 ** (-1 / 30)
+
+
+def test_a_cold_item_is_found_by_a_wide_beam(
+    spark: SparkSession, two_days: tuple[Workdir, list[dict[str, Any]]]
+) -> None:
+    """An item of the catalogue without any event has its place among the others and comes out of an exhaustive beam."""
+    workdir, done = two_days
+    seen = workdir.read(spark, "interactions").select("item_id").distinct()
+    cold = workdir.read(spark, "items").where("active").join(seen, "item_id", "left_anti").toPandas()["item_id"]
+    assert len(cold)
+    retriever = retriever_of(workdir, done[1]["release_id"], beam=400)
+    found = retriever.candidates(retriever.search(retriever.encode([[1, 2, 3]])))
+    assert set(cold) <= set(found.item_ids)
+
+
+def test_the_same_interval_again_changes_nothing(
+    spark: SparkSession, logs: dict[Any, str], two_days: tuple[Workdir, list[dict[str, Any]]]
+) -> None:
+    workdir, done = two_days
+    before = contents(spark, workdir, "releases")
+    assert run_refresh(tiny_config(), workdir.uri, span(10), logs=logs[10]) == done[1]
+    assert run_refresh(tiny_config(), workdir.uri, span(9), logs=logs[9])["release_id"] == done[0]["release_id"]
+    pd.testing.assert_frame_equal(contents(spark, workdir, "releases"), before)
+
+
+def test_a_day_killed_anywhere_ends_with_the_same_tables(
+    spark: SparkSession,
+    first: Path,
+    logs: dict[Any, str],
+    two_days: tuple[Workdir, list[dict[str, Any]]],
+    tmp_path: Path,
+) -> None:
+    """Killed at one point after the other; the live release answers after every kill."""
+    undisturbed, done = two_days
+    workdir = copy_of(first, tmp_path / "W")
+    for point in KILLED_AT:
+        assert run_script(tmp_path / "W", logs[9], span(9), crash_at=point) == -signal.SIGKILL, point
+        live = live_release(spark, workdir)
+        assert live is not None
+        assert (
+            retriever_of(workdir, live.release_id).retrieve(torch_state(workdir, live.release_id), 3).item_Uk[0, 0] >= 0
+        )
+    assert run_script(tmp_path / "W", logs[9], span(9)) == 0
+    release_id = done[0]["release_id"]
+    for table in RELEASE_TABLES:
+        pd.testing.assert_frame_equal(
+            contents(spark, workdir, table, release_id), contents(spark, undisturbed, table, release_id)
+        )
+    there = contents(spark, undisturbed, "interactions")
+    there = there[there["source_interval"] != span(10).label].reset_index(drop=True)
+    pd.testing.assert_frame_equal(contents(spark, workdir, "interactions"), there)
+
+
+def torch_state(workdir: Workdir, release_id: str) -> Any:
+    return retriever_of(workdir, release_id).encode([[1, 2, 3]])
+
+
+def test_a_refused_day_is_learned_with_the_next(
+    spark: SparkSession, first: Path, logs: dict[Any, str], tmp_path: Path
+) -> None:
+    workdir = copy_of(first, tmp_path / "W")
+    before = live_release(spark, workdir)
+    assert before is not None
+    with pytest.raises(GateRefused, match="min_rows_share"):
+        run_refresh(tiny_config(), workdir.uri, span(9), logs=logs["thin"])
+    refused = list_releases(spark, workdir)[0]
+    assert refused.status == "refused"
+    assert any(
+        "rows" in verdict["gate"] and verdict["passed"] is False for verdict in json.loads(refused.gates)["verdicts"]
+    )
+    assert live_release(spark, workdir) == before
+    assert_sound(spark, workdir)
+
+    done = run_refresh(tiny_config(), workdir.uri, span(10), logs=logs[10])
+    assert done["learned"] == [span(9).label, span(10).label]
+    assert done["parent_release"] == before.release_id
+    assert_sound(spark, workdir)
+
+    back = rollback(spark, workdir)
+    assert back.release_id == before.release_id
+    again = run_refresh(tiny_config(), workdir.uri, span(11), logs=logs[11])
+    assert again["learned"] == [span(9).label, span(10).label, span(11).label], "what was rolled back is learned anew"
+    assert again["parent_release"] == before.release_id
+    assert_sound(spark, workdir)
+
+
+def test_retention_and_removal_of_a_user(
+    spark: SparkSession, two_days: tuple[Workdir, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    source, done = two_days
+    workdir = copy_of(Path(source.uri), tmp_path / "W")
+    config = tiny_config()
+    config = config.model_copy(update={"refresh": config.refresh.model_copy(update={"keep_releases": 0})}, deep=True)
+    oldest = list_releases(spark, workdir)[-1].release_id
+    kept = {table: contents(spark, workdir, table, done[1]["release_id"]) for table in RELEASE_TABLES}
+    report = maintain(spark, workdir, config, vacuum_hours=0.0)
+    assert report["deleted"] == [oldest]
+    assert report["kept"] == sorted(day["release_id"] for day in done)
+    for table, rows in kept.items():
+        pd.testing.assert_frame_equal(contents(spark, workdir, table, done[1]["release_id"]), rows)
+        names = {row.release_id for row in workdir.read(spark, table).select("release_id").distinct().collect()}
+        assert names <= set(report["kept"])
+    with pytest.raises(InputError, match="deleted by maintenance"):
+        promote(spark, workdir, oldest)
+    assert_sound(spark, workdir)
+    assert maintain(spark, workdir, config, vacuum_hours=0.0)["deleted"] == []
+
+    user = workdir.read(spark, "recommendations").groupBy("user").count().orderBy(F.desc("count"), "user").first()
+    assert user is not None
+    removed = delete_user(spark, workdir, user["user"], vacuum_now=True)
+    assert removed["interactions"] > 0
+    assert removed["user_histories"] == 1
+    assert removed["recommendations"] > 0
+    for table in ("interactions", "user_histories", "recommendations", "evaluation_users", "evaluation_histories"):
+        assert workdir.read(spark, table).where(F.col("user") == user["user"]).isEmpty()
+    for table in ("samples", "refresh_samples"):
+        assert spark.read.parquet(workdir.table(table)).where(F.col("user") == user["user"]).isEmpty()
+    assert_sound(spark, workdir)
+
+
+def test_nothing_to_start_from_is_refused(spark: SparkSession, logs: dict[Any, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no live release"):
+        run_refresh(tiny_config(), str(tmp_path / "empty"), span(9), logs=logs[9])
