@@ -15,7 +15,8 @@ from pyspark.sql import SparkSession
 from pipelines.cli import build_parser, main
 
 OPTIONS = {
-    "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh"},
+    "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
+    "refresh": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--start", "--end"},
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },
@@ -95,6 +96,7 @@ def test_every_option_says_what_it_does() -> None:
         ["retrieve", "--workdir", "w"],
         ["retrieve", "--workdir", "w", "--history", "1", "--users", "f"],
         ["releases", "burn", "--workdir", "w"],
+        ["refresh", "--config", "c", "--start", "2024-01-01"],
     ],
 )
 def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

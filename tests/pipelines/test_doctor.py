@@ -21,6 +21,9 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
+TWO_PATHS = ["paths.paths_per_item=2"]
+
+
 def world(**more: object) -> RunConfig:
     return validate_config({"name": "w", "dataset": {"format": "parquet"}, **more}, "test")
 
@@ -34,11 +37,11 @@ def test_a_machine_that_passes_the_tests_is_healthy(config: str, spark: SparkSes
 
 
 def test_the_structure_is_explained_line_by_line(config: str) -> None:
-    lines = doctor.check_structure(load_config(config), None).found.splitlines()
+    lines = doctor.check_structure(load_config(config, TWO_PATHS), None).found.splitlines()
     assert lines[0] == "K=13, D=2, J=2 for 400 items"
     assert lines[1].startswith("budget: 40 candidates with a beam of 4")
     assert lines[-1].startswith("alpha starts from 0.006 x mean events an item")
-    assert doctor.check_structure(load_config(config), 4000).found.startswith("K=40")
+    assert doctor.check_structure(load_config(config, TWO_PATHS), 4000).found.startswith("K=40")
 
 
 def test_without_a_number_of_items_the_structure_asks_for_it() -> None:
