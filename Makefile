@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+AIRFLOW := .venv-airflow
 CONFIG ?= conf/demo.yaml
 LOGS ?=
 NAME := $(basename $(notdir $(CONFIG)))
@@ -10,7 +11,7 @@ DEMO := var/demo/$(NAME)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: install demo test lint bench clean help
+.PHONY: install airflow demo test lint bench clean help
 
 install: $(VENV)/installed ## install everything into .venv (half a minute)
 
@@ -23,10 +24,17 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint]'
 	@touch $@
 
+airflow: $(AIRFLOW)/installed ## install Airflow into .venv-airflow, for the DAGs in airflow_dags/
+
+$(AIRFLOW)/installed: constraints-airflow.txt $(VENV)/installed
+	@[ -x $(AIRFLOW)/bin/python ] || $(BIN)/uv venv --quiet --python $(BIN)/python $(AIRFLOW)
+	$(BIN)/uv pip install --quiet --python $(AIRFLOW)/bin/python -c constraints-airflow.txt apache-airflow apache-airflow-providers-apache-spark
+	@touch $@
+
 demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another world
 	$(BIN)/dr run --config $(CONFIG) --workdir $(DEMO) $(if $(LOGS),--logs $(LOGS)) $$([ -f $(DEMO)/report/summary.json ] && echo --fresh)
 
-test: install lint ## run the linters and all tests
+test: install airflow lint ## run the linters and all tests
 	$(BIN)/python -m pytest
 
 lint: install ## ruff, mypy (strict on dr_core), import-linter
@@ -39,7 +47,7 @@ bench: install ## measure the hot loops; one JSON line each
 	$(BIN)/python -m benchmarks.kernels
 
 clean: ## remove the environment and everything the demo and the tests wrote
-	rm -rf $(VENV) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18

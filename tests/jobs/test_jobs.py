@@ -21,7 +21,7 @@ from pipelines.tables import Workdir
 
 Submit = Callable[..., tuple[int, str]]
 JOBS_FOLDER = Path(importlib.import_module("jobs").__file__ or "").parent
-JOBS = sorted(file.stem for file in JOBS_FOLDER.glob("[a-z]*.py"))
+JOBS = sorted({job.split(" ")[0] for _, job in stage_order(rounds=1)})
 COMMON_OPTIONS = {
     "-h", "--help", "--config", "--workdir", "--logs", "--catalogue", "--set", "--seed", "--start", "--end", "--run-id",
 }  # fmt: skip

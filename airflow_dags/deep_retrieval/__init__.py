@@ -1,0 +1,1 @@
+"""What the DAGs share. Imports Airflow and the standard library only."""

@@ -1,0 +1,95 @@
+"""Draws a DAG from its structure: ``python -m benchmarks.dag_picture DESCRIPTION deep_retrieval_daily_refresh docs/daily_refresh.svg``.
+
+DESCRIPTION is what tests/airflow_dags/describe_dags.py writes in Airflow's environment.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLUMNS, WIDTH, HEIGHT, GAP, LANE = 6, 118, 34, 26, 50
+ROW = 2 * LANE + 30
+NOTES = {
+    "ingest": "the day, once",
+    "samples": "new + replay",
+    "e_step": "Torch, warm",
+    "targets": "from softmax",
+    "scores": "merged, decayed",
+    "assign": "M-step",
+    "e_step_final": "on new paths",
+    "index": "paths to items",
+    "gates": "figures, verdicts",
+    "publish": "live, or refused",
+    "retrieve": "recommendations",
+    "mark_live": "Asset",
+}
+
+
+def depths(tasks: dict[str, Any]) -> dict[str, int]:
+    """Return how many tasks come before each, along the longest way."""
+    found: dict[str, int] = {}
+    while len(found) < len(tasks):
+        for name, task in tasks.items():
+            if all(before in found for before in task["after"]):
+                found[name] = max((found[before] + 1 for before in task["after"]), default=0)
+    return found
+
+
+def places(tasks: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return the left upper corner of every box: a line of depths that turns to the next row at its end."""
+    taken: dict[int, int] = {}
+    corners = {}
+    for name, depth in depths(tasks).items():
+        row, column = divmod(depth, COLUMNS)
+        lane = taken.get(depth, 0)
+        taken[depth] = lane + 1
+        corners[name] = (10.0 + column * (WIDTH + GAP), 12.0 + row * ROW + lane * (HEIGHT + LANE - 20))
+    return corners
+
+
+def arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """Return the path from a box to the next one."""
+    x0, y0, x1, y1 = start[0] + WIDTH, start[1] + HEIGHT / 2, end[0], end[1] + HEIGHT / 2
+    if x1 > x0:
+        middle = (x0 + x1) / 2
+        line = f"M{x0} {y0} H{middle} V{y1} H{x1 - 2}"
+    else:
+        between = start[1] + HEIGHT + (end[1] - start[1] - HEIGHT) / 2 + 12
+        line = f"M{x0 - WIDTH / 2} {start[1] + HEIGHT + 20} V{between} H{x1 + WIDTH / 2} V{end[1] - 2}"
+    return f'<path d="{line}" fill="none" stroke="#666" marker-end="url(#tip)"/>'
+
+
+def draw(tasks: dict[str, Any]) -> str:
+    """Return the picture as SVG."""
+    corners = places(tasks)
+    width = max(x for x, _ in corners.values()) + WIDTH + 10
+    height = max(y for _, y in corners.values()) + HEIGHT + 26
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}"'
+        ' font-family="sans-serif" font-size="12" text-anchor="middle">',
+        '<defs><marker id="tip" markerWidth="7" markerHeight="7" refX="5" refY="3.5" orient="auto">'
+        '<path d="M0 0 L7 3.5 L0 7 z" fill="#666"/></marker></defs>',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+    ]
+    parts += [arrow(corners[before], corners[name]) for name, task in tasks.items() for before in task["after"]]
+    for name, (x, y) in corners.items():
+        fill = "#e6f2e6" if tasks[name]["outlets"] else "#eef2f8"
+        parts += [
+            f'<rect x="{x:g}" y="{y:g}" width="{WIDTH}" height="{HEIGHT}" rx="4" fill="{fill}" stroke="#456"/>',
+            f'<text x="{x + WIDTH / 2:g}" y="{y + HEIGHT / 2 + 4:g}">{name}</text>',
+            f'<text x="{x + WIDTH / 2:g}" y="{y + HEIGHT + 14:g}" font-size="10" fill="#555">{NOTES.get(name, "")}</text>',
+        ]
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def main() -> None:
+    """Draw one DAG."""
+    description, dag, target = sys.argv[1:4]
+    Path(target).write_text(draw(json.loads(Path(description).read_text())["dags"][dag]["tasks"]))
+
+
+if __name__ == "__main__":
+    main()
