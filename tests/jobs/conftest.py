@@ -14,7 +14,7 @@ WORLD = """\
 name: tiny
 spark: {master: "local[4]"}
 dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 25, num_days: 3}}
-preprocess: {min_events: 6}
+preprocess: {min_events: 6, cumulative: true}
 split: {num_test: 12, num_validation: 8, min_events: 6}
 samples: {history_length: 12, positions: 3, targets: 3, num_blocks: 2}
 encoder: {dim: 16}
