@@ -30,7 +30,7 @@ FIRST_CATALOGUE = f"{{{{ {VARIABLE}.get('first_catalogue', '') }}}}"
 LOGS_OF_INTERVAL = f"{{{{ data_interval_start.strftime({VARIABLE}.get('logs', '')) }}}}"
 CATALOGUE_OF_INTERVAL = f"{{{{ data_interval_start.strftime({VARIABLE}.get('catalogue', '')) }}}}"
 INTERVAL_NAME = "{{ data_interval_start.strftime('%Y%m%dT%H%M') }}-{{ data_interval_end.strftime('%Y%m%dT%H%M') }}"
-RUN_NAME = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S') }}"
+RUN_NAME = "{{ dag_run.run_after.strftime('%Y%m%dT%H%M%S%f') }}"
 """Tells one run of a DAG from another; unlike the logical date every run has it."""
 
 LIVE_RELEASE = Asset("deep_retrieval_release")

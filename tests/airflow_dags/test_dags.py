@@ -245,3 +245,8 @@ def test_a_bug_is_tried_again(runs: dict[str, Ran]) -> None:
 
 def test_a_day_after_a_failed_one_runs(runs: dict[str, Ran]) -> None:
     assert runs["in use"].tasks["ingest"] == ["success", 1]
+
+
+def test_the_picture_shows_every_task(described: dict[str, Any]) -> None:
+    picture = (DAGS.parent / "docs" / "daily_refresh.svg").read_text()
+    assert all(f">{name}</text>" in picture for name in described["dags"]["deep_retrieval_daily_refresh"]["tasks"])
