@@ -11,7 +11,7 @@ DEMO := var/demo/$(NAME)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: install airflow demo test lint bench clean help
+.PHONY: install airflow demo test lint bench soak clean help
 
 install: $(VENV)/installed ## install everything into .venv (half a minute)
 
@@ -45,6 +45,9 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 
 bench: install ## measure the hot loops; one JSON line each
 	$(BIN)/python -m benchmarks.kernels
+
+soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
+	$(BIN)/python -m benchmarks.soak
 
 clean: ## remove the environment and everything the demo and the tests wrote
 	rm -rf $(VENV) $(AIRFLOW) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,5 +1,9 @@
 """Typed errors. Each says what was wrong, where, and what to do; ``exit_code`` is what a job returns."""
 
+from __future__ import annotations
+
+import errno
+
 
 class DeepRetrievalError(Exception):
     """Base of all errors raised on purpose; on its own it means a broken invariant (a bug)."""
@@ -39,3 +43,20 @@ class ReleaseMismatch(DeepRetrievalError):
     """A model and an index of different releases were about to serve together."""
 
     exit_code = 1
+
+
+def typed(error: BaseException) -> BaseException:
+    """Return what an operating system's refusal (also one that Spark reports) means here; other errors as they are."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
+        return TryAgain(
+            f"the disk is full ({_last_line(error)}): free some space; the same command goes on where it stopped"
+        )
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return InputError(f"no permission ({error}): choose another folder, or give this user the right to it")
+    return error
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if "No space left" in line]
+    return lines[-1] if lines else str(error)

@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from dr_core.errors import ConfigError, DeepRetrievalError, TryAgain
+from dr_core.errors import ConfigError, DeepRetrievalError, TryAgain, typed
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def explain(program: str, error: BaseException) -> int:
     """Say on stderr why a program ends, in one line; only a bug shows its traceback. Return the exit code."""
+    error = typed(error)
     if isinstance(error, KeyboardInterrupt):
         print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return TryAgain.exit_code

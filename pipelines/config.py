@@ -20,6 +20,7 @@ from dr_core.model.target_sampler import MixedTargetsConfig
 from dr_core.paths.health import HealthLimits
 from dr_core.training.trainer import TrainingConfig
 from pipelines.datasets.interactions import DatasetConfig
+from pipelines.runs import NAME
 from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.preprocess import PreprocessConfig, SplitConfig
 from pipelines.stages.samples import SamplesConfig
@@ -169,8 +170,8 @@ class GatesConfig(Config):
 class RunConfig(Config):
     """Everything a run is determined by, with the seed."""
 
-    name: str
-    """Name of the world: demo folder, run ids, report title."""
+    name: str = Field(pattern=f"^{NAME}$")
+    """Name of the world: demo folder, run ids, report title; letters, digits, ``.``, ``_`` and ``-``."""
     seed: int = Field(0, ge=0)
     """Root of all randomness; `--seeds N` runs seed, seed + 1, …"""
     spark: SparkConfig = SparkConfig()

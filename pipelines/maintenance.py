@@ -11,8 +11,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError
+from dr_core.faults import reach
 from pipelines.config import RunConfig
-from pipelines.faults import reach
 from pipelines.releases import Release, list_releases
 from pipelines.runs import lease
 from pipelines.tables import PARTITIONS, Workdir

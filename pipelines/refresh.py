@@ -62,6 +62,7 @@ from pipelines.trends import write_trends
 
 logger = logging.getLogger(__name__)
 SAMPLES, MIXED = "refresh_samples", "refresh_mixed_samples"
+SAMPLES_OWNER = "refresh_samples.owner"
 STAGES = (
     "ingest", "samples", "e_step", "targets", "scores", "assign", "e_step_final", "index", "gates", "publish", "retrieve",
 )  # fmt: skip
@@ -177,7 +178,7 @@ class Refresh:
         is_own = live.release_id == self.release_id
         if not is_own:
             self._refuse_other_structure(live)
-            is_overtaken = record.get("parent") not in (None, live.release_id)
+            is_overtaken = record.get("parent") not in (None, live.release_id) or self._lost_its_samples()
             if record["status"] == "refused" or is_overtaken or record["config_hash"] != self.config.identity():
                 record["stages"] = []
         record |= {
@@ -194,6 +195,12 @@ class Refresh:
             "seed": self.config.seed,
         }
         self.run.save()
+
+    def _lost_its_samples(self) -> bool:
+        """Whether another refresh has drawn samples since this one did; all share one table."""
+        if not any(stage["name"] == "samples" for stage in self.run.record["stages"]):
+            return False
+        return self.workdir.read_text("runs", SAMPLES_OWNER) != self.run.run_id
 
     def _refuse_other_structure(self, live: Release) -> None:
         manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", live.release_id))
@@ -290,6 +297,7 @@ class Refresh:
 
     def samples(self) -> dict[str, Any]:
         """(x_i, y_i, w_i) of what is new, and a replay share of what is old."""
+        self.workdir.write_text(self.run.run_id, "runs", SAMPLES_OWNER)
         new = (
             training_interactions(self.spark, self.workdir)
             .where(F.col("source_interval").isin(*self.labels))

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
-from pipelines.faults import reach
+from dr_core.faults import reach
 from pipelines.tables import SCHEMAS, Workdir
 
 CONFLICT = "another release is live"
@@ -156,6 +156,7 @@ def _commit(spark: SparkSession, workdir: Workdir, release: Release, *, expected
     )
     values: dict[str, str | Column] = {name: F.col(f"new.{name}") for name in SCHEMAS["releases"]}
     reach("publish:before")
+    reach("publish:inside", after=0.5)
     try:
         (
             DeltaTable.forPath(spark, workdir.table("releases"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -18,12 +19,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from dr_core.errors import DeepRetrievalError, GateRefused, InputError, TryAgain
-from pipelines.faults import reach
+from dr_core.errors import ConfigError, GateRefused, InputError, TryAgain, typed
+from dr_core.faults import reach
 from pipelines.tables import Workdir
 
 logger = logging.getLogger(__name__)
 LEASE_SECONDS = 3600.0
+NAME = r"[A-Za-z0-9][\w.-]*"
+"""What names a run or a world: part of file names and of conditions on tables."""
 
 
 class Run:
@@ -33,9 +36,17 @@ class Run:
         workdir: W.
         run_id: names the record; the same inputs give the same id.
         config_hash: identity of the configuration, recorded.
+
+    Raises:
+        ConfigError: the id could not be a file's name.
+        InputError: the record is there and cannot be read.
     """
 
     def __init__(self, workdir: Workdir, run_id: str, config_hash: str) -> None:
+        if not re.fullmatch(NAME, run_id):
+            raise ConfigError(
+                f"run id {run_id!r} must consist of letters, digits, '.', '_' and '-' and begin with neither"
+            )
         self.workdir, self.run_id = workdir, run_id
         self.record: dict[str, Any] = {
             "run_id": run_id,
@@ -46,7 +57,12 @@ class Run:
             "stages": [],
         }
         if workdir.exists("runs", f"{run_id}.json"):
-            self.record = json.loads(workdir.read_text("runs", f"{run_id}.json"))
+            try:
+                self.record = json.loads(workdir.read_text("runs", f"{run_id}.json"))
+            except ValueError as error:
+                raise InputError(
+                    f"{workdir.path('runs', run_id)}.json is not a run's record ({error}): remove it to begin that run anew"
+                ) from error
 
     @property
     def finished(self) -> bool:
@@ -91,6 +107,7 @@ class Run:
 
     def fail(self, error: BaseException) -> None:
         """Write the verdict that an exception means."""
+        error = typed(error)
         code = 75 if isinstance(error, KeyboardInterrupt) else int(getattr(error, "exit_code", 1))
         self.finish("refused" if code == GateRefused.exit_code else "failed", code, str(error) or type(error).__name__)
 
@@ -146,9 +163,7 @@ def lease(workdir: Workdir, kind: str) -> Iterator[None]:
         try:
             held = json.loads(workdir.read_text("runs", name))
         except ValueError as error:
-            raise DeepRetrievalError(
-                f"{workdir.path('runs', name)} is not readable; remove it if no run is active"
-            ) from error
+            raise InputError(f"{workdir.path('runs', name)} is not readable; remove it if no run is active") from error
         if not _is_free(held):
             raise TryAgain(
                 f"{workdir.uri} is in use by process {held['pid']} on {held['host']} ({kind}); wait for it, or remove"

@@ -15,7 +15,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
 
 from dr_core.errors import DeepRetrievalError, InputError
-from pipelines.faults import reach
+from dr_core.faults import reach
 
 
 def _schema(text: str) -> dict[str, str]:
@@ -178,7 +178,9 @@ class Workdir:
 
     def append(self, frame: DataFrame, name: str) -> None:
         """Append rows to a Delta table in one commit."""
+        reach(f"write:{name}:before")
         frame.write.format("delta").mode("append").save(self.table(name))
+        reach(f"write:{name}:after")
 
     def write_release(self, frame: DataFrame, name: str, release_id: str) -> None:
         """Replace one release's rows of a table, and nothing else, in one commit."""

@@ -19,6 +19,13 @@ from pipelines.session import build_session
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
+LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.databricks.delta.snapshotPartitions": "1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -26,10 +33,7 @@ def spark() -> Iterator[SparkSession]:
     session = build_session(
         "tests",
         master="local[2]",
-        conf={
-            "spark.sql.shuffle.partitions": "2",
-            "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        },
+        conf=LIGHT | {"spark.sql.shuffle.partitions": "2"},
     )
     yield session
     session.stop()

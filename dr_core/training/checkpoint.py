@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dr_core.errors import InputError
+from dr_core.faults import reach
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -32,11 +33,17 @@ def table_identity(path_VJ: npt.NDArray[np.int64]) -> str:
 
 
 def write_tensors(
-    filesystem: AbstractFileSystem, folder: str, files: dict[str, dict[str, Tensor]], manifest: dict[str, Any]
+    filesystem: AbstractFileSystem,
+    folder: str,
+    files: dict[str, dict[str, Tensor]],
+    manifest: dict[str, Any],
+    *,
+    kind: str = "checkpoint",
 ) -> str:
     """Write safetensors files, then the manifest with their sha256; return the manifest's own sha256.
 
-    A folder without a manifest, or whose manifest disagrees with a file, is not a checkpoint.
+    A folder without a manifest, or whose manifest disagrees with a file, is not a checkpoint. ``kind`` names the crash
+    point between the files.
     """
     filesystem.makedirs(folder, exist_ok=True)
     if filesystem.exists(f"{folder}/{MANIFEST}"):
@@ -47,6 +54,7 @@ def write_tensors(
         hashes[name] = hashlib.sha256(blob).hexdigest()
         with filesystem.open(f"{folder}/{name}", "wb") as file:
             file.write(blob)
+        reach(f"{kind}:half")
     text = json.dumps(manifest | {"sha256": hashes}, indent=2, sort_keys=True)
     with filesystem.open(f"{folder}/{MANIFEST}.tmp", "w") as file:
         file.write(text)
@@ -106,7 +114,7 @@ def save_model(
         "num_items": model.num_items,
         **(extra or {}),
     }
-    return write_tensors(filesystem, folder, {"model.safetensors": dict(model.state_dict())}, manifest)
+    return write_tensors(filesystem, folder, {"model.safetensors": dict(model.state_dict())}, manifest, kind="model")
 
 
 def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalModel:

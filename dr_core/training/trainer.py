@@ -6,6 +6,7 @@ drawn from (seed, rank, epoch, step), so a resumed run needs no saved generator 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -20,9 +21,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from dr_core.config import Config
-from dr_core.errors import DeepRetrievalError
+from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.training import checkpoint
+
+logger = logging.getLogger(__name__)
 
 PhaseKind = Literal["warm_up", "joint", "frozen"]
 
@@ -297,18 +300,22 @@ class Trainer:
         same = {"seed": self.seed, "world": _world(), "identity": self.identity, "phase": vars(self.phase)}
         found = [(m, turn) for turn in (0, 1) if (m := checkpoint.read_manifest(filesystem, f"{folder}/{turn}"))]
         usable = [(m, turn) for m, turn in found if all(m[key] == value for key, value in same.items())]
-        if not usable:
+        for manifest, turn in sorted(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]), reverse=True):
+            try:
+                held = {
+                    name: checkpoint.read_tensors(filesystem, f"{folder}/{turn}", name, manifest)
+                    for name in manifest["sha256"]
+                }
+            except InputError as error:
+                logger.warning("a checkpoint is left alone: %s", error)
+                continue
+            break
+        else:
             return 0, 0, [], None, sums
-        manifest, turn = max(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]))
-        where = f"{folder}/{turn}"
         self.turn = 1 - turn
-        self.model.load_state_dict(checkpoint.read_tensors(filesystem, where, "model.safetensors", manifest))
-        checkpoint.restore_optimizer(
-            self.optimizer, checkpoint.read_tensors(filesystem, where, "optimizer.safetensors", manifest)
-        )
-        best = None
-        if "best.safetensors" in manifest["sha256"]:
-            best = checkpoint.read_tensors(filesystem, where, "best.safetensors", manifest)
+        self.model.load_state_dict(held["model.safetensors"])
+        checkpoint.restore_optimizer(self.optimizer, held["optimizer.safetensors"])
+        best = held.get("best.safetensors")
         if _world() > 1:
             dist.barrier()
         self.report(

@@ -78,7 +78,7 @@ def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalog
     if not new.isEmpty():
         with number_densely(new, "item_key", "item_id", first_id=first_id) as rows:
             columns = (rows[name].cast(kind).alias(name) for name, kind in SCHEMAS["items"].items())
-            rows.select(*columns).write.format("delta").mode("append").save(workdir.table("items"))
+            workdir.append(rows.select(*columns), "items")
     if catalogue is not None:
         _merge_catalogue(spark, workdir, catalogue)
 

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from dr_core.faults import VARIABLE
 from pipelines.cli import main
-from pipelines.faults import VARIABLE
 from pipelines.report.summary import read_summary
 from pipelines.tables import Workdir
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -18,15 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
-from dr_core.errors import ConfigError
+from dr_core.errors import ConfigError, GateRefused, InputError
+from dr_core.faults import VARIABLE
 from dr_core.retrieval.retriever import Retriever
 from dr_core.training.checkpoint import load_model
 from pipelines.config import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
-from pipelines.faults import VARIABLE
+from pipelines.maintenance import delete_user, maintain
 from pipelines.refresh import run_refresh
-from pipelines.releases import list_releases, live_release
+from pipelines.releases import list_releases, live_release, promote, rollback
 from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval
 from pipelines.tables import Workdir
@@ -261,6 +264,69 @@ def test_a_day_killed_anywhere_ends_with_the_same_tables(
 
 def torch_state(workdir: Workdir, release_id: str) -> Any:
     return retriever_of(workdir, release_id).encode([[1, 2, 3]])
+
+
+def test_a_refused_day_is_learned_with_the_next(
+    spark: SparkSession, first: Path, logs: dict[Any, str], tmp_path: Path
+) -> None:
+    workdir = copy_of(first, tmp_path / "W")
+    before = live_release(spark, workdir)
+    assert before is not None
+    with pytest.raises(GateRefused, match="min_rows_share"):
+        run_refresh(tiny_config(), workdir.uri, span(9), logs=logs["thin"])
+    refused = list_releases(spark, workdir)[0]
+    assert refused.status == "refused"
+    assert any(
+        "rows" in verdict["gate"] and verdict["passed"] is False for verdict in json.loads(refused.gates)["verdicts"]
+    )
+    assert live_release(spark, workdir) == before
+    assert_sound(spark, workdir)
+
+    done = run_refresh(tiny_config(), workdir.uri, span(10), logs=logs[10])
+    assert done["learned"] == [span(9).label, span(10).label]
+    assert done["parent_release"] == before.release_id
+    assert_sound(spark, workdir)
+
+    back = rollback(spark, workdir)
+    assert back.release_id == before.release_id
+    again = run_refresh(tiny_config(), workdir.uri, span(11), logs=logs[11])
+    assert again["learned"] == [span(9).label, span(10).label, span(11).label], "what was rolled back is learned anew"
+    assert again["parent_release"] == before.release_id
+    assert_sound(spark, workdir)
+
+
+def test_retention_and_removal_of_a_user(
+    spark: SparkSession, two_days: tuple[Workdir, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    source, done = two_days
+    workdir = copy_of(Path(source.uri), tmp_path / "W")
+    config = tiny_config()
+    config = config.model_copy(update={"refresh": config.refresh.model_copy(update={"keep_releases": 0})}, deep=True)
+    oldest = list_releases(spark, workdir)[-1].release_id
+    kept = {table: contents(spark, workdir, table, done[1]["release_id"]) for table in RELEASE_TABLES}
+    report = maintain(spark, workdir, config, vacuum_hours=0.0)
+    assert report["deleted"] == [oldest]
+    assert report["kept"] == sorted(day["release_id"] for day in done)
+    for table, rows in kept.items():
+        pd.testing.assert_frame_equal(contents(spark, workdir, table, done[1]["release_id"]), rows)
+        names = {row.release_id for row in workdir.read(spark, table).select("release_id").distinct().collect()}
+        assert names <= set(report["kept"])
+    with pytest.raises(InputError, match="deleted by maintenance"):
+        promote(spark, workdir, oldest)
+    assert_sound(spark, workdir)
+    assert maintain(spark, workdir, config, vacuum_hours=0.0)["deleted"] == []
+
+    user = workdir.read(spark, "recommendations").groupBy("user").count().orderBy(F.desc("count"), "user").first()
+    assert user is not None
+    removed = delete_user(spark, workdir, user["user"], vacuum_now=True)
+    assert removed["interactions"] > 0
+    assert removed["user_histories"] == 1
+    assert removed["recommendations"] > 0
+    for table in ("interactions", "user_histories", "recommendations", "evaluation_users", "evaluation_histories"):
+        assert workdir.read(spark, table).where(F.col("user") == user["user"]).isEmpty()
+    for table in ("samples", "refresh_samples"):
+        assert spark.read.parquet(workdir.table(table)).where(F.col("user") == user["user"]).isEmpty()
+    assert_sound(spark, workdir)
 
 
 def test_nothing_to_start_from_is_refused(spark: SparkSession, logs: dict[Any, str], tmp_path: Path) -> None:

@@ -12,7 +12,13 @@ import pytest
 CONF = Path(__file__).parents[2] / "conf" / "spark"
 WORLD = """\
 name: tiny
-spark: {master: "local[4]"}
+spark:
+  master: "local[4]"
+  conf:
+    spark.sql.adaptive.enabled: "false"
+    spark.sql.codegen.wholeStage: "false"
+    spark.sql.codegen.factoryMode: NO_CODEGEN
+    spark.databricks.delta.snapshotPartitions: "1"
 dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 25, num_days: 3}}
 preprocess: {min_events: 6, cumulative: true}
 split: {num_test: 12, num_validation: 8, min_events: 6}

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
+from dr_core.faults import VARIABLE
 from pipelines import runs
-from pipelines.faults import VARIABLE
 from pipelines.runs import Run, lease
 from pipelines.tables import Workdir
 
@@ -113,7 +113,7 @@ def test_a_jobs_error_is_its_verdict(workdir: Workdir, error: BaseException, sta
 def test_a_killed_stage_counts_as_not_done(tmp_path: Path, point: str, times: int) -> None:
     """Killed after the work but before the record: it runs again, which every stage must bear."""
     script = f"""
-from pipelines.faults import VARIABLE
+from dr_core.faults import VARIABLE
 from pipelines.runs import Run
 from pipelines.tables import Workdir
 def work():

@@ -115,6 +115,21 @@ def test_a_torn_checkpoint_gives_way_to_the_one_before(
     assert_same(parameters(resumed), parameters(whole))
 
 
+def test_changed_checkpoints_are_left_alone(fresh_model, make_source, tmp_path: Path) -> None:
+    whole = fresh_model()
+    Trainer(whole, make_source(), JOINT, CONFIG, seed=3).run()
+    for damaged in ("0", "1", "01"):
+        options = {"seed": 3, "checkpoints": (LOCAL, str(tmp_path / damaged))}
+        with pytest.raises(InterruptedError):
+            Trainer(fresh_model(), make_source(), JOINT, CONFIG, crash_at=11, **options).run()
+        for turn in damaged:
+            file = tmp_path / damaged / turn / "model.safetensors"
+            file.write_bytes(file.read_bytes()[:-1])
+        resumed = fresh_model()
+        Trainer(resumed, make_source(), JOINT, CONFIG, **options).run()
+        assert_same(parameters(resumed), parameters(whole))
+
+
 def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, tmp_path: Path, monkeypatch) -> None:
     from dr_core.training import checkpoint
 

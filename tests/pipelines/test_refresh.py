@@ -1,0 +1,71 @@
+"""Where a refresh takes up a run that was begun before."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from dr_core.errors import ConfigError
+from pipelines.config import RunConfig
+from pipelines.refresh import SAMPLES_OWNER, Refresh
+from pipelines.releases import Release, promote, publish
+from pipelines.runs import Run
+from pipelines.stages.interval import Interval
+from pipelines.tables import Workdir
+
+FIRST = Release(
+    release_id="a-1",
+    status="live",
+    interval_start="2024-01-01",
+    interval_end="2024-01-02",
+    parent_release=None,
+    model_uri="models/a-1",
+    model_sha256="ab",
+    K=10,
+    D=2,
+    J=1,
+    num_items=3,
+    config_hash="cd",
+    gates="{}",
+    created_at=datetime(2024, 1, 2),
+)
+CONFIG = RunConfig.model_validate({"name": "w", "dataset": {"format": "synthetic"}})
+DAY = Interval.parse("2024-01-02", "2024-01-03")
+
+
+def test_stages_done_before_count_as_long_as_nothing_they_rest_on_has_changed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One folder, step by step: Delta commits are what this test spends its time on."""
+    monkeypatch.setattr(Refresh, "_refuse_other_structure", lambda self, live: None)
+    workdir = Workdir(str(tmp_path))
+    publish(spark, workdir, FIRST)
+
+    def begun(config: RunConfig = CONFIG, interval: Interval = DAY, **changes: object) -> list[str]:
+        """The stages that still count when a run of two stages, with a changed record, begins again."""
+        stages = [{"name": name} for name in ("ingest", "samples")]
+        record = {"status": "failed", "parent": "a-1", "interval": DAY.label, "config_hash": CONFIG.identity()}
+        text = json.dumps({"run_id": "r", "stages": stages} | record | changes)
+        workdir.write_text(text, "runs", "r.json")
+        run = Run(workdir, "r", config.identity())
+        Refresh(spark, config, workdir, run, interval).begin()
+        return [stage["name"] for stage in run.record["stages"]]
+
+    workdir.write_text("r", "runs", SAMPLES_OWNER)
+    assert begun() == ["ingest", "samples"]
+    assert begun(status="refused") == []
+    assert begun(CONFIG.model_copy(update={"seed": 7})) == []
+    workdir.write_text("another", "runs", SAMPLES_OWNER)
+    assert begun() == []
+    assert begun(stages=[{"name": "ingest"}]) == ["ingest"]
+    workdir.write_text("r", "runs", SAMPLES_OWNER)
+    with pytest.raises(ConfigError, match="give this interval another --run-id"):
+        begun(interval=Interval.parse("2024-01-03", "2024-01-04"))
+
+    publish(spark, workdir, replace(FIRST, release_id="b-1", parent_release="a-1"))
+    assert begun() == []
+    promote(spark, workdir, "a-1")
+    assert begun() == ["ingest", "samples"]

@@ -1,0 +1,363 @@
+"""What becomes of bad input: each kind gets a quarantine row, or a refusal that says what, where and what to do.
+
+The table of docs/reliability.md is what these tests saw; ``DR_WRITE_DOCS=1 pytest tests/reliability -n 0`` writes it.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from dr_core.errors import DeepRetrievalError, typed
+from dr_core.training.checkpoint import load_model, save_model
+from dr_core.training.trainer import Phase
+from pipelines.cli import explain
+from pipelines.config import load_config, validate_config
+from pipelines.datasets.interactions import DatasetConfig
+from pipelines.refresh import run_refresh
+from pipelines.releases import Release, find_release, publish
+from pipelines.runs import Run, lease
+from pipelines.stages.cleaning import PreprocessConfig
+from pipelines.stages.index import load_index
+from pipelines.stages.interval import Interval
+from pipelines.stages.preprocess import preprocess
+from pipelines.stages.split import SplitConfig
+from pipelines.stages.train import TrainJob, train_model
+from pipelines.tables import Workdir
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
+BEGIN, END = "<!-- kinds: begin -->", "<!-- kinds: end -->"
+FEW = SplitConfig(num_test=1, num_validation=1, min_events=2)
+DAY = 86_400
+T0 = 1_704_067_200
+COLUMNS = {"time": "time", "rating": "stars", "weight": "watch"}
+BIG = "9" * 30
+
+QUARANTINED = {
+    "no user": (f",i1,{T0},5,1", "null_user"),
+    "a user of blanks": (f'"  ",i1,{T0},5,1', "null_user"),
+    "no item": (f"u1,,{T0},5,1", "null_item"),
+    "a user id of 300 characters": (f"{'x' * 300},i1,{T0},5,1", "oversized_id"),
+    "an item id of 300 characters": (f"u1,{'x' * 300},{T0},5,1", "oversized_id"),
+    "no time": ("u1,i1,,5,1", "null_time"),
+    "a time that is a word": ("u1,i1,yesterday,5,1", "unparsable_time"),
+    "a time of NaN": ("u1,i1,NaN,5,1", "unparsable_time"),
+    "a time before 1970": ("u1,i1,-5,5,1", "negative_time"),
+    "a time in the future": (f"u1,i1,{T0 + 90 * DAY},5,1", "future_time"),
+    "one time in milliseconds among seconds": (f"u1,i1,{T0}000,5,1", "future_time"),
+    "one time in microseconds among seconds": (f"u1,i1,{T0}000000,5,1", "unparsable_time"),
+    "an event older than `late_days`": (f"u1,i1,{T0 - 30 * DAY},5,1", "too_late"),
+    "a rating of NaN": (f"u1,i1,{T0},NaN,1", "invalid_rating"),
+    "a rating that is a word": (f"u1,i1,{T0},good,1", "invalid_rating"),
+    "an infinite weight": (f"u1,i1,{T0},5,Infinity", "invalid_weight"),
+    "a negative weight": (f"u1,i1,{T0},5,-1", "negative_weight"),
+    "a row with a field too many": (f"u1,i1,{T0},5,1,6", "malformed_row"),
+    "a row with fields missing": ("u1", "malformed_row"),
+    "the same row twice": (f"u2,i9,{T0},5,9", "duplicate_row"),
+}
+KEPT = {
+    "ids in any script": f"ユーザー,商品🎬,{T0},5,1",
+    "a negative number as id": f"-7,-8,{T0},5,1",
+    "a number of 30 digits as id": f"{BIG},{BIG},{T0},5,1",
+    "an id that looks like a path": f"../../etc,../../passwd,{T0},5,1",
+    "an id that looks like SQL": f"' OR 1=1 --,'; DROP TABLE items; --,{T0},5,1",
+    "one user with 2,000 events": "\n".join(f"bot,i{n},{T0 + n},5,1" for n in range(2000)),
+}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A line of the table."""
+
+    kind: str
+    fate: str
+    words: str
+
+
+SEEN: list[Seen] = []
+
+
+def write_csv(path: Path, lines: list[str]) -> str:
+    path.write_text("user,item,time,stars,watch\n" + "\n".join(lines) + "\n")
+    return str(path)
+
+
+def good_lines(day: int = 0) -> list[str]:
+    return [f"u{user},i{item},{T0 + day * DAY + 60 * item},5,{item + 9}" for user in range(6) for item in range(6)]
+
+
+def ingest(spark: SparkSession, workdir: Workdir, log: str, day: int = 0, **options: Any) -> Any:
+    dataset = DatasetConfig(path=log, columns=options.pop("columns", COLUMNS))
+    config = PreprocessConfig(
+        positive={"kind": "threshold", "column": "rating", "at_least": 4},
+        weight={"kind": "column"},
+        **{"max_quarantine_share": 0.9} | options,
+    )
+    starts = [datetime.fromtimestamp(T0 + n * DAY, UTC) for n in (day, day + 1)]
+    return preprocess(spark, workdir, dataset, config, FEW, run_id="run", interval=Interval(*starts))
+
+
+@pytest.fixture(scope="module")
+def second_day(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workdir, Any]:
+    """A clean first day, and a second one with every bad row."""
+    folder = tmp_path_factory.mktemp("poisoned")
+    workdir = Workdir(str(folder / "W"))
+    ingest(spark, workdir, write_csv(folder / "first.csv", good_lines(-1)), day=-1)
+    bad = [line for line, _ in QUARANTINED.values()] + [QUARANTINED["the same row twice"][0]]
+    log = write_csv(folder / "second.csv", [*good_lines(), *bad, *KEPT.values()])
+    return workdir, ingest(spark, workdir, log)
+
+
+def test_bad_rows_are_quarantined_each_with_its_reason(spark: SparkSession, second_day: tuple[Workdir, Any]) -> None:
+    workdir, summary = second_day
+    rows = workdir.read(spark, "quarantine").collect()
+    found: dict[str, int] = {}
+    for row in rows:
+        found[row.reason] = found.get(row.reason, 0) + 1
+    wanted: dict[str, int] = {}
+    for kind, (_, reason) in QUARANTINED.items():
+        wanted[reason] = wanted.get(reason, 0) + 1
+        SEEN.append(Seen(kind, "quarantine", f"`{reason}`"))
+    assert found == wanted
+    assert summary.rows_in == summary.kept + summary.quarantined + summary.filtered
+
+
+def test_strange_rows_that_are_right_are_kept(spark: SparkSession, second_day: tuple[Workdir, Any]) -> None:
+    workdir, _ = second_day
+    there = workdir.read(spark, "interactions").join(workdir.read(spark, "items"), "item_id")
+    pairs = {(row.user, row.item_key) for row in there.select("user", "item_key").collect()}
+    for kind, lines in KEPT.items():
+        for line in lines.split("\n"):
+            assert tuple(line.split(",")[:2]) in pairs, kind
+        SEEN.append(Seen(kind, "kept", "as it is"))
+
+
+def parquet(path: Path, **columns: Any) -> str:
+    pq.write_table(pa.table(columns), path)
+    return str(path)
+
+
+def truncated(path: Path) -> str:
+    parquet(path, user=["u"] * 999, item=["i"] * 999, time=[T0] * 999, stars=[5.0] * 999, watch=[1.0] * 999)
+    path.write_bytes(path.read_bytes()[:600])
+    return str(path)
+
+
+def written_by_nobody(path: Path) -> str:
+    path.write_bytes(b"")
+    return str(path)
+
+
+def a_folder_of(path: Path, names: list[str]) -> str:
+    path.mkdir()
+    for name in names:
+        (path / name).write_text("")
+    return str(path)
+
+
+LOGS: dict[str, Callable[[Path], str]] = {
+    "a log that is not there": lambda path: str(path / "nowhere.parquet"),
+    "an empty folder": lambda path: a_folder_of(path / "empty", []),
+    "an empty day": lambda path: write_csv(path / "day.csv", []),
+    "a day of which no event is in the interval": lambda path: write_csv(path / "day.csv", good_lines(-40)),
+    "a column that is missing": lambda path: parquet(path / "day.parquet", user=["u"], item=["i"], time=[T0]),
+    "ids that are lists": lambda path: parquet(
+        path / "day.parquet", user=[["u"]], item=["i"], time=[T0], stars=[5.0], watch=[1.0]
+    ),
+    "ids that are bytes": lambda path: parquet(
+        path / "day.parquet", user=[b"u"], item=["i"], time=[T0], stars=[5.0], watch=[1.0]
+    ),
+    "a Parquet file cut short": lambda path: truncated(path / "day.parquet"),
+    "a file of no bytes": lambda path: written_by_nobody(path / "day.parquet"),
+    "text named .parquet": lambda path: str(Path(write_csv(path / "day.csv", ["u"])).rename(path / "day.parquet")),
+    "files of several formats in one folder": lambda path: a_folder_of(path / "mixed", ["a.parquet", "b.csv"]),
+    "a whole log in milliseconds": lambda path: write_csv(
+        path / "day.csv", [f"u{n},i{n},{(T0 + n) * 1000},5,1" for n in range(50)]
+    ),
+    "a clock that went back a month": lambda path: write_csv(path / "day.csv", good_lines(-30) + good_lines(0)[:3]),
+    "more bad rows than are allowed": lambda path: write_csv(path / "day.csv", good_lines() + [",i,1,5,1"] * 30),
+    "no row that is a positive": lambda path: write_csv(path / "day.csv", [f"u1,i{n},{T0},1,1" for n in range(9)]),
+}
+
+
+@pytest.mark.parametrize("kind", LOGS)
+def test_logs_that_cannot_be_right_are_refused(
+    spark: SparkSession, second_day: tuple[Workdir, Any], tmp_path: Path, kind: str
+) -> None:
+    workdir, _ = second_day
+    before = workdir.read(spark, "interactions").count()
+    log = LOGS[kind](tmp_path)
+    refused(kind, lambda: ingest(spark, workdir, log, day=1, max_quarantine_share=0.05), tmp_path)
+    assert workdir.read(spark, "interactions").count() == before
+
+
+def test_a_log_of_one_user_only_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    lines = [f"u1,i{n},{T0 + n},5,1" for n in range(20)]
+    log = write_csv(tmp_path / "day.csv", lines)
+    refused("one user with all events", lambda: ingest(spark, Workdir(str(tmp_path / "W")), log), tmp_path)
+
+
+def test_a_log_without_time_or_order_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    log = write_csv(tmp_path / "day.csv", good_lines())
+    workdir = Workdir(str(tmp_path / "W"))
+    refused("neither time nor order", lambda: ingest(spark, workdir, log, columns={"rating": "stars"}), tmp_path)
+
+
+def model_folder(make_model: Any, workdir: Workdir, name: str = "r-1") -> Path:
+    model = make_model(num_items=6, num_paths=1)
+    save_model(model, workdir.filesystem, workdir.path("models", name))
+    return Path(workdir.path("models", name))
+
+
+def release(workdir: Workdir, name: str = "r-1") -> Release:
+    return Release(
+        release_id=name, status="live", interval_start="2024-01-01T00:00:00Z", interval_end="2024-01-02T00:00:00Z",
+        parent_release=None, model_uri=workdir.path("models", name), model_sha256="ab", K=4, D=2, J=1, num_items=6,
+        config_hash="cd", gates="{}", created_at=datetime(2024, 1, 2),
+    )  # fmt: skip
+
+
+def test_models_that_were_changed_are_refused(make_model: Any, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path / "W"))
+    folder = model_folder(make_model, workdir)
+
+    def load() -> Any:
+        return load_model(workdir.filesystem, str(folder))
+
+    tensors = folder / "model.safetensors"
+    right = tensors.read_bytes()
+    tensors.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    refused("one byte of a model changed", load, tmp_path)
+    tensors.write_bytes(right[: len(right) // 2])
+    refused("a model cut short", load, tmp_path)
+    tensors.unlink()
+    refused("a model without its file", load, tmp_path)
+    manifest = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(manifest[:40])
+    refused("a manifest cut short", load, tmp_path)
+    (folder / "manifest.json").unlink()
+    refused("a model that was never finished", load, tmp_path)
+
+
+def test_checkpoints_that_were_changed_are_left_alone(
+    make_model: Any, write_samples: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training goes on from the older of the two checkpoints, or from the start."""
+    workdir = Workdir(str(tmp_path / "W"))
+    write_samples(str(tmp_path / "W" / "tables" / "samples"), num_rows=64, num_files=2)
+    config = validate_config({"name": "w", "dataset": {"format": "synthetic"}, "encoder": {"dim": 8},
+                              "training": {"batch_rows": 8, "checkpoint_every": 2, "num_processes": 1}}, "w")  # fmt: skip
+    workdir.write_array(np.ones(30), "models", "m", "counts.npy")
+
+    def train(crash_at: int | None = None) -> bytes:
+        train_model(
+            TrainJob(workdir.uri, "tables/samples", "m", (Phase("warm_up", "warm_up", 1),), 0, 4, 2, config.encoder,
+                     config.structure, config.reranker, config.training, "models/m/counts.npy", crash_at=crash_at)
+        )  # fmt: skip
+        return (tmp_path / "W" / "models" / "m" / "model.safetensors").read_bytes()
+
+    undisturbed = train()
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        train(crash_at=5)
+    for file in (tmp_path / "W" / "models" / "m" / "checkpoints").rglob("model.safetensors"):
+        file.write_bytes(file.read_bytes()[:100])
+    assert train() == undisturbed
+    SEEN.append(
+        Seen("checkpoints cut short", "left alone", "training begins that phase anew and ends with the same model")
+    )
+
+
+def test_folders_that_were_tampered_with_are_refused(spark: SparkSession, make_model: Any, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path / "W"))
+    config = validate_config({"name": "w", "dataset": {"format": "synthetic"}}, "w")
+    day = Interval.parse("2024-01-02", "2024-01-03")
+    refused("a refresh before day one", lambda: run_refresh(config, workdir.uri, day), tmp_path)
+    publish(spark, workdir, release(workdir))
+    refused("a release whose model is nowhere", lambda: run_refresh(config, workdir.uri, day), tmp_path)
+    refused("a release whose index is nowhere", lambda: load_index(workdir, "r-1"), tmp_path)
+    refused("a release that does not exist", lambda: find_release(spark, workdir, "r-9"), tmp_path)
+    model_folder(make_model, workdir)
+    refused("another K, D or J than the live release's",
+            lambda: run_refresh(config.model_copy(update={"seed": 1}), workdir.uri, day), tmp_path)  # fmt: skip
+    workdir.write_text("{", "runs", "torn.json")
+    refused("a run's record cut short", lambda: Run(workdir, "torn", "cd"), tmp_path)
+    workdir.write_text("{", "runs", "run.lease")
+    refused("a lease cut short", lambda: lease(workdir, "run").__enter__(), tmp_path)
+    elsewhere = {"host": "elsewhere", "pid": 1, "token": "t", "until": 4e9}
+    workdir.write_text(json.dumps(elsewhere), "runs", "run.lease")
+    refused("a folder that another run holds", lambda: lease(workdir, "run").__enter__(), tmp_path)
+
+
+def test_disks_that_take_nothing_are_refused(tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path / "W"))
+    workdir.write_text("{}", "runs", "r.json")
+    Path(workdir.path("runs", "r.json.tmp")).symlink_to("/dev/full")
+    refused("a disk that is full", lambda: workdir.write_text("{}" * 99_999, "runs", "r.json"), tmp_path)
+    assert workdir.read_text("runs", "r.json") == "{}"
+    refused("a folder that may not be written", lambda: Workdir("/sys/W").write_text("{}", "runs", "r.json"), tmp_path)
+
+
+CONFIGS = {
+    "a configuration that is not there": None,
+    "a configuration that is not YAML": "name: [",
+    "a configuration that would run code": "name: !!python/object/apply:os.system ['true']",
+    "a name that is a path": "name: ../../etc/passwd\ndataset: {format: synthetic}",
+    "a name with a quote": "name: \"x' OR '1'='1\"\ndataset: {format: synthetic}",
+    "an unknown key": "name: w\ndataset: {format: synthetic}\npaths: {layers: 2}",
+    "a number out of its range": "name: w\ndataset: {format: synthetic}\npaths: {num_layers: 0}",
+    "a number that is a word": "name: w\ndataset: {format: synthetic}\ntraining: {batch_rows: many}",
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_configurations_that_cannot_be_right_are_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "world.yaml"
+    text = CONFIGS[kind]
+    if text is not None:
+        path.write_text(text)
+    refused(kind, lambda: load_config(str(path)), tmp_path)
+
+
+def test_a_run_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path / "W"))
+    refused("a run id that is a path", lambda: Run(workdir, "../../etc/passwd", "cd"), tmp_path)
+    assert not workdir.exists("runs")
+
+
+def refused(kind: str, act: Callable[[], Any], folder: Path) -> None:
+    """The act fails as a user's mistake (not a bug), in words that say where and what."""
+    with pytest.raises((DeepRetrievalError, OSError)) as caught:
+        act()
+    code = explain("dr", caught.value)
+    assert code in (2, 3, 75), f"{kind}: exit {code}"
+    words = re.sub(
+        r"sha256 \w+…|says \w+…", lambda found: found[0].split()[0] + " …", " ".join(str(typed(caught.value)).split())
+    )
+    assert len(words) > 30, words
+    plain = re.sub(r"[^ ']*" + re.escape(str(folder)), "…", words)
+    plain = re.sub(r"(/[\w.-]+)*/pytest-\d+/[\w./-]*?(?=/W\b)", "…", plain)
+    SEEN.append(Seen(kind, f"exit {code}", plain.replace("|", "/")))
+
+
+def test_the_document_says_what_was_seen(request: pytest.FixtureRequest) -> None:
+    assert len(SEEN) == len({line.kind for line in SEEN})
+    if len(request.session.items) and len(SEEN) < 50:
+        pytest.skip("only when all kinds of this file were tried")
+    table = ["| what comes in | what becomes of it | in words |", "|---|---|---|"]
+    table += [f"| {line.kind} | {line.fate} | {line.words} |" for line in SEEN]
+    before, rest = DOCUMENT.read_text().split(BEGIN)
+    after = rest.split(END)[1]
+    text = f"{before}{BEGIN}\n{len(SEEN)} kinds.\n\n" + "\n".join(table) + f"\n{END}{after}"
+    if os.environ.get("DR_WRITE_DOCS"):
+        DOCUMENT.write_text(text)
+    assert DOCUMENT.read_text() == text, "DR_WRITE_DOCS=1 pytest tests/reliability -n 0 writes it anew"
