@@ -149,7 +149,7 @@ def _fit(config: RunConfig, model: DeepRetrievalModel, states: States, paths: In
         states,
         paths,
         epochs=epochs,
-        batch_states=config.training.batch_rows * config.samples.positions,
+        batch_states=max(1, config.training.batch_rows // config.training.num_processes) * config.samples.positions,
         training=config.training,
         seed=seed,
     )

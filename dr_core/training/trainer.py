@@ -33,8 +33,9 @@ PhaseKind = Literal["warm_up", "joint", "frozen"]
 class TrainingConfig(Config):
     """How the parameters are learned."""
 
-    batch_rows: int = Field(128, ge=1)
-    """Sample rows a step and rank; a row holds `samples.positions` user states."""
+    batch_rows: int = Field(256, ge=1)
+    """Sample rows a step, shared out over the ranks, so that their number does not change what is learned; a row holds
+    `samples.positions` user states."""
     learning_rate: float = Field(4e-3, gt=0)
     """Peak rate of Adam for the encoder and the softmax; warms up over 5 % of the steps, then falls as a cosine."""
     structure_learning_rate: float = Field(4e-3, gt=0)

@@ -155,7 +155,7 @@ def _source(job: TrainJob, workdir: Workdir, rank: int, world: int) -> Petastorm
     return PetastormSource(
         workdir.filesystem,
         workdir.path(*job.samples.split("/")),
-        job.training.batch_rows,
+        max(1, job.training.batch_rows // world),
         shard=rank,
         num_shards=world,
         seed=job.seed,
