@@ -74,6 +74,7 @@ class Deliveries:
             arrives[held] += 1
         self._day, self._arrives = day, arrives
         self.removed_users: set[str] = set()
+        self.quarantined: list[str] = []
         self.expected = pd.DataFrame({"user": [], "item": [], "timestamp": []}).astype({"timestamp": np.int64})
 
     def interval(self, day: int) -> Interval:
@@ -100,13 +101,16 @@ class Deliveries:
         return str(folder / "logs.parquet"), str(folder / "catalogue.parquet")
 
     def expect(self, day: int) -> None:
-        """Add to ``expected`` what must be kept of a day's delivery."""
+        """Add to ``expected`` what must be kept of a day's delivery, and to ``quarantined`` the users of what must not."""
         start = self._start + SECONDS_PER_DAY * day
         rows = self._delivered(day)
+        self.quarantined += self._bad_rows(rows, day)["user_id"].astype(str).tolist()
         if day == self.first_days - 1:
             rows = rows[rows.groupby("user_id")["item_id"].transform("size") >= self.min_events]
         else:
-            rows = rows[rows["timestamp"] >= start - self.late_days * SECONDS_PER_DAY]
+            is_too_late = rows["timestamp"] < start - self.late_days * SECONDS_PER_DAY
+            self.quarantined += rows.loc[is_too_late, "user_id"].astype(str).tolist()
+            rows = rows[~is_too_late]
         rows = rows.rename(columns={"user_id": "user", "item_id": "item"})[["user", "item", "timestamp"]]
         rows = rows.astype({"user": str, "item": str})
         self.expected = pd.concat([self.expected, rows]).drop_duplicates().reset_index(drop=True)
@@ -114,6 +118,7 @@ class Deliveries:
     def remove_user(self, user: str) -> None:
         """From now on the user sends nothing, and nothing of theirs may remain."""
         self.removed_users.add(user)
+        self.quarantined = [name for name in self.quarantined if name != user]
         self.expected = self.expected[self.expected["user"] != user].reset_index(drop=True)
 
     def _delivered(self, day: int) -> pd.DataFrame:

@@ -26,7 +26,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.deliveries import BAD_ROWS, Deliveries
+from benchmarks.deliveries import Deliveries
 from dr_core.errors import DeepRetrievalError
 from dr_core.faults import VARIABLE
 from dr_core.retrieval.retriever import Retriever
@@ -248,9 +248,8 @@ class Soak:
             bool((sums == ledger["rows_in"]).all()), f"day {day}: rows in are not kept + quarantined + filtered"
         )
         quarantined = workdir.read(spark, "quarantine").count()
-        wanted = BAD_ROWS * len(self.rows_in)
-        removed = 0 if not self.deliveries.removed_users else BAD_ROWS
-        found.check(wanted - removed <= quarantined <= wanted, f"day {day}: {quarantined} rows are quarantined")
+        wanted = len(self.deliveries.quarantined)
+        found.check(quarantined == wanted, f"day {day}: {quarantined} rows are quarantined, not {wanted}")
 
         rows = list_releases(spark, workdir)
         found.check([row.status for row in rows].count("live") == 1, f"day {day}: not exactly one live release")

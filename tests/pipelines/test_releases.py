@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 
 import pytest
 from delta.tables import DeltaTable
@@ -136,6 +137,27 @@ def test_of_two_publishers_one_wins(spark: SparkSession, tmp_path: Path) -> None
     assert sorted(outcomes) == ["conflict", "live"]
     live = [row.release_id for row in list_releases(spark, workdir) if row.status == "live"]
     assert live == [rivals[outcomes.index("live")].release_id]
+
+
+def test_a_reader_sees_one_live_release_while_others_are_published(spark: SparkSession, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path))
+    publish(spark, workdir, RELEASE)
+    is_over, seen = Event(), []
+
+    def read() -> None:
+        while not is_over.is_set():
+            seen.append([row.release_id for row in list_releases(spark, workdir) if row.status == "live"])
+
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(read)
+        for number in (2, 3, 4):
+            publish(spark, workdir, replace(RELEASE, release_id=f"r-{number}", parent_release=f"r-{number - 1}"))
+        is_over.set()
+        reader.result()
+    assert {len(names) for names in seen} == {1}
+    order = [name for (name,) in seen]
+    assert order == sorted(order), "and never an older one again"
+    assert len(set(order)) > 1
 
 
 def test_a_release_as_json_has_its_gates_as_objects() -> None:

@@ -1,0 +1,109 @@
+"""What retention keeps, and that deleting the rest never touches it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from dr_core.errors import InputError
+from dr_core.training.checkpoint import load_model, save_model
+from pipelines.config import RunConfig
+from pipelines.maintenance import RELEASE_TABLES, kept_releases, maintain
+from pipelines.releases import Release, list_releases, promote, publish
+from pipelines.tables import SCHEMAS, Workdir
+
+DAY_ONE = Release(
+    release_id="r-0",
+    status="live",
+    interval_start="2024-01-01",
+    interval_end="2024-01-02",
+    parent_release=None,
+    model_uri="models/r-0",
+    model_sha256="ab",
+    K=4,
+    D=2,
+    J=1,
+    num_items=6,
+    config_hash="cd",
+    gates="{}",
+    created_at=datetime(2024, 1, 2),
+)
+STATUSES = ("retired", "refused", "candidate", "deleted")
+
+
+def day(number: int, **changes: object) -> Release:
+    return replace(
+        DAY_ONE,
+        release_id=f"r-{number}",
+        parent_release=f"r-{number - 1}" if number else None,
+        created_at=datetime(2024, 1, 2) + timedelta(days=number),
+        **changes,
+    )
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Release]:
+    """Releases of which at most one is live, in any order; the live one's parent may have been refused or deleted."""
+    statuses = draw(st.lists(st.sampled_from(STATUSES), min_size=1, max_size=12))
+    live = draw(st.none() | st.integers(0, len(statuses) - 1))
+    rows = [day(number, status="live" if number == live else status) for number, status in enumerate(statuses)]
+    return draw(st.permutations(rows))
+
+
+@given(histories(), st.integers(0, 8))
+def test_the_live_release_its_parent_and_the_newest_are_kept(rows: list[Release], keep: int) -> None:
+    kept = kept_releases(rows, keep)
+    names = {row.release_id for row in kept}
+    live = next((row for row in rows if row.status == "live"), None)
+    pinned = {live.release_id, live.parent_release} if live else set()
+    standing = {row.release_id for row in rows if row.status != "deleted"}
+    assert pinned & standing <= names <= standing, "nothing that is gone is kept, and what serves never goes"
+    others = sorted(row.created_at for row in rows if row.release_id in standing - pinned)
+    assert (
+        sorted(row.created_at for row in kept if row.release_id not in pinned) == others[max(len(others) - keep, 0) :]
+    )
+    assert names <= {row.release_id for row in kept_releases(rows, keep + 1)}
+
+
+def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
+    spark: SparkSession, make_model: Callable[..., object], tmp_path: Path
+) -> None:
+    workdir = Workdir(str(tmp_path))
+    config = RunConfig.model_validate(
+        {"name": "w", "dataset": {"format": "synthetic"}, "refresh": {"keep_releases": 1}}
+    )
+    for number in range(5):
+        name = f"r-{number}"
+        publish(spark, workdir, day(number))
+        rows = [(name, item, 0, item % 3 + number, 0.5) for item in range(6)]
+        schema = ", ".join(f"{column} {kind}" for column, kind in SCHEMAS["item_paths"].items())
+        workdir.write_release(spark.createDataFrame(rows, schema), "item_paths", name)
+        save_model(make_model(num_items=6, num_paths=1, seed=number), workdir.filesystem, workdir.path("models", name))
+
+    def state(name: str) -> tuple[list[str], list[np.ndarray]]:
+        paths = sorted(map(str, workdir.read_release(spark, "item_paths", name).collect()))
+        parameters = load_model(workdir.filesystem, workdir.path("models", name)).state_dict().values()
+        return paths, [value.numpy() for value in parameters]
+
+    before = {name: state(name) for name in ("r-2", "r-3", "r-4")}
+    done = maintain(spark, workdir, config, vacuum_hours=0.0)
+    assert (done["kept"], done["deleted"]) == (["r-2", "r-3", "r-4"], ["r-1", "r-0"])
+    assert done["models_removed"] == ["r-0", "r-1"]
+    for name, (paths, parameters) in before.items():
+        assert state(name)[0] == paths
+        assert all(np.array_equal(new, old) for new, old in zip(state(name)[1], parameters, strict=True))
+    there = {row.release_id for row in workdir.read(spark, "item_paths").select("release_id").distinct().collect()}
+    assert there == set(before)
+    folders = {path.name.removeprefix("release_id=") for path in (tmp_path / "tables" / "item_paths").glob("release_id=*")
+               if any(path.glob("*.parquet"))}  # fmt: skip
+    assert folders == set(before), "VACUUM removed the files"
+    assert {row.status for row in list_releases(spark, workdir) if row.release_id in ("r-0", "r-1")} == {"deleted"}
+    with pytest.raises(InputError, match="deleted by maintenance"):
+        promote(spark, workdir, "r-0")
+    assert "item_paths" in RELEASE_TABLES
