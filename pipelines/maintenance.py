@@ -152,9 +152,13 @@ def _delete_from_files(spark: SparkSession, workdir: Workdir, table: str, user: 
         if kept.num_rows == rows.num_rows:
             continue
         removed += rows.num_rows - kept.num_rows
-        with workdir.filesystem.open(f"{path}.tmp", "wb") as file:
+        folder, name = str(path).rsplit("/", 1)
+        hidden, checksum = f"{folder}/.{name}.tmp", f"{folder}/.{name}.crc"
+        with workdir.filesystem.open(hidden, "wb") as file:
             pq.write_table(kept, file, compression="zstd", row_group_size=max(kept.num_rows, 1))
-        workdir.filesystem.mv(f"{path}.tmp", path)
+        if workdir.filesystem.exists(checksum):  # Hadoop's, of the old file: with it Spark refuses the new one
+            workdir.filesystem.rm(checksum)
+        workdir.filesystem.mv(hidden, path)
     return removed
 
 
