@@ -19,7 +19,7 @@ from dr_core.evaluation.bootstrap import paired_bootstrap
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, user_metrics
 from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import load_model
+from dr_core.training.checkpoint import load_model, read_manifest
 from pipelines.config import GatesConfig
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import load_index
@@ -43,11 +43,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Quality:
-    """Recall of a new and a live release on users never trained on, against what they did in the newest interval."""
+    """Recall of a new and a live release on users never trained on, against what they did in the newest interval.
+
+    ``first_recall`` is that of the full run that both descend from, as if nothing had been refreshed; None when its
+    model is deleted or it is itself the live release.
+    """
 
     users: int
     recall: float
     live_recall: float
+    first_recall: float | None
     difference: float
     low: float
     high: float
@@ -189,18 +194,31 @@ def fixed_users(spark: SparkSession, workdir: Workdir, label: str, start: Any) -
 
 
 def measure_quality(
-    workdir: Workdir, users: EvaluationUsers, release_id: str, live_id: str, *, k: int, filter_history: bool, seed: int
+    workdir: Workdir,
+    users: EvaluationUsers,
+    release_id: str,
+    live_id: str,
+    first_id: str,
+    *,
+    k: int,
+    filter_history: bool,
+    seed: int,
 ) -> Quality | None:
-    """Compare two releases, each with its own beam, on the same users."""
+    """Compare a release with the live one and with the first of its line, each with its own beam, on the same users."""
     if not len(users):
         return None
     new, found = recall_of(workdir, users, release_id, k=k, filter_history=filter_history)
     live, _ = recall_of(workdir, users, live_id, k=k, filter_history=filter_history)
+    is_there = read_manifest(workdir.filesystem, workdir.path("models", first_id)) is not None
+    first = None
+    if first_id != live_id and is_there:
+        first, _ = recall_of(workdir, users, first_id, k=k, filter_history=filter_history)
     difference, low, high = paired_bootstrap(new, live, 1000, seed)
     return Quality(
         users=int(np.sum(~np.isnan(new))),
         recall=float(np.nanmean(new)),
         live_recall=float(np.nanmean(live)),
+        first_recall=None if first is None else float(np.nanmean(first)),
         difference=difference,
         low=low,
         high=high,

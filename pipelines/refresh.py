@@ -42,7 +42,7 @@ from pipelines.gates import (
     measure_quality,
     refusals,
 )
-from pipelines.releases import Release, learned_intervals, list_releases, live_release, publish
+from pipelines.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish
 from pipelines.runs import Run, lease
 from pipelines.session import spark_session
 from pipelines.stages.assign import AlphaRule, assign_paths
@@ -468,6 +468,7 @@ class Refresh:
             users,
             self.release_id,
             self.parent,
+            ancestry(list_releases(self.spark, self.workdir), self.parent_release)[-1].release_id,
             k=config.evaluation.k[0],
             filter_history=config.evaluation.filter_history,
             seed=self.seed,

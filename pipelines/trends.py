@@ -20,6 +20,11 @@ from pipelines.tables import Workdir
 
 NEW_ITEMS_DUE = 0.25
 """Share of items that came after the last full run, above which the next one is due."""
+RECALLS = (
+    ("recall", "this release"),
+    ("live_recall", "the live one before it"),
+    ("first_recall", "the full run, never refreshed"),
+)
 LOSING_DAYS = 3
 """Releases in a row whose recall fell against the one before, after which a full run is due."""
 
@@ -54,6 +59,7 @@ def day_of(release: Release) -> Day:
         "entropy": health.get("normalized_entropy"),
         "recall": quality.get("recall"),
         "live_recall": quality.get("live_recall"),
+        "first_recall": quality.get("first_recall"),
         "low": quality.get("low"),
         "high": quality.get("high"),
         "seconds": gates.get("seconds"),
@@ -107,7 +113,7 @@ def _draw(days: list[Day]) -> Figure:
     for panel, (title, lines) in zip(
         panels,
         (
-            ("Recall on the newest interval", (("recall", "this release"), ("live_recall", "the live one before it"))),
+            ("Recall on the newest interval", RECALLS),
             ("Items moved and placed", (("moved", "moved"), ("placed", "placed"))),
             ("Largest path", (("largest_path", "items"),)),
             ("Seconds of stages", (("seconds", "seconds"),)),
@@ -116,7 +122,11 @@ def _draw(days: list[Day]) -> Figure:
     ):
         for number, (key, label) in enumerate(lines):
             values = [float("nan") if day.figures[key] is None else day.figures[key] for day in days]
-            style = {"color": (INK, MUTED)[number], "linestyle": ("-", "--")[number], "marker": "os"[number]}
+            style = {
+                "color": (INK, MUTED, MUTED)[number],
+                "linestyle": ("-", "--", ":")[number],
+                "marker": "os^"[number],
+            }
             panel.plot(places, values, label=label, **style)
         panel.set_title(title)
         panel.set_ylim(bottom=0)

@@ -32,7 +32,7 @@ def days(number: int, *, high: float = 0.01, items_a_day: int = 0) -> list[Relea
     rows = [FIRST]
     for day in range(1, number + 1):
         end = datetime(2024, 1, 10) + timedelta(days=day)
-        quality = {"recall": 0.2, "live_recall": 0.21, "low": -0.05, "high": high}
+        quality = {"recall": 0.2, "live_recall": 0.21, "first_recall": 0.1234, "low": -0.05, "high": high}
         verdicts = [{"gate": "quality", "figure": 0.0, "bound": "b", "passed": None, "text": "<few> users"}]
         rows.append(
             replace(
@@ -67,6 +67,7 @@ def test_the_page_shows_every_release_and_why_it_was_judged_so() -> None:
         "it is &lt;old&gt;",
         "&lt;few&gt; users",
         "not judged",
+        "0.1234",
         "<svg",
     ):
         assert text in page
