@@ -80,7 +80,7 @@ def _least_loaded(fillers: _Array, own: _Array, sizes: _Array) -> int:
     return best
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def sweep_items(
     offsets: _Array,
     codes: _Array,
@@ -100,11 +100,11 @@ def sweep_items(
     (Algorithm 2). N_v = 0 or fewer than J candidates: complete items stay as they are.
 
     Args:
-        offsets: int64 [V + 1].
-        codes: int64 [nnz].
+        offsets: int [V + 1], positions in ``codes``; need not begin with 0.
+        codes: int [nnz].
         scores: float [nnz].
-        weights: float64 [V].
-        paths: int64 [V, J] codes, -1 = none.
+        weights: float [V].
+        paths: int [V, J] codes, -1 = none.
         sizes: int32 [codes in use].
         scale: items that one moving item stands for in ``sizes``.
         alpha: penalty factor.
@@ -179,7 +179,19 @@ def sweep_items(
     return changed
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
+def exchange_moves(sizes: _Array, before: _Array, after: _Array, scale: int) -> None:
+    """Add to ``sizes``, int32 [codes in use], what changed between two mappings, int [n, J]."""
+    num_items, num_paths = before.shape
+    for v in range(num_items):
+        for j in range(num_paths):
+            if before[v, j] != after[v, j]:
+                if before[v, j] >= 0:
+                    sizes[before[v, j]] -= scale
+                sizes[after[v, j]] += scale
+
+
+@njit(cache=True, nogil=True)
 def scores_of_paths(offsets: _Array, path_ids: _Array, scores: _Array, paths: _Array) -> _Array:
     """float64 [V, J], s[v, c] of each item's own paths; 0 where a path is not among its candidates."""
     num_items, num_paths = paths.shape

@@ -1,7 +1,7 @@
 """The M-step: penalised coordinate descent over the paths of every item (Deep Retrieval, section 3, Algorithm 2)."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +15,10 @@ from dr_core.paths.space import Int64Array, PathSpace
 __all__ = [
     "SCORE_FLOOR",
     "PathAssignment",
-    "SizeDelta",
     "coordinate_descent",
     "log_score",
     "penalised_surrogate",
     "rank_paths",
-    "sweep_partition",
 ]
 
 _SPARE_FILLERS = 16
@@ -48,13 +46,6 @@ class PathAssignment:
     num_sweeps: int
     objective_before: float
     objective_after: float
-
-
-class SizeDelta(NamedTuple):
-    """Changes of path sizes: ``path_ids`` int64 [M] ascending, ``deltas`` int64 [M], none of them 0."""
-
-    path_ids: Int64Array
-    deltas: Int64Array
 
 
 def coordinate_descent(
@@ -105,11 +96,10 @@ def coordinate_descent(
     sweeps_run = 0
     for _ in range(num_sweeps):
         sweeps_run += 1
-        if problem.sweep(penalty, scale=1) == 0:
+        if problem.sweep(penalty) == 0:
             break
     paths = problem.path_ids()
-    delta = _size_delta(candidates.current_paths, paths)
-    sizes = sizes.add(*delta)
+    sizes = _moved(sizes, candidates.current_paths, paths)
     ranked, gains = rank_paths(candidates, paths, penalty, sizes=sizes)
     return PathAssignment(
         path_ids=ranked,
@@ -120,50 +110,6 @@ def coordinate_descent(
         objective_before=before,
         objective_after=penalised_surrogate(candidates, ranked, penalty, sizes=sizes),
     )
-
-
-def sweep_partition(
-    candidates: PathCandidates,
-    current: Int64Array,
-    sizes: PathSizes,
-    penalty: Penalty,
-    num_partitions: int,
-    *,
-    space: PathSpace | None = None,
-) -> tuple[Int64Array, SizeDelta]:
-    """One sweep over one of ``num_partitions`` disjoint parts of the items, all starting from the same sizes.
-
-    A move inside the part counts ``num_partitions`` times in the sizes the part goes by, as if every other part did
-    the same, and an item moves only where that pays even with a quarter of the other parts at its side; without
-    this they would all rush into the same short paths. Sum the deltas of all parts and add them to ``sizes`` before
-    the next sweep. With one part this is one sweep of :func:`coordinate_descent`, exactly. With more, the penalised
-    surrogate may fall in a sweep: measure it with :func:`log_score` and ``Penalty.total``. After 5 sweeps of items
-    dealt at random, with alpha as :func:`derive_alpha` gives it, it has gained at least 99 % of what one part gains
-    for 2 parts, 98 % for 4 and 90 % for 16 where the mean path holds 45 items; the more parts, and the fewer items
-    on a path, the less.
-
-    Args:
-        candidates: of the part's items; ``item_ids`` names them, ``current_paths`` is not read.
-        current: int64 [V, J], the part's paths before the sweep, -1 = none.
-        sizes: of all paths before the sweep, over the items of all parts.
-        penalty: f and alpha.
-        num_partitions: parts swept side by side, at least 1.
-        space: [K]^D, needed only if an item has to be given paths from outside its candidates.
-
-    Returns:
-        The part's paths after the sweep, int64 [V, J], in the order of ``current``, and the changes of sizes.
-
-    Raises:
-        ValueError: ``num_partitions`` below 1, shapes that differ, or ``space`` missing where it is needed.
-    """
-    if num_partitions < 1:
-        raise ValueError(f"num_partitions must be at least 1, got {num_partitions}")
-    if current.ndim != 2 or len(current) != candidates.num_items:
-        raise ValueError(f"current must be [{candidates.num_items}, J], got {current.shape}")
-    problem = _Problem.of(candidates, current, sizes, space)
-    problem.sweep(penalty, scale=num_partitions)
-    paths = problem.path_ids()
-    return paths, _size_delta(current, paths)
 
 
 def log_score(candidates: PathCandidates, paths: Int64Array) -> float:
@@ -243,7 +189,7 @@ class _Problem:
     def of(
         cls, candidates: PathCandidates, current: Int64Array, sizes: PathSizes, space: PathSpace | None
     ) -> "_Problem":
-        filler_row, fillers = _fillers(candidates, current, sizes, space)
+        filler_row, fillers = find_fillers(candidates, current, sizes, space)
         path_ids = candidates.path_ids.astype(np.int64, copy=False)
         arrays: tuple[NDArray[Any], ...] = (path_ids, current, fillers)
         highest = max(int(array.max()) if array.size else -1 for array in arrays)
@@ -263,7 +209,7 @@ class _Problem:
             np.searchsorted(universe, fillers),
         )
 
-    def sweep(self, penalty: Penalty, *, scale: int) -> int:
+    def sweep(self, penalty: Penalty) -> int:
         return int(
             sweep_items(
                 self.candidates.offsets,
@@ -272,7 +218,7 @@ class _Problem:
                 self.candidates.weights,
                 self.paths,
                 self.sizes,
-                scale,
+                1,
                 penalty.alpha,
                 penalty.power,
                 self.filler_row,
@@ -284,7 +230,7 @@ class _Problem:
         return self.paths.copy() if self.universe is None else self.universe[self.paths]
 
 
-def _fillers(
+def find_fillers(
     candidates: PathCandidates, current: Int64Array, sizes: PathSizes, space: PathSpace | None
 ) -> tuple[Int64Array, Int64Array]:
     """Paths drawn by a hash of the item id, for items whose candidates may not complete their paths: of the paths in
@@ -350,12 +296,9 @@ def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values ^ (values >> np.uint64(31))
 
 
-def _size_delta(before: Int64Array, after: Int64Array) -> SizeDelta:
+def _moved(sizes: PathSizes, before: Int64Array, after: Int64Array) -> PathSizes:
+    """``sizes`` after items have gone from the paths ``before`` to those ``after``, both int64 [V, J]."""
     moved = changed_rows(before, after)
     left, joined = before[moved].ravel(), after[moved].ravel()
     left, joined = left[left >= 0], joined[joined >= 0]
-    path_ids, inverse = np.unique(np.concatenate([left, joined]), return_inverse=True)
-    signs = np.concatenate([np.full(len(left), -1), np.ones(len(joined), dtype=np.int64)])
-    deltas = np.zeros(len(path_ids), dtype=np.int64)
-    np.add.at(deltas, inverse, signs)
-    return SizeDelta(path_ids[deltas != 0].astype(np.int64), deltas[deltas != 0])
+    return sizes.add(np.concatenate([left, joined]), np.repeat(np.array([-1, 1]), [len(left), len(joined)]))

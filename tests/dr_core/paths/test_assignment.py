@@ -14,15 +14,23 @@ from dr_core.paths.assignment import (
     log_score,
     penalised_surrogate,
     rank_paths,
-    sweep_partition,
 )
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
+from dr_core.paths.streaming import StreamingDescent
 
 CandidatesMaker = Callable[..., PathCandidates]
 PENALTIES = [Penalty(4, 0.0), Penalty(4, 0.02), Penalty(2, 0.5), Penalty(3, 2.0)]
+
+
+def one_sweep(
+    candidates: PathCandidates, paths: np.ndarray, penalty: Penalty, space: PathSpace | None = None
+) -> np.ndarray:
+    """The paths after one sweep, slot by slot in place (coordinate_descent orders them by gain)."""
+    with StreamingDescent(PathSizes.count(paths), 100, penalty, space=space) as descent:
+        return descent.sweep(replace(candidates, current_paths=paths))[0]
 
 
 def surrogate_by_definition(candidates: PathCandidates, paths: np.ndarray, penalty: Penalty) -> float:
@@ -66,7 +74,7 @@ def test_every_exact_step_equals_enumeration(make_candidates: CandidatesMaker, s
     paths = candidates.current_paths
     for _ in range(3):
         expected = sweep_by_enumeration(candidates, paths, penalty)
-        swept, _ = sweep_partition(candidates, paths, PathSizes.count(paths), penalty, 1)
+        swept = one_sweep(candidates, paths, penalty)
         np.testing.assert_array_equal(swept, expected)
         paths = swept
 
@@ -81,7 +89,7 @@ def test_building_from_nothing_equals_enumeration(
         np.random.default_rng(seed).random(candidates.current_paths.shape) < 0.3, candidates.current_paths, -1
     )
     expected = sweep_by_enumeration(candidates, start, penalty)
-    swept, _ = sweep_partition(candidates, start, PathSizes.count(start), penalty, 1)
+    swept = one_sweep(candidates, start, penalty)
     np.testing.assert_array_equal(swept, expected)
 
 
@@ -262,7 +270,7 @@ def test_filled_items_spread_over_short_paths_by_their_own_id() -> None:
     result = coordinate_descent(cold, Penalty(4, 0.1), num_paths=1, num_sweeps=1, space=space)
     assert result.sizes.counts.max() <= 2 * num_items / space.num_paths
     part = replace(few([[]], [[-1]], [0.0]), item_ids=np.array([123]))
-    alone, _ = sweep_partition(part, part.current_paths, PathSizes.count([-1]), Penalty(4, 0.1), 1, space=space)
+    alone = one_sweep(part, part.current_paths, Penalty(4, 0.1), space)
     assert alone[0, 0] == hashed_paths(np.array([123]), space, num_probes=1)[0, 0]
 
 
@@ -288,8 +296,3 @@ def test_impossible_requests_are_refused(make_candidates: CandidatesMaker) -> No
         coordinate_descent(few([[]], [[-1] * 3], [0.0]), penalty, num_paths=3, num_sweeps=1, space=PathSpace(2, 1))
     with pytest.raises(ValueError, match="repeats a path"):
         coordinate_descent(few([[1, 1]], [[-1, -1]], [1.0]), penalty, num_paths=2, num_sweeps=1)
-    sizes = PathSizes.count(candidates.current_paths)
-    with pytest.raises(ValueError, match="num_partitions"):
-        sweep_partition(candidates, candidates.current_paths, sizes, penalty, 0)
-    with pytest.raises(ValueError, match="current"):
-        sweep_partition(candidates, candidates.current_paths[:3], sizes, penalty, 1)

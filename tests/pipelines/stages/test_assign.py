@@ -12,12 +12,12 @@ from dr_core.paths.assignment import (
     changed_rows,
     coordinate_descent,
     penalised_surrogate,
-    sweep_partition,
 )
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
+from dr_core.paths.streaming import StreamingDescent
 from pipelines.stages.assign import (
     AlphaRule,
     AssignmentConfig,
@@ -84,6 +84,8 @@ def assign(
     problem: Problem,
     parts: int = 1,
     rule: AlphaRule = AlphaRule(ALPHA, None),  # noqa: B008
+    space: PathSpace = SPACE,
+    block_items: int = 1000,
 ) -> tuple[AssignSummary, np.ndarray]:
     """Assign under the scores of release ``r``, and read back what was written."""
     summary = assign_paths(
@@ -93,8 +95,8 @@ def assign(
         parent_id="parent",
         num_items=NUM_ITEMS,
         num_paths=NUM_PATHS,
-        space=SPACE,
-        config=AssignmentConfig(num_sweeps=SWEEPS, num_partitions=parts),
+        space=space,
+        config=AssignmentConfig(num_sweeps=SWEEPS, num_partitions=parts, block_items=block_items),
         rule=rule,
         visited_paths=problem.visited,
     )
@@ -127,7 +129,8 @@ def side_by_side(spark: SparkSession, problem: Problem, num_parts: int) -> np.nd
                 paths[members],
                 members,
             )
-            swept[members], _ = sweep_partition(share, paths[members], sizes, Penalty(4, ALPHA), num_parts, space=SPACE)
+            with StreamingDescent(sizes, SPACE.num_paths, Penalty(4, ALPHA), scale=num_parts, space=SPACE) as descent:
+                swept[members], _ = descent.sweep(share)
         paths = swept
     return paths
 
@@ -170,6 +173,18 @@ def test_four_partitions_come_close_and_count_right(spark: SparkSession, problem
     assert not changed_rows(current, paths)[-UNSCORED:].any()
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_blocks_and_a_space_too_large_for_a_table_change_nothing(
+    spark: SparkSession, problem: Problem, parts: int
+) -> None:
+    summary, paths = assign(spark, problem, parts=parts)
+    other, same = assign(spark, problem, parts=parts, space=PathSpace(20_000, 2), block_items=7)
+    np.testing.assert_array_equal(same, paths)
+    assert (other.items_moved, other.alpha) == (summary.items_moved, summary.alpha)
+    assert other.surrogate_after == pytest.approx(summary.surrogate_after, rel=1e-12)
+    assert not problem.workdir.exists("runs", "mstep-r"), "what the M-step streamed is removed"
+
+
 def test_alpha_is_corrected_until_visited_paths_hold_what_is_wanted(spark: SparkSession, problem: Problem) -> None:
     wanted = 25.0
     summary, paths = assign(spark, problem, rule=AlphaRule(None, wanted, corrections=6))
@@ -210,6 +225,15 @@ def test_alpha_is_corrected_only_where_a_measurement_asks_for_it() -> None:
     assert AlphaRule(0.5, None).corrected(0.5, 1000.0, 0) is None, "a given alpha stands"
     with pytest.raises(ValueError, match="alpha"):
         AlphaRule(None, None).start(40.0)
+
+
+def test_an_alpha_that_changes_nothing_is_not_kept(spark: SparkSession, problem: Problem) -> None:
+    """Visited paths cannot hold so few: 300 items x 2 on 36 paths."""
+    summary, paths = assign(spark, problem, rule=AlphaRule(ALPHA * 1e6, 1.0, corrections=3))
+    assert (summary.alpha, summary.corrections) == (ALPHA * 1e6, 1)
+    np.testing.assert_array_equal(paths, local(problem, ALPHA * 1e6).path_ids)
+    rule = AlphaRule(None, 20.0)
+    assert [rule.is_nearer(after, 30.0) for after in (24.0, 18.0, 29.9, 12.0, 0.0)] == [True, True, False, False, False]
 
 
 def test_items_on_visited_paths_are_averaged_over_visits() -> None:
