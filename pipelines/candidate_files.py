@@ -92,8 +92,11 @@ class CandidateFiles:
                            write_statistics=False, row_group_size=max(len(table), 1))  # fmt: skip
 
     def _table(self, name: str) -> pa.Table:
-        with self.workdir.filesystem.open(self.workdir.path(*self.folder, name), "rb") as file:
-            return pq.read_table(file, use_threads=False)
+        source = self.workdir.path(*self.folder, name)
+        if self.workdir.is_local:
+            return pq.ParquetFile(source).read(use_threads=False)
+        with self.workdir.filesystem.open(source, "rb") as file:
+            return pq.ParquetFile(file).read(use_threads=False)
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:

@@ -14,7 +14,7 @@ from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import DENSE_LIMIT, PathSizes
 from dr_core.paths.space import PathSpace
 
-STEP_ROWS = 32_768
+STEP_ROWS = 4096
 """Items that a thread sweeps before it learns what the others moved."""
 
 
