@@ -45,6 +45,7 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 
 bench: install ## measure the hot loops; one JSON line each
 	$(BIN)/python -m benchmarks.kernels
+	$(BIN)/python -m benchmarks.mstep
 
 soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
 	$(BIN)/python -m benchmarks.soak

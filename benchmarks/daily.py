@@ -35,7 +35,7 @@ from pipelines.datasets.synthetic import write as write_synthetic
 from pipelines.day_one import run_day_one
 from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
-from pipelines.releases import live_release
+from pipelines.releases import live_release, promote, rollback
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.interval import Interval
@@ -93,7 +93,7 @@ def pays(spark: SparkSession, config: RunConfig, logs: str, folder: Path, num_in
     assert frozen is not None
     arms: dict[str, dict[bool, list[Any]]] = {name: {True: [], False: []} for name in ("refresh", "frozen", "full")}
     seconds: dict[str, list[float]] = {"refresh": [], "full": []}
-    moved, statuses, by_interval = [], [], []
+    moved, publishing, statuses, by_interval = [], [], [], []
     full = a
     for number, interval in enumerate(later):
         before = live_release(spark, a)
@@ -101,6 +101,7 @@ def pays(spark: SparkSession, config: RunConfig, logs: str, folder: Path, num_in
         try:
             done = run_refresh(config, a.uri, interval, logs=logs)
             seconds["refresh"].append(stage_seconds(done["stages"]))
+            publishing += [stage["seconds"] for stage in done["stages"] if stage["name"] == "publish"]
             moved.append(done["items_moved"] / max(before.num_items, 1))
             statuses.append(done["status"])
         except GateRefused as error:
@@ -145,8 +146,24 @@ def pays(spark: SparkSession, config: RunConfig, logs: str, folder: Path, num_in
     line["seconds_refresh_of_full"] = round(medians["refresh"] / medians["full"], 3)
     line["items_moved"] = [round(share, 4) for share in moved]
     line["statuses"] = statuses
+    line["publish_seconds"], line["rollback_seconds"] = (
+        round(float(np.median(publishing)), 2),
+        rollback_seconds(spark, a),
+    )
     line["by_interval"] = by_interval
     return line
+
+
+def rollback_seconds(spark: SparkSession, workdir: Workdir) -> float:
+    """Return the median time of going back to the parent and forth again, within a session."""
+    live, seconds = live_release(spark, workdir), []
+    assert live is not None
+    for _ in range(3):
+        started = time.perf_counter()
+        rollback(spark, workdir)
+        seconds.append(time.perf_counter() - started)
+        promote(spark, workdir, live.release_id)
+    return round(float(np.median(seconds)), 2)
 
 
 def draw(line: dict[str, Any], target: Path) -> None:
