@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ import torch
 from torch import Tensor
 
 from dr_core.errors import ReleaseMismatch
-from dr_core.model.beam_search import Beam, beam_search
+from dr_core.model.beam_search import Beam
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.candidates import Candidates, gather_candidates, rerank
+from dr_core.retrieval.candidates import Candidates, gather_candidates
+from dr_core.retrieval.compiled import CompiledBeam, PathOrderedItems
 
 IntArray = npt.NDArray[np.int64]
 
@@ -73,6 +75,12 @@ class Retriever:
         vectors, bias = model.reranker.item_vectors()
         self.vector_VE = np.ascontiguousarray(vectors.numpy())
         self.bias_V = np.ascontiguousarray(bias.numpy())
+        self.compiled = CompiledBeam(model.structure)
+
+    @cached_property
+    def items(self) -> PathOrderedItems:
+        """The item vectors path by path."""
+        return PathOrderedItems(self.index, self.vector_VE, self.bias_V)
 
     @torch.inference_mode()
     def encode(self, histories: Sequence[Sequence[int]], context: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -102,11 +110,12 @@ class Retriever:
 
     def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
         """Return the most probable paths of each user state."""
-        return beam_search(self.model.structure, user_UE, self.beam if beam is None else beam)
+        paths, log_probs = self.compiled.search(user_UE.numpy(), self.beam if beam is None else beam)
+        return Beam(torch.from_numpy(paths), torch.from_numpy(log_probs))
 
     def candidates(self, paths: Beam) -> Candidates:
         """Return the distinct items on the paths of each user."""
-        return gather_candidates(paths.path_NB.numpy(), self.index.path_ids, self.index.offsets, self.index.item_ids)
+        return gather_candidates(paths.path_NB.numpy(), *self._index_arrays())
 
     def retrieve(
         self,
@@ -133,17 +142,19 @@ class Retriever:
             raise ValueError(f"k must be at least 1, was {k}")
         if excluded is not None and len(excluded) != len(user_UE):
             raise ValueError(f"excluded holds {len(excluded)} sequences for {len(user_UE)} users")
-        paths = self.search(user_UE, beam)
-        found = self.candidates(paths)
+        path_UB, log_prob_UB = self.compiled.search(user_UE.numpy(), self.beam if beam is None else beam)
         everywhere = self._known(blocked)
         barred = [self._known(items) + everywhere for items in excluded or [()] * len(user_UE)]
-        item_Uk, score_Uk, slot_Uk = rerank(
-            user_UE.numpy(), found, self.vector_VE, self.bias_V, k, lists_to_csr(barred)
-        )
+        item_Uk, score_Uk, slot_Uk, num_U = self.items.best(user_UE.numpy(), path_UB, k, lists_to_csr(barred))
+        if self.items.has_repeats:
+            num_U = np.diff(gather_candidates(path_UB, *self._index_arrays()).offsets)
         held = np.maximum(slot_Uk, 0)
-        path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(paths.path_NB.numpy(), held, 1), -1)
-        probability_Uk = np.take_along_axis(paths.log_prob_NB.exp().numpy(), held, 1)
-        return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), np.diff(found.offsets))
+        path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, held, 1), -1)
+        probability_Uk = np.exp(np.take_along_axis(log_prob_UB, held, 1))
+        return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), num_U)
+
+    def _index_arrays(self) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
+        return self.index.path_ids, self.index.offsets, self.index.item_ids
 
 
 def lists_to_csr(lists: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
