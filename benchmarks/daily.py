@@ -35,15 +35,13 @@ from pipelines.datasets.synthetic import write as write_synthetic
 from pipelines.day_one import run_day_one
 from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
-from pipelines.releases import live_release, promote, rollback
+from pipelines.releases import find_release, list_releases, live_release, promote, rollback
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.interval import Interval
 from pipelines.tables import Workdir
 
 ROOT = Path(__file__).parents[1]
-UNKNOWN = 2**31 - 1
-"""Ids down from here stand for items that a folder does not know."""
 ALONE = (
     "preprocess.cumulative=true", "preprocess.partition_unit=month", "evaluation.controls=false",
     "evaluation.random_start_rounds=0", "evaluation.other_paths_per_item=[]", "evaluation.curve_shares=[0.01]",
@@ -71,7 +69,7 @@ def translated(spark: SparkSession, users: EvaluationUsers, source: Workdir, tar
     ids = {row.item_key: row.item_id for row in target.read(spark, "items").collect()}
 
     def there(items: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return np.array([ids.get(keys[item], UNKNOWN - item) for item in items.tolist()], dtype=np.int64)
+        return np.array([ids.get(keys[item], len(ids) + item) for item in items.tolist()], dtype=np.int64)
 
     return EvaluationUsers(users.users, [there(h) for h in users.histories], [np.sort(there(t)) for t in users.truths])
 
@@ -89,22 +87,21 @@ def pays(spark: SparkSession, config: RunConfig, logs: str, folder: Path, num_in
     first, *later = intervals_of(times, num_intervals)
     a = Workdir(str(folder / "refreshed"))
     run_day_one(config, a.uri, logs=logs, interval=first)
-    frozen = live_release(spark, a)
-    assert frozen is not None
+    frozen = list_releases(spark, a)[-1]
     arms: dict[str, dict[bool, list[Any]]] = {name: {True: [], False: []} for name in ("refresh", "frozen", "full")}
     seconds: dict[str, list[float]] = {"refresh": [], "full": []}
     moved, publishing, statuses, by_interval = [], [], [], []
     full = a
     for number, interval in enumerate(later):
-        before = live_release(spark, a)
-        assert before is not None
         try:
             done = run_refresh(config, a.uri, interval, logs=logs)
+            before = find_release(spark, a, done["parent_release"])
             seconds["refresh"].append(stage_seconds(done["stages"]))
             publishing += [stage["seconds"] for stage in done["stages"] if stage["name"] == "publish"]
             moved.append(done["items_moved"] / max(before.num_items, 1))
             statuses.append(done["status"])
         except GateRefused as error:
+            before = find_release(spark, a, None)
             statuses.append(f"refused: {error}")
         users = fixed_users(spark, a, interval.label, interval.start)
         both = held_out(spark, a) & held_out(spark, full)

@@ -1,0 +1,351 @@
+"""Recall against time on one core: ``python -m benchmarks.retrieval --items 1500000``.
+
+A world of items and users on a sphere; the truth of a user are the exact top 200 items by inner product. Deep Retrieval's
+structure is trained on *other* users of the same world: k-means of the item vectors, then E-step, scores and M-step on these
+users' exact lists; the vectors themselves are shared by all methods, exact search and indexes alike. Every method is timed
+one user at a time and in blocks of 256, one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.health import measure_health
+from dr_core.paths.index import build_index
+from dr_core.paths.initialization import balanced_hierarchical_kmeans
+from dr_core.paths.penalty import derive_alpha
+from dr_core.paths.space import PathSpace
+from dr_core.retrieval.compiled import CompiledBeam, PathOrderedItems
+from dr_core.training.trainer import TrainingConfig
+from pipelines.cli import start_logging
+from pipelines.local_em import States, assign_to_budget, score_states, train_structure
+from pipelines.stages.assign import AlphaRule
+
+DIM, TOP, BLOCK = 64, 200, 256
+NO_ITEMS = (np.zeros(BLOCK + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))
+logger = logging.getLogger("pipelines.retrieval")
+Vectors = npt.NDArray[np.float32]
+Search = Callable[[Vectors], npt.NDArray[np.int64]]
+
+
+def unit(rows: Vectors) -> Vectors:
+    """Return rows of length 1."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+
+@dataclass(frozen=True)
+class World:
+    """Item and user vectors. Topics overlap: an item is as much itself as it is of its topic."""
+
+    item_VE: Vectors
+    train_NE: Vectors
+    test_UE: Vectors
+
+    @classmethod
+    def generate(cls, num_items: int, num_train: int, num_test: int, seed: int) -> World:
+        """Draw topics, subtopics, items near them, and users between two items of interest."""
+        rng = np.random.default_rng(seed)
+        num_topics = max(num_items // 3000, 10)
+
+        def normal(rows: int) -> Vectors:
+            return rng.standard_normal((rows, DIM), dtype=np.float32) / np.float32(DIM**0.5)
+
+        topics, subtopics = normal(num_topics), normal(num_topics * 20)
+        subtopic = rng.integers(0, len(subtopics), num_items)
+        items = unit(topics[subtopic // 20] + 0.6 * subtopics[subtopic] + 0.9 * normal(num_items))
+
+        def users(count: int) -> Vectors:
+            first, second = rng.integers(0, num_items, (2, count))
+            share = rng.uniform(0.5, 1.0, (count, 1)).astype(np.float32)
+            return unit(share * items[first] + (1 - share) * items[second] + 0.5 * normal(count))
+
+        return cls(items, users(num_train), users(num_test))
+
+
+def exact_top(user_UE: Vectors, item_VE: Vectors, k: int) -> npt.NDArray[np.int64]:
+    """Return the exact top k of every user by inner product, with all threads."""
+    items = torch.from_numpy(item_VE)
+    rows = [
+        (torch.from_numpy(user_UE[at : at + BLOCK]) @ items.T).topk(k).indices for at in range(0, len(user_UE), BLOCK)
+    ]
+    return torch.cat(rows).numpy()
+
+
+@dataclass
+class Built:
+    """A method's search at several parameters, and what it cost to build."""
+
+    method: str
+    parameters: dict[str, Search]
+    build_seconds: float
+    index_mib: float
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def build_structure(world: World, truth_NK: npt.NDArray[np.int64], arguments: argparse.Namespace) -> Built:
+    """Train Deep Retrieval's structure: k-means start, then rounds of E-step, scores and M-step, and a last E-step."""
+    num_items, started = len(world.item_VE), time.perf_counter()
+    space = PathSpace(max(round((num_items / arguments.items_per_path) ** 0.5), 4), 2)
+    paths = balanced_hierarchical_kmeans(world.item_VE, space, 1, arguments.seed)
+    kmeans_seconds = time.perf_counter() - started
+    logger.info("k-means: K=%d, %.0f s", space.num_nodes, kmeans_seconds)
+    torch.manual_seed(arguments.seed)
+    model = DeepRetrievalModel(
+        EncoderConfig(dim=DIM, embedding_rows=1024),
+        StructureConfig(hidden=arguments.hidden, path_dim=32),
+        RerankerConfig(),
+        space,
+        np.ones(num_items),
+    )
+    training = TrainingConfig(num_processes=1, learning_rate=3e-3)
+    states = States(
+        torch.from_numpy(world.train_NE), torch.from_numpy(truth_NK), torch.ones(truth_NK.shape, dtype=torch.float32)
+    )
+    scored = States(states.user_NE, states.target_NT[:, ::4].contiguous(), states.weight_NT[:, ::4].contiguous())
+    e_seconds, m_seconds, alpha = 0.0, [], None
+    for number in range(arguments.rounds + 1):
+        began = time.perf_counter()
+        epochs = arguments.epochs if number < arguments.rounds else arguments.final_epochs
+        train_structure(model, states, paths, epochs=epochs, batch_states=BLOCK, training=training, seed=number)
+        e_seconds += time.perf_counter() - began
+        if number == arguments.rounds:
+            break
+        began = time.perf_counter()
+        candidates = score_states(model, scored, paths, 20)
+        score_seconds = time.perf_counter() - began
+        search = CompiledBeam(model.structure)
+        visited, _ = search.search(world.train_NE[:2000], arguments.beam)
+        rule = AlphaRule(None, float(arguments.items_per_path))
+        began = time.perf_counter()
+        assigned, alpha, _ = assign_to_budget(
+            candidates,
+            alpha or derive_alpha(float(candidates.weights.mean()), arguments.items_per_path),
+            rule,
+            num_paths=1,
+            num_sweeps=4,
+            visited_paths=visited,
+            space=space,
+        )
+        m_seconds.append(time.perf_counter() - began)
+        logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], assigned.num_moved)
+        paths = assigned.path_ids
+    items = PathOrderedItems(build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32))
+    search = CompiledBeam(model.structure)
+
+    def at(beam: int) -> Search:
+        def run(user_UE: Vectors) -> npt.NDArray[np.int64]:
+            found, _ = search.search(user_UE, beam)
+            nothing = NO_ITEMS[0][: len(user_UE) + 1], NO_ITEMS[1]
+            return items.best(user_UE, found, TOP, nothing)[0]
+
+        return run
+
+    health = measure_health(paths, space)
+    scanned = {
+        str(beam): float(items.index.lookup(search.search(world.test_UE, beam)[0])[1].sum()) for beam in arguments.beams
+    }
+    starts = {
+        str(beam): float(items.index.lookup(search.search(world.test_UE, beam)[0])[0].sum()) for beam in arguments.beams
+    }
+    notes = {
+        "K": space.num_nodes,
+        "D": 2,
+        "hidden": arguments.hidden,
+        "kmeans_seconds": round(kmeans_seconds, 1),
+        "e_step_seconds": round(e_seconds, 1),
+        "m_step_seconds": [round(value, 1) for value in m_seconds],
+        "largest_path": health.largest_path,
+        "mean_path": round(health.mean_path, 1),
+        "candidates": {beam: round((scanned[beam] - starts[beam]) / len(world.test_UE)) for beam in scanned},
+        "trained_on": f"exact top {truth_NK.shape[1]} of {len(truth_NK):,} other users",
+    }
+    mib = (items.vector_RE.nbytes + items.index.item_ids.nbytes + items.index.offsets.nbytes) / 2**20
+    return Built(
+        "deep_retrieval", {f"B={beam}": at(beam) for beam in arguments.beams}, time.perf_counter() - started, mib, notes
+    )
+
+
+def build_exact(world: World) -> Built:
+    """Exact search: one matrix product and top k."""
+    items = torch.from_numpy(world.item_VE)
+
+    def run(user_UE: Vectors) -> npt.NDArray[np.int64]:
+        return (torch.from_numpy(user_UE) @ items.T).topk(TOP).indices.numpy()
+
+    return Built("exact", {"all": run}, 0.0, world.item_VE.nbytes / 2**20)
+
+
+def build_faiss(method: str, world: World, factory: str, settings: dict[str, list[int]]) -> Built:
+    """Build a faiss index with two threads; search it at every setting."""
+    faiss.omp_set_num_threads(2)
+    started = time.perf_counter()
+    index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
+    space = faiss.ParameterSpace()
+    if method == "hnsw":
+        space.set_index_parameter(index, "efConstruction", 128)
+    sample = world.item_VE[np.random.default_rng(0).permutation(len(world.item_VE))[:200_000]]
+    index.train(sample)
+    index.add(world.item_VE)
+    seconds = time.perf_counter() - started
+    size = len(faiss.serialize_index(index)) / 2**20
+    parameters = {}
+    for name, values in settings.items():
+        for value in values:
+
+            def run(user_UE: Vectors, name: str = name, value: int = value) -> npt.NDArray[np.int64]:
+                space.set_index_parameter(index, name, value)
+                return index.search(user_UE, TOP)[1]
+
+            parameters[f"{name}={value}"] = run
+    logger.info("%s %s: built in %.0f s, %.0f MiB", method, factory, seconds, size)
+    return Built(method, parameters, seconds, size, {"index": factory})
+
+
+def measure(built: Built, world: World, truth_UK: npt.NDArray[np.int64], repeats: int) -> list[dict[str, Any]]:
+    """Return recall and median times of a method at each of its parameters, one thread."""
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    rows = []
+    for parameter, search in built.parameters.items():
+        found, blocks = [], []
+        for _ in range(repeats):
+            for at in range(0, len(world.test_UE), BLOCK):
+                part = world.test_UE[at : at + BLOCK]
+                began = time.perf_counter()
+                answer = search(part)
+                blocks.append((time.perf_counter() - began) / len(part))
+                if len(found) * BLOCK < len(world.test_UE):
+                    found.append(answer)
+        singles = []
+        for row in range(min(len(world.test_UE), 400 if built.method != "exact" else 40)):
+            part = world.test_UE[row : row + 1]
+            began = time.perf_counter()
+            search(part)
+            singles.append(time.perf_counter() - began)
+        lists = np.concatenate(found)
+        recall = np.mean([len(np.intersect1d(a, b)) / TOP for a, b in zip(lists, truth_UK, strict=True)])
+        rows.append({
+            "method": built.method,
+            "parameter": parameter,
+            "recall": round(float(recall), 4),
+            "microseconds_one": round(statistics.median(singles) * 1e6, 1),
+            "microseconds_block": round(statistics.median(blocks) * 1e6, 1),
+        })  # fmt: skip
+        logger.info("%s", json.dumps(rows[-1]))
+    return rows
+
+
+def time_at(curves: list[dict[str, Any]], method: str, key: str, recall: float) -> float | None:
+    """Return the least time at which a method reaches a recall, interpolated between its measured points in log time."""
+    points = sorted((row["recall"], row[key]) for row in curves if row["method"] == method)
+    reached = [point for point in points if point[0] >= recall]
+    if not reached:
+        return None
+    below = [point for point in points if point[0] < recall]
+    best = min(reached, key=lambda point: point[1])
+    if not below or best[1] <= below[-1][1]:
+        return float(best[1])
+    (low, low_time), (high, high_time) = below[-1], best
+    return float(np.exp(np.interp(recall, [low, high], np.log([low_time, high_time]))))
+
+
+def draw(line: dict[str, Any], target: Path) -> None:
+    """Draw recall against time, both modes."""
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    for panel, (key, title) in zip(
+        figure.subplots(1, 2, sharey=True),
+        (("microseconds_one", "one by one"), ("microseconds_block", f"in blocks of {BLOCK}")),
+        strict=True,
+    ):
+        for method, style in zip(
+            ("deep_retrieval", "hnsw", "ivf_flat", "ivf_pq", "exact"), ("o-", "s--", "^:", "v-.", "D"), strict=True
+        ):
+            rows = sorted((row[key], row["recall"]) for row in line["curves"] if row["method"] == method)
+            panel.plot([x for x, _ in rows], [y for _, y in rows], style, label=method, markersize=4)
+        panel.set_xscale("log")
+        panel.set_xlabel("microseconds a user, one core")
+        panel.set_title(f"{line['items']:,} items, {title}")
+    panel.legend(frameon=False)
+    figure.axes[0].set_ylabel(f"recall of the exact top {TOP}")
+    figure.savefig(target)
+
+
+def main() -> int:
+    """Generate, train, build, measure; print one JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
+    parser.add_argument("--items", type=int, default=1_500_000)
+    parser.add_argument("--train-users", type=int, default=50_000)
+    parser.add_argument("--test-users", type=int, default=1024)
+    parser.add_argument("--items-per-path", type=int, default=100)
+    parser.add_argument("--hidden", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of E-step and M-step (default: 1)")
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--final-epochs", type=int, default=5)
+    parser.add_argument("--beam", type=int, default=40, help="beam that the M-step's budget counts with")
+    parser.add_argument("--beams", type=int, nargs="*", default=[5, 10, 20, 30, 40, 60, 80, 120, 160])
+    parser.add_argument("--methods", nargs="*", default=["exact", "ivf_flat", "ivf_pq", "hnsw", "deep_retrieval"])
+    parser.add_argument("--at-recall", type=float, default=0.9)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--picture", type=Path, help="SVG file to draw")
+    arguments = parser.parse_args()
+    start_logging()
+    torch.set_num_threads(2)
+    world = World.generate(arguments.items, arguments.train_users, arguments.test_users, arguments.seed)
+    truth = exact_top(world.test_UE, world.item_VE, TOP)
+    lists = max(int(4 * arguments.items**0.5) // 2 // 256 * 256, 64)
+    probes = [value for value in (1, 2, 4, 8, 16, 32, 64, 128) if value <= lists]
+    builders: dict[str, Callable[[], Built]] = {
+        "exact": lambda: build_exact(world),
+        "ivf_flat": lambda: build_faiss("ivf_flat", world, f"IVF{min(lists, 4096)},Flat", {"nprobe": probes}),
+        "ivf_pq": lambda: build_faiss("ivf_pq", world, f"IVF{min(lists, 4096)},PQ32x4fs,RFlat", {"nprobe": probes}),
+        "hnsw": lambda: build_faiss("hnsw", world, "HNSW32,Flat", {"efSearch": [200, 256, 320, 400, 512, 800]}),
+        "deep_retrieval": lambda: build_structure(world, exact_top(world.train_NE, world.item_VE, TOP), arguments),
+    }
+    curves, builds = [], []
+    for method in arguments.methods:
+        torch.set_num_threads(2)
+        built = builders[method]()
+        curves += measure(built, world, truth, arguments.repeats)
+        builds.append({
+            "method": method, "build_seconds": round(built.build_seconds, 1), "index_mib": round(built.index_mib),
+            **built.notes,
+        })  # fmt: skip
+    line: dict[str, Any] = {"benchmark": "retrieval", "items": arguments.items, "curves": curves, "builds": builds}
+    for mode in ("block", "one"):
+        times = {m: time_at(curves, m, f"microseconds_{mode}", arguments.at_recall) for m in arguments.methods}
+        own = times.get("deep_retrieval")
+        ratios = {f"ratio_{m}": round(t / own, 2) for m, t in times.items() if t and own and m != "deep_retrieval"}
+        if mode == "block":
+            line |= ratios | {"at_recall": arguments.at_recall, "mode": mode}
+        else:
+            line["one_by_one"] = ratios
+    line["peak_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+    if arguments.picture:
+        draw(line, arguments.picture)
+    print(json.dumps(line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
