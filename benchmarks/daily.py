@@ -109,8 +109,7 @@ def pays(spark: SparkSession, config: RunConfig, logs: str, folder: Path, num_in
         users = EvaluationUsers(
             *([part[place] for place in chosen] for part in (users.users, users.histories, users.truths))
         )
-        full_live = live_release(spark, full)
-        assert full_live is not None
+        full_live = frozen if full is a else find_release(spark, full, None)
         there = translated(spark, users, a, full)
         row: dict[str, Any] = {"interval": interval.label, "users": len(users)}
         for filtered in (True, False):
