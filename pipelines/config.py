@@ -131,16 +131,19 @@ class EvaluationConfig(Config):
 class RefreshConfig(Config):
     """The day after day one, and each day after that: one warm round from the live release."""
 
-    joint_epochs: int = Field(2, ge=1)
+    joint_epochs: int = Field(6, ge=1)
     """Epochs of the E-step in which encoder, softmax and structure learn the new interval together."""
     final_epochs: int = Field(2, ge=1)
     """Epochs in which the structure model is fitted to the new mapping."""
     replay_share: float = Field(1.0, ge=0)
     """Users replayed from their kept histories, as a share of the users who are learnt, so that nothing is forgotten."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Peak rate of encoder and softmax; lower than day one's, since they start warm."""
-    structure_learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0)
+    """Peak rate of encoder and softmax. Much below day one's, or in fewer epochs, a day's news is hardly learned."""
+    structure_learning_rate: float = Field(3e-3, gt=0)
     """Peak rate of the structure model."""
+    rows_per_process: int = Field(10_000, ge=1)
+    """Sample rows, times epochs, for which another local DDP rank is worth the seconds that it takes to start; what is
+    learned does not depend on it."""
     half_life_days: float = Field(30.0, gt=0)
     """Days of events after which carried scores and N_v weigh half (paper: eta a merge; here eta = 2^(-days / half life))."""
     full_retrain_days: float = Field(28.0, gt=0)

@@ -325,11 +325,14 @@ class Refresh:
         return read_paths(self.spark, self.workdir, release_id, self.num_items)
 
     def _train(self, model_id: str, phase: Phase, table: str, start_from: str) -> dict[str, Any]:
-        config = self.config
-        rates = {
+        config, rows = self.config, self.result("samples")["rows"]
+        changed = {
             "learning_rate": config.refresh.learning_rate,
             "structure_learning_rate": config.refresh.structure_learning_rate,
         }
+        if config.training.local_processes:
+            worth = max(1, rows * phase.epochs // config.refresh.rows_per_process)
+            changed["num_processes"] = min(config.training.num_processes, worth)
         job = TrainJob(
             workdir=self.workdir.uri,
             samples=f"tables/{table}",
@@ -341,13 +344,12 @@ class Refresh:
             encoder=config.encoder,
             structure=config.structure,
             reranker=config.reranker,
-            training=config.training.model_copy(update=rates),
+            training=config.training.model_copy(update=changed),
             counts_file=f"models/{self.warm_id}/counts.npy",
             paths_file=f"models/{model_id}/item_paths.npy",
             start_from=start_from,
         )
         results = train_model(job)
-        rows = self.result("samples")["rows"]
         return {"rows_in": rows, "rows_out": rows, "epochs": [vars(result) for result in results]}
 
     def e_step(self) -> dict[str, Any]:
