@@ -141,7 +141,7 @@ class RefreshConfig(Config):
     """Peak rate of encoder and softmax. Much below day one's, or in fewer epochs, a day's news is hardly learned."""
     structure_learning_rate: float = Field(3e-3, gt=0)
     """Peak rate of the structure model."""
-    rows_per_process: int = Field(10_000, ge=1)
+    rows_per_process: int = Field(3_000, ge=1)
     """Sample rows, times epochs, for which another local DDP rank is worth the seconds that it takes to start; what is
     learned does not depend on it."""
     half_life_days: float = Field(30.0, gt=0)
