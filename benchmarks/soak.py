@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,28 +59,44 @@ FREE_COLUMNS = ("created_at", "model_uri", "gates")
 """Columns of ``releases`` that hold moments and folders."""
 
 
-def call(*words: str, crash_at: str = "", kill_after: float | None = None) -> tuple[int, float]:
-    """Run a program of this project in a process group of its own; return its exit code and seconds.
+@dataclass(frozen=True)
+class Programs:
+    """Runs programs of this project, each in a process group of its own.
 
-    Args:
-        crash_at: named point at which it kills itself.
-        kill_after: seconds after which the whole group is killed; the code is then -9.
+    Attributes:
+        archive: of loaded JVM classes; written by the first program, read by the later ones (a fifth of their time).
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", VARIABLE: crash_at}
-    started = time.monotonic()
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=log, env=environment, start_new_session=True
-        )
-        try:
-            code = process.wait(kill_after)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-        if code not in (0, 3, -signal.SIGKILL):
-            log.seek(0)
-            print(log.read()[-6000:], file=sys.stderr)
-    return code, time.monotonic() - started
+
+    archive: Path
+
+    def call(self, *words: str, crash_at: str = "", kill_after: float | None = None) -> tuple[int, float]:
+        """Run one; return its exit code and seconds.
+
+        Args:
+            crash_at: named point at which it kills itself.
+            kill_after: seconds after which the whole group is killed; the code is then -9.
+        """
+        use = "SharedArchiveFile" if self.archive.exists() else "ArchiveClassesAtExit"
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "JDK_JAVA_OPTIONS": f"-XX:{use}={self.archive} -Xlog:disable",
+            VARIABLE: crash_at,
+        }
+        started = time.monotonic()
+        with tempfile.TemporaryFile("w+") as log:
+            process = subprocess.Popen(
+                [sys.executable, *words], stdout=subprocess.DEVNULL, stderr=log, env=environment, start_new_session=True
+            )
+            try:
+                code = process.wait(kill_after)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                code = process.wait()
+            if code not in (0, 3, -signal.SIGKILL):
+                log.seek(0)
+                print(log.read()[-6000:], file=sys.stderr)
+        return code, time.monotonic() - started
 
 
 def day_command(kind: str, workdir: Path, logs: tuple[str, str], interval: Interval) -> list[str]:
@@ -126,8 +144,10 @@ class Findings:
 class Soak:
     """Simulated days in one work folder."""
 
-    def __init__(self, spark: SparkSession, folder: Path, *, days: int, kills: int, seed: int) -> None:
-        self.spark, self.days, self.kills_wanted = spark, days, kills
+    def __init__(
+        self, spark: SparkSession, programs: Programs, folder: Path, *, days: int, kills: int, seed: int
+    ) -> None:
+        self.spark, self.programs, self.days, self.kills_wanted = spark, programs, days, kills
         self.rng = np.random.default_rng(seed)
         middle = FIRST_DAYS + days // 2
         config = load_config(str(CONFIG))
@@ -152,7 +172,7 @@ class Soak:
         """Run all days; return what was found."""
         first = FIRST_DAYS - 1
         logs = self._deliver(first)
-        code, _ = call(*day_command("run", self.root, logs, self.deliveries.interval(first)))
+        code, _ = self.programs.call(*day_command("run", self.root, logs, self.deliveries.interval(first)))
         self.found.check(code == 0, f"the first run ended with {code}")
         self._check_day(first)
         for day in range(FIRST_DAYS, FIRST_DAYS + self.days):
@@ -174,17 +194,17 @@ class Soak:
         for number in range(planned):
             if self.rng.random() < 0.5:
                 point = str(self.rng.choice(REFRESH_POINTS))
-                code, seconds = call(*command, crash_at=point)
+                code, seconds = self.programs.call(*command, crash_at=point)
             else:
                 point = f"{self.rng.uniform(4, 0.8 * self.seconds):.1f} s"
-                code, seconds = call(*command, kill_after=float(point.split()[0]))
+                code, seconds = self.programs.call(*command, kill_after=float(point.split()[0]))
             killed = code == -signal.SIGKILL
             self.found.kills += killed
             print(f"  day {day} try {number}: {point}, exit {code}, {seconds:.0f} s", file=sys.stderr, flush=True)
             self._check_reader(day)
             if not killed:
                 break
-        code, seconds = call(*command)
+        code, seconds = self.programs.call(*command)
         is_short = day == self.deliveries.short_day
         self.found.check(code == (3 if is_short else 0), f"day {day} ended with {code}")
         if is_short:
@@ -196,7 +216,7 @@ class Soak:
         if day == self.removal_day:
             self._remove_user()
         if day == FIRST_DAYS + self.days - 2:
-            code, _ = call(str(ROOT / "jobs" / "maintenance.py"), f"--workdir={self.root}", "--run-id=m",
+            code, _ = self.programs.call(str(ROOT / "jobs" / "maintenance.py"), f"--workdir={self.root}", "--run-id=m",
                            f"--config={CONFIG}", "--vacuum-hours=0")  # fmt: skip
             self.found.check(code == 0, f"maintenance ended with {code}")
         self._check_day(day)
@@ -206,7 +226,7 @@ class Soak:
     def _remove_user(self) -> None:
         roles = self.workdir.read(self.spark, "evaluation_users").toPandas()["user"]
         user = next(name for name in sorted(set(self.deliveries.expected["user"])) if name not in set(roles))
-        code, _ = call(str(ROOT / "jobs" / "delete_user.py"), f"--workdir={self.root}", "--run-id=d",
+        code, _ = self.programs.call(str(ROOT / "jobs" / "delete_user.py"), f"--workdir={self.root}", "--run-id=d",
                        f"--user={user}", "--vacuum-now")  # fmt: skip
         self.found.check(code == 0, f"the removal of a user ended with {code}")
         self.deliveries.remove_user(user)
@@ -277,58 +297,74 @@ class Soak:
             found.check(rest == 0, f"day {day}: {rest} rows of the removed user are there")
 
 
-def crash_matrix(spark: SparkSession, folder: Path, points: tuple[str, ...], seed: int) -> dict[str, Any]:
-    """Kill the same day at each point, finish it by the same command, and compare with an undisturbed one."""
-    deliveries = Deliveries(folder / "logs", FIRST_DAYS, 2, seed, min_events=5)
-    day = FIRST_DAYS
-    first_logs, logs = deliveries.write(day - 1), deliveries.write(day)
-    base, calm = folder / "base", folder / "calm"
-    code, _ = call(*day_command("run", base, first_logs, deliveries.interval(day - 1)))
-    _require(code == 0, f"the first run ended with {code}")
-    shutil.copytree(base, calm)
-    code, seconds = call(*day_command("refresh", calm, logs, deliveries.interval(day)))
-    _require(code == 0, f"the undisturbed day ended with {code}")
-    print(f"an undisturbed day: {seconds:.0f} s", file=sys.stderr, flush=True)
-    maintenance = ["--run-id=m", f"--config={CONFIG}", "--vacuum-hours=0"]
-    tidy = folder / "tidy"
-    shutil.copytree(calm, tidy)
-    _require(
-        call(str(ROOT / "jobs" / "maintenance.py"), f"--workdir={tidy}", *maintenance)[0] == 0, "maintenance failed"
-    )
-    whole = {
-        str(place): {table: contents(spark, Workdir(str(place)), table) for table in SCHEMAS} for place in (calm, tidy)
-    }
-    kills, differences = 0, []
-    for point in points:
-        place = folder / "killed"
-        shutil.rmtree(place, ignore_errors=True)
-        upkeep = point in MAINTENANCE_POINTS
-        start, wanted = (calm, tidy) if upkeep else (base, calm)
+class CrashMatrix:
+    """The same day killed at each point, finished by the same command, and compared with an undisturbed one."""
+
+    def __init__(self, spark: SparkSession, programs: Programs, folder: Path, seed: int) -> None:
+        self.spark, self.programs, self.folder = spark, programs, folder
+        deliveries = Deliveries(folder / "logs", FIRST_DAYS, 2, seed, min_events=5)
+        first_logs, self.logs = deliveries.write(FIRST_DAYS - 1), deliveries.write(FIRST_DAYS)
+        self.interval = deliveries.interval(FIRST_DAYS)
+        self.base, self.calm, self.tidy = folder / "base", folder / "calm", folder / "tidy"
+        code, _ = programs.call(*day_command("run", self.base, first_logs, deliveries.interval(FIRST_DAYS - 1)))
+        _require(code == 0, f"the first run ended with {code}")
+        for start, place, words in (
+            (self.base, self.calm, self._refresh(self.calm)),
+            (self.calm, self.tidy, self._maintenance(self.tidy)),
+        ):
+            shutil.copytree(start, place)
+            code, seconds = programs.call(*words)
+            _require(code == 0, f"undisturbed: {words} ended with {code}")
+            print(f"undisturbed: {seconds:.0f} s", file=sys.stderr, flush=True)
+        self.wanted = {place: self._contents(place) for place in (self.calm, self.tidy)}
+
+    def _refresh(self, place: Path) -> list[str]:
+        return day_command("refresh", place, self.logs, self.interval)
+
+    def _maintenance(self, place: Path) -> list[str]:
+        return [str(ROOT / "jobs" / "maintenance.py"), f"--workdir={place}", "--run-id=m", f"--config={CONFIG}",
+                "--vacuum-hours=0"]  # fmt: skip
+
+    def _contents(self, place: Path) -> dict[str, pd.DataFrame]:
+        return {table: contents(self.spark, Workdir(str(place)), table) for table in SCHEMAS}
+
+    def kill_at(self, point: str) -> tuple[int, list[str]]:
+        """Kill a day at a point and finish it; return how often it was killed and what is wrong after it."""
+        place = self.folder / point.replace(":", "_")
+        if point in MAINTENANCE_POINTS:
+            start, words, wanted = self.calm, self._maintenance(place), self.wanted[self.tidy]
+        else:
+            start, words, wanted = self.base, self._refresh(place), self.wanted[self.calm]
         shutil.copytree(start, place)
-        command = day_command("refresh", place, logs, deliveries.interval(day))
-        if upkeep:
-            command = [str(ROOT / "jobs" / "maintenance.py"), f"--workdir={place}", *maintenance]
-        code, seconds = call(*command, crash_at=point)
-        kills += code == -signal.SIGKILL
-        if code != -signal.SIGKILL:
-            differences.append(f"{point}: never reached, exit {code}")
+        code, seconds = self.programs.call(*words, crash_at=point)
+        killed = code == -signal.SIGKILL
+        wrong = [] if killed else [f"{point}: never reached, exit {code}"]
         workdir = Workdir(str(place))
-        live = live_release(spark, workdir)
+        live = live_release(self.spark, workdir)
         if live is None or answers(workdir, live, [[0, 1, 2]])[0, 0] < 0:
-            differences.append(f"{point}: the live release does not answer after the kill")
-        code, again = call(*command)
+            wrong.append(f"{point}: the live release does not answer after the kill")
+        code, again = self.programs.call(*words)
         if code != 0:
-            differences.append(f"{point}: the same command ended with {code}")
-        differences += [
-            f"{point}: {table} differs"
-            for table in SCHEMAS
-            if not contents(spark, workdir, table).equals(whole[str(wanted)][table])
-        ]
-        print(f"{point}: killed after {seconds:.0f} s, finished in {again:.0f} s, {len(differences)} differences so far",
+            wrong.append(f"{point}: the same command ended with {code}")
+        there = self._contents(place)
+        wrong += [f"{point}: {table} differs" for table in SCHEMAS if not there[table].equals(wanted[table])]
+        shutil.rmtree(place)
+        print(f"{point}: killed after {seconds:.0f} s, finished in {again:.0f} s, wrong: {wrong}",
               file=sys.stderr, flush=True)  # fmt: skip
-    for text in differences:
-        print(f"  WRONG: {text}", file=sys.stderr)
-    return {"benchmark": "crash_matrix", "points": len(points), "kills": kills, "differences": len(differences)}
+        return int(killed), wrong
+
+    def run(self, points: Sequence[str], lanes: int) -> dict[str, Any]:
+        """Kill at all points, some at a time."""
+        started = time.monotonic()
+        with ThreadPoolExecutor(lanes) as pool:
+            done = list(pool.map(self.kill_at, points))
+        return {
+            "benchmark": "crash_matrix",
+            "points": len(points),
+            "kills": sum(kills for kills, _ in done),
+            "differences": sum(len(wrong) for _, wrong in done),
+            "seconds": round(time.monotonic() - started),
+        }
 
 
 def _require(holds: bool, text: str) -> None:
@@ -346,15 +382,20 @@ def main() -> int:
     parser.add_argument(
         "--points", nargs="*", default=[*REFRESH_POINTS, *MAINTENANCE_POINTS], help="of the crash matrix"
     )
+    parser.add_argument("--lanes", type=int, default=2, help="of the crash matrix, side by side (default: 2)")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak"))
+    folder.mkdir(parents=True, exist_ok=True)
+    programs = Programs(folder / "classes.jsa")
     lines, bad = [], 0
     conf = {"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "1"}
     with spark_session("soak", master="local[1]", conf=conf) as spark:
         if arguments.only != "crash_matrix":
             started = time.monotonic()
-            found = Soak(spark, folder / "soak", days=arguments.days, kills=arguments.kills, seed=arguments.seed).run()
+            found = Soak(
+                spark, programs, folder / "soak", days=arguments.days, kills=arguments.kills, seed=arguments.seed
+            ).run()
             lines.append({
                 "benchmark": "soak", "days": arguments.days, "kills": found.kills, "checks": found.checks,
                 "events_lost": found.events_lost, "events_doubled": found.events_doubled, "wrong": found.wrong,
@@ -362,7 +403,8 @@ def main() -> int:
             })  # fmt: skip
             bad += len(found.wrong)
         if arguments.only != "soak":
-            lines.append(crash_matrix(spark, folder / "matrix", tuple(arguments.points), arguments.seed))
+            matrix = CrashMatrix(spark, programs, folder / "matrix", arguments.seed)
+            lines.append(matrix.run(arguments.points, arguments.lanes))
             bad += int(lines[-1]["differences"])
     if arguments.folder is None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -13,7 +13,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
 from dr_core.faults import reach
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.tables import SCHEMAS, Workdir, small_frame
 
 CONFLICT = "another release is live"
 
@@ -177,6 +177,5 @@ def _commit(spark: SparkSession, workdir: Workdir, release: Release, *, expected
 
 
 def _frame(spark: SparkSession, releases: list[Release]) -> DataFrame:
-    columns = list(SCHEMAS["releases"])
-    schema = ", ".join(f"{name} {kind}" for name, kind in SCHEMAS["releases"].items())
-    return spark.createDataFrame([tuple(vars(release)[name] for name in columns) for release in releases], schema)
+    schema = SCHEMAS["releases"]
+    return small_frame(spark, [tuple(vars(release)[name] for name in schema) for release in releases], schema)

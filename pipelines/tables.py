@@ -6,13 +6,17 @@ import hashlib
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import fsspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from delta.tables import DeltaTable
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import StructType
 
 from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.faults import reach
@@ -59,6 +63,13 @@ PARTITIONS: dict[str, tuple[str, ...]] = {
     "path_items": ("release_id",),
     "recommendations": ("release_id",),
 }
+
+
+def small_frame(spark: SparkSession, rows: Sequence[tuple[Any, ...]], schema: dict[str, str]) -> DataFrame:
+    """Return a few rows of this process as one partition; through Arrow, so that no Python worker has to start."""
+    fields = StructType.fromDDL(", ".join(f"{name} {kind}" for name, kind in schema.items()))
+    records = [dict(zip(schema, row, strict=True)) for row in rows]
+    return spark.createDataFrame(pa.Table.from_pylist(records, to_arrow_schema(fields)), fields).coalesce(1)
 
 
 class Workdir:

@@ -11,7 +11,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.datasets.rawframe import FILE_ORDER
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.tables import SCHEMAS, Workdir, small_frame
 
 _DETAILS = ("title", "category", "creator")
 
@@ -101,7 +101,7 @@ def number_densely(frame: DataFrame, key: str, name: str, *, first_id: int) -> I
         for row in sorted(numbered.groupBy(partition.alias("partition")).count().collect()):
             offsets.append((row["partition"], first_id))
             first_id += row["count"]
-        offset = frame.sparkSession.createDataFrame(offsets, "__partition bigint, __offset bigint")
+        offset = small_frame(frame.sparkSession, offsets, {"__partition": "bigint", "__offset": "bigint"})
         yield numbered.join(F.broadcast(offset), on=partition == F.col("__partition"), how="inner").select(
             *frame.columns, (F.col("__offset") + F.col("__position").bitwiseAND(F.lit((1 << 33) - 1))).alias(name)
         )

@@ -21,7 +21,7 @@ from pipelines.stages.cleaning import FILTER_REASONS, PreprocessConfig, own_stat
 from pipelines.stages.histories import extend_histories, rebuild_histories
 from pipelines.stages.interval import Interval
 from pipelines.stages.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.tables import SCHEMAS, Workdir, small_frame
 
 WHOLE_LOG = "all"
 __all__ = ["Interval", "PreprocessConfig", "PreprocessSummary", "SplitConfig", "preprocess"]
@@ -239,7 +239,7 @@ def _write_quarantine(
     if not bad_rows and workdir.has_table(spark, "quarantine"):
         DeltaTable.forPath(spark, workdir.table("quarantine")).delete(where)
         return
-    rows = spark.createDataFrame([], "reason string, row string, source_file string")
+    rows = small_frame(spark, [], {"reason": "string", "row": "string", "source_file": "string"})
     for part in bad_rows:
         rows = rows.unionByName(part)
     frame = rows.select("reason", "row", "source_file", F.lit(label).alias("source_interval"))
@@ -323,8 +323,7 @@ def _write_ledger(
         label, start, end, run_id, summary.rows_in, summary.kept, summary.quarantined, summary.filtered,
         summary.late, summary.reasons.get("redelivered", 0), json.dumps(summary.reasons, sort_keys=True),
     )  # fmt: skip
-    schema = ", ".join(f"{name} {kind}" for name, kind in SCHEMAS["intervals"].items())
-    frame = spark.createDataFrame([row], schema).coalesce(1)
+    frame = small_frame(spark, [row], SCHEMAS["intervals"])
     workdir.write(frame, "intervals", replace_where=None if is_whole else f"source_interval = '{label}'")
 
 
