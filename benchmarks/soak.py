@@ -2,8 +2,9 @@
 
 Two parts, each ending with one JSON line. *Soak*: a first delivery and then one a day, each refreshed by the real ``dr
 refresh`` in a process group that is killed (-9) at seeded moments or at named points and started again; one day is cut
-short and refused, some items are retired, a user asks to be removed, old releases are deleted. *Crash matrix*: the same
-day killed at every named point, then finished by the same command; all tables must equal those of an undisturbed day.
+short and refused, some items are retired, a user asks to be removed, old releases are deleted. *Crash matrix*: a day killed
+at one named point after the other, and after each finished in a copy by the same command; all tables must equal those of
+an undisturbed day.
 """
 
 from __future__ import annotations
@@ -298,7 +299,7 @@ class Soak:
 
 
 class CrashMatrix:
-    """The same day killed at each point, finished by the same command, and compared with an undisturbed one."""
+    """A day killed at every named point; finished by the same command after each, it equals an undisturbed one."""
 
     def __init__(self, spark: SparkSession, programs: Programs, folder: Path, seed: int) -> None:
         self.spark, self.programs, self.folder = spark, programs, folder
@@ -328,43 +329,56 @@ class CrashMatrix:
     def _contents(self, place: Path) -> dict[str, pd.DataFrame]:
         return {table: contents(self.spark, Workdir(str(place)), table) for table in SCHEMAS}
 
-    def kill_at(self, point: str) -> tuple[int, list[str]]:
-        """Kill a day at a point and finish it; return how often it was killed and what is wrong after it."""
-        place = self.folder / point.replace(":", "_")
-        if point in MAINTENANCE_POINTS:
-            start, words, wanted = self.calm, self._maintenance(place), self.wanted[self.tidy]
-        else:
-            start, words, wanted = self.base, self._refresh(place), self.wanted[self.calm]
-        shutil.copytree(start, place)
-        code, seconds = self.programs.call(*words, crash_at=point)
-        killed = code == -signal.SIGKILL
-        wrong = [] if killed else [f"{point}: never reached, exit {code}"]
-        workdir = Workdir(str(place))
-        live = live_release(self.spark, workdir)
-        if live is None or answers(workdir, live, [[0, 1, 2]])[0, 0] < 0:
-            wrong.append(f"{point}: the live release does not answer after the kill")
-        code, again = self.programs.call(*words)
-        if code != 0:
-            wrong.append(f"{point}: the same command ended with {code}")
-        there = self._contents(place)
-        wrong += [f"{point}: {table} differs" for table in SCHEMAS if not there[table].equals(wanted[table])]
-        shutil.rmtree(place)
-        print(f"{point}: killed after {seconds:.0f} s, finished in {again:.0f} s, wrong: {wrong}",
-              file=sys.stderr, flush=True)  # fmt: skip
-        return int(killed), wrong
-
     def run(self, points: Sequence[str], lanes: int) -> dict[str, Any]:
-        """Kill at all points, some at a time."""
+        """Kill a day, and then its maintenance, at one point after the other; finish a copy of the folder after each.
+
+        So a day has been killed at all points before, too, when it is killed at the next one.
+        """
         started = time.monotonic()
+        kills, endings, wrong = 0, [], []
         with ThreadPoolExecutor(lanes) as pool:
-            done = list(pool.map(self.kill_at, points))
+            for start, words, wanted, some in (
+                (self.base, self._refresh, self.calm, [point for point in points if point not in MAINTENANCE_POINTS]),
+                (self.calm, self._maintenance, self.tidy, [point for point in points if point in MAINTENANCE_POINTS]),
+            ):
+                day = self.folder / f"killed-{start.name}"
+                shutil.copytree(start, day)
+                for point in some:
+                    code, seconds = self.programs.call(*words(day), crash_at=point)
+                    kills += code == -signal.SIGKILL
+                    if code != -signal.SIGKILL:
+                        wrong.append(f"{point}: never reached, exit {code}")
+                    place = self.folder / point.replace(":", "_")
+                    shutil.copytree(day, place)
+                    print(f"{point}: exit {code} after {seconds:.0f} s", file=sys.stderr, flush=True)
+                    endings.append(pool.submit(self._finish, point, place, words(place), wanted))
+            wrong += [text for ending in endings for text in ending.result()]
+        for text in wrong:
+            print(f"  WRONG: {text}", file=sys.stderr)
         return {
             "benchmark": "crash_matrix",
             "points": len(points),
-            "kills": sum(kills for kills, _ in done),
-            "differences": sum(len(wrong) for _, wrong in done),
+            "kills": kills,
+            "differences": len(wrong),
             "seconds": round(time.monotonic() - started),
         }
+
+    def _finish(self, point: str, place: Path, words: list[str], wanted: Path) -> list[str]:
+        """Check what a reader sees after a kill, finish by the same command, and compare; return what is wrong."""
+        wrong, workdir = [], Workdir(str(place))
+        live = live_release(self.spark, workdir)
+        if live is None or answers(workdir, live, [[0, 1, 2]])[0, 0] < 0:
+            wrong.append(f"{point}: the live release does not answer after the kill")
+        code, seconds = self.programs.call(*words)
+        if code != 0:
+            wrong.append(f"{point}: the same command ended with {code}")
+        there = self._contents(place)
+        wrong += [
+            f"{point}: {table} differs" for table in SCHEMAS if not there[table].equals(self.wanted[wanted][table])
+        ]
+        shutil.rmtree(place)
+        print(f"  {point}: finished in {seconds:.0f} s, wrong: {wrong}", file=sys.stderr, flush=True)
+        return wrong
 
 
 def _require(holds: bool, text: str) -> None:
@@ -382,13 +396,15 @@ def main() -> int:
     parser.add_argument(
         "--points", nargs="*", default=[*REFRESH_POINTS, *MAINTENANCE_POINTS], help="of the crash matrix"
     )
-    parser.add_argument("--lanes", type=int, default=2, help="of the crash matrix, side by side (default: 2)")
+    parser.add_argument(
+        "--lanes", type=int, default=2, help="days of the crash matrix finished side by side (default: 2)"
+    )
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak"))
     folder.mkdir(parents=True, exist_ok=True)
     programs = Programs(folder / "classes.jsa")
-    lines, bad = [], 0
+    bad = 0
     conf = {"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "1"}
     with spark_session("soak", master="local[1]", conf=conf) as spark:
         if arguments.only != "crash_matrix":
@@ -396,20 +412,19 @@ def main() -> int:
             found = Soak(
                 spark, programs, folder / "soak", days=arguments.days, kills=arguments.kills, seed=arguments.seed
             ).run()
-            lines.append({
+            print(json.dumps({
                 "benchmark": "soak", "days": arguments.days, "kills": found.kills, "checks": found.checks,
                 "events_lost": found.events_lost, "events_doubled": found.events_doubled, "wrong": found.wrong,
                 "seconds": round(time.monotonic() - started),
-            })  # fmt: skip
+            }), flush=True)  # fmt: skip
             bad += len(found.wrong)
         if arguments.only != "soak":
             matrix = CrashMatrix(spark, programs, folder / "matrix", arguments.seed)
-            lines.append(matrix.run(arguments.points, arguments.lanes))
-            bad += int(lines[-1]["differences"])
+            line = matrix.run(arguments.points, arguments.lanes)
+            print(json.dumps(line))
+            bad += int(line["differences"])
     if arguments.folder is None:
         shutil.rmtree(folder, ignore_errors=True)
-    for line in lines:
-        print(json.dumps(line))
     return int(bad > 0)
 
 
