@@ -42,7 +42,9 @@ def grow_model(model: DeepRetrievalModel, counts_V: npt.NDArray[np.float64]) -> 
     start = {
         "encoder.item_embedding.weight": lambda old: old[1:].mean(0),
         "reranker.output_embedding.weight": lambda old: old.mean(0),
-        "reranker.bias": lambda old: old.kthvalue(max(1, int(len(old) * NEW_ITEM_BIAS_QUANTILE))).values,
+        "reranker.output_bias.weight": lambda old: (
+            old.kthvalue(max(1, int(len(old) * NEW_ITEM_BIAS_QUANTILE)), 0).values
+        ),
     }
     state, parameters = grown.state_dict(), dict(grown.named_parameters())
     with torch.no_grad():

@@ -45,7 +45,7 @@ class SoftmaxReranker(nn.Module):
 
     item_rows: Tensor
     negative_log_expected: Tensor
-    negative_weights: Tensor
+    negative_cumulative: Tensor
 
     def __init__(self, config: RerankerConfig, item_rows: Tensor, num_rows: int, counts_V: Tensor, dim: int) -> None:
         super().__init__()
@@ -54,16 +54,29 @@ class SoftmaxReranker(nn.Module):
         self.output_embedding = nn.Embedding(num_rows, dim)
         nn.init.normal_(self.output_embedding.weight, std=dim**-0.5)
         row_counts = torch.zeros(num_rows, dtype=torch.float64).index_add_(0, item_rows, counts_V.double())
-        self.bias = nn.Parameter(torch.log((row_counts + 1) / (row_counts + 1).sum()).float())
+        bias_R1 = torch.log((row_counts + 1) / (row_counts + 1).sum()).float()[:, None]
+        self.output_bias = nn.Embedding(num_rows, 1, _weight=bias_R1)
         weights = _negative_weights(config, row_counts)
-        self.register_buffer("negative_weights", weights.float())
+        self.register_buffer("negative_cumulative", torch.cumsum(weights / weights.sum(), 0))
         expected = (weights / weights.sum() * config.num_negatives).log()
         self.register_buffer("negative_log_expected", expected.float())
+
+    @property
+    def bias(self) -> Tensor:
+        """Biases of the embedding rows, [R]."""
+        bias_R: Tensor = self.output_bias.weight[:, 0]
+        return bias_R
+
+    @property
+    def samples_negatives(self) -> bool:
+        """Whether a training step touches only some of the rows."""
+        return self.config.loss == "sampled" and self.output_embedding.num_embeddings > self.config.num_negatives
 
     def score(self, user_NE: Tensor, item_NC: Tensor) -> Tensor:
         """Score C items a state: float32 [N, C] for int64 item ids [N, C]."""
         rows_NC = self.item_rows[item_NC]
-        return torch.einsum("ne,nce->nc", user_NE, self.output_embedding(rows_NC)) + self.bias[rows_NC]
+        bias_NC: Tensor = self.output_bias(rows_NC)[..., 0]
+        return torch.einsum("ne,nce->nc", user_NE, self.output_embedding(rows_NC)) + bias_NC
 
     def score_all(self, user_NE: Tensor) -> Tensor:
         """Score every item: float32 [N, V], the brute force that retrieval is compared with."""
@@ -77,29 +90,40 @@ class SoftmaxReranker(nn.Module):
     def loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
         """Return sum of w * -log p(y|x), p being the full or the sampled softmax."""
         target_rows_NT = self.item_rows[target_NT.clamp_min(0)]
-        if self.config.loss == "full" or self.output_embedding.num_embeddings <= self.config.num_negatives:
+        if self.samples_negatives:
+            log_p_NT = self._sampled_log_prob(user_NE, target_rows_NT)
+        else:
             logit_NR = user_NE @ self.output_embedding.weight.T + self.bias
             log_p_NT = logit_NR.gather(1, target_rows_NT) - logit_NR.logsumexp(1, keepdim=True)
-        else:
-            log_p_NT = self._sampled_log_prob(user_NE, target_rows_NT)
         return -(log_p_NT * weight_NT).sum()
 
     def _sampled_log_prob(self, user_NE: Tensor, rows_NT: Tensor) -> Tensor:
         """log p(y | x, y and the negatives), each negative's logit corrected by -log of its expected count.
 
         Sampled with replacement. A negative that is the target itself is masked for that target (an accidental hit):
-        its mass is what the target's own, uncorrected logit already stands for.
+        its mass is what the target's own, uncorrected logit already stands for. Nothing here costs O(R).
         """
-        sampled_C = torch.multinomial(self.negative_weights, self.config.num_negatives, replacement=True)
+        sampled_C = self._draw_negatives()
         vectors_CE = self.output_embedding(sampled_C)
-        logit_NC = user_NE @ vectors_CE.T + self.bias[sampled_C] - self.negative_log_expected[sampled_C]
-        target_NT = torch.einsum("ne,nte->nt", user_NE, self.output_embedding(rows_NT)) + self.bias[rows_NT]
+        logit_NC = user_NE @ vectors_CE.T + self.output_bias(sampled_C)[:, 0] - self.negative_log_expected[sampled_C]
+        target_NT = torch.einsum("ne,nte->nt", user_NE, self.output_embedding(rows_NT))
+        target_NT = target_NT + self.output_bias(rows_NT)[..., 0]
         total_N1 = logit_NC.logsumexp(1, keepdim=True)
         # Remove the accidental hits of each target from its own partition: count x corrected weight of that row.
-        counts_R = torch.bincount(sampled_C, minlength=self.output_embedding.num_embeddings)
-        hit_NT = counts_R[rows_NT].float().log() + target_NT - self.negative_log_expected[rows_NT]
+        rows_NT = rows_NT.contiguous()
+        count_NT = torch.searchsorted(sampled_C, rows_NT, right=True) - torch.searchsorted(sampled_C, rows_NT)
+        hit_NT = count_NT.float().log() + target_NT - self.negative_log_expected[rows_NT]
         rest_NT = total_N1 + torch.log1p(-(hit_NT - total_N1).clamp_max(-1e-6).exp())
-        return target_NT - torch.logaddexp(target_NT, rest_NT)
+        log_p_NT: Tensor = target_NT - torch.logaddexp(target_NT, rest_NT)
+        return log_p_NT
+
+    def _draw_negatives(self) -> Tensor:
+        """Draw rows with replacement, [C] ascending."""
+        cumulative_R = self.negative_cumulative
+        point_C = torch.rand(self.config.num_negatives, dtype=torch.float64, device=cumulative_R.device)
+        row_C = torch.searchsorted(cumulative_R, point_C * cumulative_R[-1], right=True)
+        row_C = row_C.clamp_max(len(cumulative_R) - 1)
+        return torch.sort(row_C).values
 
 
 def _negative_weights(config: RerankerConfig, row_counts: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -43,7 +43,7 @@ class TrainingConfig(Config):
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay (AdamW)."""
     clip_norm: float = Field(5.0, gt=0)
-    """Largest gradient norm of a step."""
+    """Largest gradient norm of a step, over the dense parameters."""
     mixed_precision: bool = True
     """bfloat16 autocast; on a GPU only."""
     num_processes: int = Field(2, ge=1)
@@ -52,6 +52,10 @@ class TrainingConfig(Config):
     """True starts the ranks on the driver's machine, False on Spark executors (barrier stage)."""
     threads_per_process: int = Field(1, ge=1)
     """CPU threads of a rank."""
+    sparse_rows: int = Field(100_000, ge=1)
+    """Item rows from which on, with the sampled softmax, a step updates only the rows it touched (SparseAdam: rows that
+    rest keep their momentum), so that its cost does not grow with the catalogue. Not on several GPUs: NCCL adds up dense
+    gradients."""
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints."""
     patience: int = Field(3, ge=1)
@@ -138,14 +142,8 @@ class Trainer:
         self.report, self.crash_at = report, crash_at
         self.turn = 0
         _choose_trainable(model, phase)
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": _trainable([model.encoder, model.reranker]), "lr": config.learning_rate},
-                {"params": _trainable([model.structure]), "lr": config.structure_learning_rate},
-            ],
-            weight_decay=config.weight_decay,
-        )
-        self.peak_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizers = self._build_optimizers()
+        self.peak_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers.values()]
         self.total_steps = max(1, phase.epochs * source.steps_per_epoch)
         self.wrapped: nn.Module = model
         if _world() > 1:
@@ -156,6 +154,33 @@ class Trainer:
                 forward_sync_buffers=False,
             )
         self.autocast = self.device.type == "cuda" and config.mixed_precision
+
+    def _build_optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """Return Adam for what every step touches, and SparseAdam for item tables of which a step touches some rows."""
+        model, config = self.model, self.config
+        reranker = model.reranker
+        tables = (model.encoder.item_embedding, reranker.output_embedding, reranker.output_bias)
+        is_sparse = (
+            reranker.samples_negatives
+            and reranker.output_embedding.num_embeddings >= config.sparse_rows
+            and not (self.device.type == "cuda" and _world() > 1)
+        )
+        for table in tables:
+            table.sparse = is_sparse
+        sparse = _trainable(tables) if is_sparse else []
+        dense = [p for p in _trainable([model.encoder, reranker]) if not any(p is q for q in sparse)]
+        optimizers: dict[str, torch.optim.Optimizer] = {
+            "optimizer": torch.optim.AdamW(
+                [
+                    {"params": dense, "lr": config.learning_rate},
+                    {"params": _trainable([model.structure]), "lr": config.structure_learning_rate},
+                ],
+                weight_decay=config.weight_decay,
+            )
+        }
+        if sparse:
+            optimizers["tables"] = torch.optim.SparseAdam(sparse, lr=config.learning_rate)
+        return optimizers
 
     def run(self) -> list[EpochResult]:
         """Train to the end of the phase (or to early stop), from the newest checkpoint when there is one."""
@@ -232,8 +257,10 @@ class Trainer:
             self.model.encoder.eval()
         global_step = epoch * self.source.steps_per_epoch + step
         torch.manual_seed((self.seed * 1_000_003 + global_step) * 4096 + _rank())
-        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
-            group["lr"] = peak * schedule(global_step, self.total_steps)
+        for optimizer, peaks in zip(self.optimizers.values(), self.peak_rates, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * schedule(global_step, self.total_steps)
+            optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             loss_structure, loss_softmax, weight = self.wrapped(
                 batch, self.phase.uses_structure, self.phase.uses_softmax
@@ -242,10 +269,11 @@ class Trainer:
         total_weight = _reduce(sums[2].clone()).clamp_min(1e-12)
         # DDP averages gradients over ranks: scaled so that the average is the gradient of the global weighted mean.
         loss = (loss_structure + loss_softmax) * (_world() / total_weight.float())
-        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_([p for p in self.model.parameters() if p.grad is not None], self.config.clip_norm)
-        self.optimizer.step()
+        dense = [p for p in self.model.parameters() if p.grad is not None and not p.grad.is_sparse]
+        nn.utils.clip_grad_norm_(dense, self.config.clip_norm)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
         return sums
 
     @torch.no_grad()
@@ -273,10 +301,9 @@ class Trainer:
         if _rank() != 0:
             return
         filesystem, folder = self.checkpoints
-        files = {
-            "model.safetensors": dict(self.model.state_dict()),
-            "optimizer.safetensors": checkpoint.optimizer_tensors(self.optimizer),
-        }
+        files = {"model.safetensors": dict(self.model.state_dict())}
+        for name, optimizer in self.optimizers.items():
+            files[f"{name}.safetensors"] = checkpoint.optimizer_tensors(optimizer)
         if best is not None:
             files["best.safetensors"] = best
         manifest = {
@@ -315,7 +342,8 @@ class Trainer:
             return 0, 0, [], None, sums
         self.turn = 1 - turn
         self.model.load_state_dict(held["model.safetensors"])
-        checkpoint.restore_optimizer(self.optimizer, held["optimizer.safetensors"])
+        for name, optimizer in self.optimizers.items():
+            checkpoint.restore_optimizer(optimizer, held[f"{name}.safetensors"])
         best = held.get("best.safetensors")
         if _world() > 1:
             dist.barrier()
@@ -344,7 +372,7 @@ def _choose_trainable(model: DeepRetrievalModel, phase: Phase) -> None:
         part.requires_grad_(learns)
 
 
-def _trainable(modules: list[nn.Module]) -> list[nn.Parameter]:
+def _trainable(modules: Sequence[nn.Module]) -> list[nn.Parameter]:
     return [p for module in modules for p in module.parameters() if p.requires_grad]
 
 

@@ -81,7 +81,7 @@ def test_structure_loss_equals_the_brute_force_sum_over_paths(make_model: ModelM
             if item >= 0:
                 on_paths = sum(float(probability_NC[n, path]) for path in model.item_path_VJ[item].tolist())
                 expected -= weight * np.log(on_paths)
-    assert float(model.structure_loss(user_NE, target_NT, weight_NT)) == pytest.approx(expected, rel=1e-5)
+    assert model.structure_loss(user_NE, target_NT, weight_NT).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_tiny_probabilities_do_not_underflow(make_model: ModelMaker) -> None:

@@ -112,7 +112,7 @@ def test_the_positive_is_never_its_own_negative() -> None:
     """Negatives that are all the first target leave it alone in its partition, and oppose every other target."""
     model = reranker_of(loss="sampled", num_negatives=50)
     target, other = 7, 8
-    model.negative_weights.zero_()[target] = 1.0
+    model.negative_cumulative.copy_(torch.arange(NUM_ITEMS) >= target)
     model.negative_log_expected.fill_(float(np.log(50)))
     user_NE = states(1)[0]
     log_p = model._sampled_log_prob(user_NE, torch.tensor([[target, other]]))
@@ -138,13 +138,21 @@ def test_with_no_more_items_than_negatives_nothing_is_sampled() -> None:
 def test_negatives_follow_the_configured_distribution() -> None:
     counts = np.random.default_rng(16).permutation(ZIPF)
     by_count = np.argsort(-counts)
-    uniform = reranker_of(counts, popularity_power=0.0).negative_weights.numpy()
-    assert np.ptp(uniform) == 0
-    linear = reranker_of(counts, popularity_power=1.0).negative_weights.numpy()
-    np.testing.assert_allclose(linear, counts + 1, rtol=1e-5)
-    ranked = reranker_of(counts, negatives="log_uniform").negative_weights.numpy()[by_count]
     rank = np.arange(NUM_ITEMS)
-    np.testing.assert_allclose(ranked, np.log((rank + 2) / (rank + 1)), rtol=1e-4)
+    for wanted, config in (
+        (np.ones(NUM_ITEMS), {"popularity_power": 0.0}),
+        (counts + 1, {"popularity_power": 1.0}),
+        (np.log((rank + 2) / (rank + 1))[np.argsort(by_count)], {"negatives": "log_uniform"}),
+    ):
+        model = reranker_of(counts, loss="sampled", num_negatives=NUM_ITEMS - 1, **config)
+        torch.manual_seed(17)
+        drawn = np.bincount(torch.cat([model._draw_negatives() for _ in range(300)]), minlength=NUM_ITEMS)
+        expected = drawn.sum() * wanted / wanted.sum()
+        assert np.abs(drawn - expected).max() < 6 * np.sqrt(expected.max())
+        assert ((drawn - expected) ** 2 / expected).sum() == pytest.approx(NUM_ITEMS, rel=0.25)
+        np.testing.assert_allclose(
+            model.negative_log_expected.exp(), (NUM_ITEMS - 1) * wanted / wanted.sum(), rtol=1e-4
+        )
 
 
 def test_items_on_one_row_share_score_and_count() -> None:

@@ -1,6 +1,6 @@
 """Train the same tiny model in one process or in several; started by ``test_trainer.py``.
 
-Usage: ``python two_ranks.py FOLDER RANK WORLD``. Every rank writes ``rank<r>.pt`` (parameters), ``rank<r>.json``
+Usage: ``python two_ranks.py FOLDER RANK WORLD dense|sparse``. Every rank writes ``rank<r>.pt`` (parameters), ``rank<r>.json``
 (losses of each epoch) and the same of a training that was killed and resumed, ``resumed<r>``. All worlds see the same
 rows a step: a rank takes its share of them.
 """
@@ -52,34 +52,36 @@ def rows(seed: int) -> Batch:
     return Batch(*(torch.from_numpy(array) for array in (history, positions, targets, weights)))
 
 
-def main(folder: Path, rank: int, world: int) -> None:
+def main(folder: Path, rank: int, world: int, tables: str = "dense") -> None:
     """Train as one rank of ``world`` and write what came of it."""
     torch.set_num_threads(1)
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     try:
-        train(ShardedSource(rank, world), folder / f"rank{rank}")
+        train(ShardedSource(rank, world), folder / f"rank{rank}", tables)
         checkpoints = (fsspec.filesystem("file"), str(folder / "checkpoints"))
         with contextlib.suppress(InterruptedError):
-            train(ShardedSource(rank, world), folder / "killed", checkpoints=checkpoints, crash_at=9)
-        train(ShardedSource(rank, world), folder / f"resumed{rank}", checkpoints=checkpoints)
+            train(ShardedSource(rank, world), folder / "killed", tables, checkpoints=checkpoints, crash_at=9)
+        train(ShardedSource(rank, world), folder / f"resumed{rank}", tables, checkpoints=checkpoints)
     finally:
         if world > 1:
             dist.destroy_process_group()
 
 
-def train(source: ShardedSource, name: Path, **more: Any) -> None:
+def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
     """Train the model from its start and write its parameters and losses."""
     torch.manual_seed(0)
     model = DeepRetrievalModel(
         EncoderConfig(dim=8, dropout=0.0),
         StructureConfig(hidden=8, path_dim=4),
-        RerankerConfig(),
+        RerankerConfig() if tables == "dense" else RerankerConfig(loss="sampled", num_negatives=8),
         PathSpace(4, 2),
         np.ones(NUM_ITEMS),
     )
     model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])
-    config = TrainingConfig(learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2, clip_norm=CLIP_NORM)
+    config = TrainingConfig(
+        learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2, clip_norm=CLIP_NORM, sparse_rows=1
+    )
     phase = Phase("joint", "joint", EPOCHS)
     results = Trainer(model, source, phase, config, seed=0, validation=rows(999), **more).run()
     torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
@@ -88,4 +90,4 @@ def train(source: ShardedSource, name: Path, **more: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])
