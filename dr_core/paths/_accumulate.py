@@ -21,6 +21,7 @@ def sum_terms_by_item(
     beam_probs: _Array,
     own_paths: _Array,
     own_probs: _Array,
+    num_paths: int,
     unit: float,
 ) -> tuple[_Array, _Array, _Array, _Array]:
     """Sum fixed-point terms by (item, path) in one hash table an item, cleared after each.
@@ -33,6 +34,7 @@ def sum_terms_by_item(
         beam_probs: float64 [N, S].
         own_paths: int64 [N * T, J], -1 = none.
         own_probs: float64 [N * T, J].
+        num_paths: one more than the largest path: no item needs a larger table, however many events it has.
         unit: 2^fraction bits.
 
     Returns:
@@ -48,7 +50,7 @@ def sum_terms_by_item(
         if i == num_pairs or pair_items[pair_order[i]] != pair_items[pair_order[start]]:
             longest, start = max(longest, i - start), i
     table_size = 4
-    while table_size < 2 * longest * terms_a_pair:
+    while table_size < 2 * min(longest * terms_a_pair, num_paths):
         table_size *= 2
     keys = np.full(table_size, _EMPTY, dtype=np.int64)
     rows = np.empty(table_size, dtype=np.int64)
@@ -67,7 +69,7 @@ def sum_terms_by_item(
         while end < num_pairs and pair_items[pair_order[end]] == item:
             end += 1
         mask = np.int64(4)
-        while mask < 2 * (end - start) * terms_a_pair:
+        while mask < 2 * min((end - start) * terms_a_pair, num_paths):
             mask *= 2
         mask -= 1
         item_start = filled

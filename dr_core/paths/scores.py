@@ -191,6 +191,7 @@ def accumulate_block(
         np.ascontiguousarray(probs),
         np.ascontiguousarray(own).reshape(-1, own.shape[2]),
         np.ascontiguousarray(own_p).reshape(-1, own.shape[2]),
+        int(max(beams.max(initial=-1), own.max(initial=-1))) + 1,
         2.0**fraction_bits,
     )
     return BlockScores(*sums)

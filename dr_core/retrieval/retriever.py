@@ -16,10 +16,11 @@ from torch import Tensor
 
 from dr_core.errors import ReleaseMismatch
 from dr_core.model.beam_search import Beam
+from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.candidates import Candidates, gather_candidates
-from dr_core.retrieval.compiled import CompiledBeam, PathOrderedItems
+from dr_core.retrieval.scan import PathOrderedItems
 
 IntArray = npt.NDArray[np.int64]
 
@@ -75,7 +76,7 @@ class Retriever:
         vectors, bias = model.reranker.item_vectors()
         self.vector_VE = np.ascontiguousarray(vectors.numpy())
         self.bias_V = np.ascontiguousarray(bias.numpy())
-        self.compiled = CompiledBeam(model.structure)
+        self.compiled = CompiledStructure(model.structure)
 
     @cached_property
     def items(self) -> PathOrderedItems:
@@ -146,7 +147,7 @@ class Retriever:
         everywhere = self._known(blocked)
         barred = [self._known(items) + everywhere for items in excluded or [()] * len(user_UE)]
         item_Uk, score_Uk, slot_Uk, num_U = self.items.best(user_UE.numpy(), path_UB, k, lists_to_csr(barred))
-        if self.items.has_repeats:
+        if self.items.most_repeats > 1:
             num_U = np.diff(gather_candidates(path_UB, *self._index_arrays()).offsets)
         held = np.maximum(slot_Uk, 0)
         path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, held, 1), -1)

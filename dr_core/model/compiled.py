@@ -1,0 +1,244 @@
+"""The structure model compiled for one core: beam search and p(c|x) with no Python between layers or users.
+
+Deep Retrieval, Algorithm 1 and equation 1. The tensors of :mod:`dr_core.model.structure` give the same values and learn;
+this is what serves and what accumulates scores. Users go through a layer some at a time: one matrix product gives the
+logits of all their prefixes, [K, R], and every loop after it runs along R, which the compiler vectorises.
+
+Shape legend: U users, E user dimension, H hidden, K nodes, D layers, B beam, M given paths a user, R rows: the prefixes of
+some users, filled up to a multiple of eight.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+from torch import nn, no_grad
+
+from dr_core.model._heap import is_worse, rise, sink, unwind
+from dr_core.model.structure import StructureModel
+
+FloatArray = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
+
+USERS_AT_ONCE = 16
+_LANES = 8
+_LOG2_E = np.float32(1.4426950408889634)
+_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0, 1])  # type: ignore[no-untyped-call]
+_C0, _C1, _C2, _C3, _C4, _C5 = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
+"""Coefficients of 2^f for f in [0, 1], relative error below 3e-7."""
+_LOWEST = np.float32(-120)
+_EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
+"""A float32 whose bits are n * 2^23 + 127 * 2^23 is 2^n."""
+
+
+class CompiledStructure:
+    """A structure model's weights, laid out for :meth:`search` and :meth:`log_prob`."""
+
+    def __init__(self, structure: StructureModel) -> None:
+        space, hidden = structure.space, structure.config.hidden
+        layers, nodes = space.num_layers, space.num_nodes
+        self.num_nodes, self.num_layers = nodes, layers
+        self.user_maps, self.user_biases = zip(*(_linear(layer) for layer in structure.user_maps), strict=True)
+        outputs, biases = zip(*(_linear(layer) for layer in structure.outputs), strict=True)
+        self.output_DKH = np.ascontiguousarray(np.stack(outputs).transpose(0, 2, 1))
+        self.bias_DK = np.stack(biases)
+        self.table_DDKH = np.zeros((layers, layers, nodes, hidden), dtype=np.float32)
+        with no_grad():
+            for layer, tables in enumerate(structure.prefix_tables()):
+                for earlier, table in enumerate(tables):
+                    self.table_DDKH[layer, earlier] = table.numpy()
+
+    def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
+        """Return what :func:`dr_core.model.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
+
+        Raises:
+            ValueError: ``beam`` < 1.
+        """
+        if beam < 1:
+            raise ValueError(f"beam must be at least 1, was {beam}")
+        width = min(beam, self.num_nodes**self.num_layers)
+        paths = np.empty((len(user_UE), width), dtype=np.int64)
+        log_probs = np.empty((len(user_UE), width), dtype=np.float32)
+        _search(self._user_parts(user_UE), self.table_DDKH, self.output_DKH, self.bias_DK, paths, log_probs)
+        return paths, log_probs
+
+    def log_prob(self, user_UE: FloatArray, path_UM: IntArray) -> FloatArray:
+        """Return log p(c|x) of given paths, float32 [U, M]; -inf for a path of -1."""
+        log_probs = np.zeros(path_UM.shape, dtype=np.float32)
+        parts = self._user_parts(user_UE)
+        _log_prob(parts, self.table_DDKH, self.output_DKH, self.bias_DK, np.maximum(path_UM, 0), log_probs)
+        log_probs[path_UM < 0] = -np.inf
+        return log_probs
+
+    def _user_parts(self, user_UE: FloatArray) -> FloatArray:
+        """Return what a user adds to each layer's hidden units, [D, U, H]."""
+        return np.stack(
+            [user_UE @ weight + bias for weight, bias in zip(self.user_maps, self.user_biases, strict=True)]
+        )
+
+
+def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
+    """Return a linear map's weight [in, out], contiguous, and its bias [out]."""
+    assert isinstance(layer, nn.Linear)
+    return np.ascontiguousarray(layer.weight.detach().numpy().T), layer.bias.detach().numpy()
+
+
+@njit(cache=True, nogil=True)
+def _fill_hidden(part_H, table_DKH, layer, prefixes, count, hidden_RH):  # type: ignore[no-untyped-def]
+    """Write relu(user part + the tables' rows of each prefix's nodes)."""
+    num_nodes = table_DKH.shape[1]
+    for row in range(count):
+        units = hidden_RH[row]
+        units[:] = part_H
+        rest = prefixes[row]
+        for earlier in range(layer - 1, -1, -1):
+            added = table_DKH[earlier, rest % num_nodes]
+            rest //= num_nodes
+            for unit in range(len(units)):
+                units[unit] += added[unit]
+        for unit in range(len(units)):
+            units[unit] = max(units[unit], np.float32(0))
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def _normalise(logit_KR, bias_K, highest_R, total_R, bits_R):  # type: ignore[no-untyped-def]
+    """Add the biases; write each row's highest logit and log sum exp."""
+    num_nodes, num_rows = logit_KR.shape
+    power_R = bits_R.view(np.float32)
+    highest_R[:] = np.float32(-3e38)
+    total_R[:] = np.float32(0)
+    for node in range(num_nodes):
+        bias = bias_K[node]
+        for row in range(num_rows):
+            value = logit_KR[node, row] + bias
+            logit_KR[node, row] = value
+            highest_R[row] = value if value > highest_R[row] else highest_R[row]
+    for node in range(num_nodes):
+        for row in range(num_rows):
+            power = (logit_KR[node, row] - highest_R[row]) * _LOG2_E
+            power = power if power > _LOWEST else _LOWEST
+            whole = np.floor(power)
+            rest = power - whole
+            mantissa = ((((_C5 * rest + _C4) * rest + _C3) * rest + _C2) * rest + _C1) * rest + _C0
+            bits_R[row] = np.int32(whole * _EXPONENT + _BIAS)
+            total_R[row] += mantissa * power_R[row]
+    for row in range(num_rows):
+        total_R[row] = highest_R[row] + np.log(total_R[row])
+
+
+@njit(cache=True, nogil=True)
+def _extend(  # type: ignore[no-untyped-def]
+    logit_KR, first, kept, prefixes, prefix_scores, highest_R, total_R, hits, path_B, score_B
+):
+    """Write the best successors of a user's prefixes, best first; return how many.
+
+    With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: nothing
+    below that limit is looked at twice.
+    """
+    num_nodes, beam = len(logit_KR), len(path_B)
+    base = np.empty(kept, np.float32)
+    limit = np.float32(-np.inf)
+    for row in range(kept):
+        base[row] = prefix_scores[row] - total_R[first + row]
+    if kept >= beam:
+        limit = base[0] + highest_R[first]
+        for row in range(1, kept):
+            limit = min(limit, base[row] + highest_R[first + row])
+    num_hits = 0
+    for node in range(num_nodes):
+        for row in range(kept):
+            hits[num_hits] = row * num_nodes + node
+            num_hits += base[row] + logit_KR[node, first + row] >= limit
+    size = 0
+    for hit in hits[:num_hits]:
+        row, node = hit // num_nodes, hit % num_nodes
+        value = base[row] + logit_KR[node, first + row]
+        path = prefixes[row] * num_nodes + node
+        if size < beam:
+            rise(score_B, path_B, size, value, path)
+            size += 1
+        elif is_worse(score_B[0], path_B[0], value, path):
+            sink(score_B, path_B, size, value, path)
+    unwind(score_B, path_B, size)
+    return size
+
+
+@njit(cache=True, nogil=True)
+def _rows(count):  # type: ignore[no-untyped-def]
+    return (count + _LANES - 1) // _LANES * _LANES
+
+
+@njit(cache=True, nogil=True)
+def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
+    num_layers, num_users, num_hidden = part_DUH.shape
+    num_nodes, beam = bias_DK.shape[1], path_UB.shape[1]
+    most_rows = USERS_AT_ONCE * _rows(beam)
+    hidden = np.zeros((most_rows, num_hidden), np.float32)
+    logits = np.empty(most_rows * num_nodes, np.float32)
+    highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
+    bits, hits = np.empty(most_rows, np.int32), np.empty(beam * num_nodes + 1, np.int64)
+    prefixes, scores = np.zeros((USERS_AT_ONCE, beam), np.int64), np.zeros((USERS_AT_ONCE, beam), np.float32)
+    for start in range(0, num_users, USERS_AT_ONCE):
+        users = min(USERS_AT_ONCE, num_users - start)
+        prefixes[:, 0], scores[:, 0] = 0, np.float32(0)
+        kept = 1
+        for layer in range(num_layers):
+            for user in range(users):
+                _fill_hidden(
+                    part_DUH[layer, start + user], table_DDKH[layer], layer, prefixes[user], kept,
+                    hidden[user * kept :],
+                )  # fmt: skip
+            rows = _rows(users * kept)
+            logit_KR = logits[: rows * num_nodes].reshape(num_nodes, rows)
+            np.dot(output_DKH[layer], hidden[:rows].T, logit_KR)
+            _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
+            size = 0
+            for user in range(users):
+                path, score = path_UB[start + user], log_prob_UB[start + user]
+                size = _extend(
+                    logit_KR, user * kept, kept, prefixes[user], scores[user], highest, total, hits, path, score
+                )
+                prefixes[user, :size], scores[user, :size] = path[:size], score[:size]
+            kept = size
+
+
+@njit(cache=True, nogil=True)
+def _log_prob(part_DUH, table_DDKH, output_DKH, bias_DK, path_UM, log_prob_UM):  # type: ignore[no-untyped-def]
+    num_layers, num_users, num_hidden = part_DUH.shape
+    num_nodes, num_paths = bias_DK.shape[1], path_UM.shape[1]
+    most_rows = _rows(USERS_AT_ONCE * num_paths)
+    hidden = np.zeros((most_rows, num_hidden), np.float32)
+    logits = np.empty(most_rows * num_nodes, np.float32)
+    highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
+    bits, row_of = np.empty(most_rows, np.int32), np.empty((USERS_AT_ONCE, num_paths), np.int64)
+    prefixes = np.empty(num_paths, np.int64)
+    for start in range(0, num_users, USERS_AT_ONCE):
+        users = min(USERS_AT_ONCE, num_users - start)
+        after = num_nodes**num_layers
+        for layer in range(num_layers):
+            filled = 0
+            for user in range(users):
+                distinct = 0
+                for place in range(num_paths):
+                    prefix = path_UM[start + user, place] // after
+                    known = 0
+                    while known < distinct and prefixes[known] != prefix:
+                        known += 1
+                    if known == distinct:
+                        prefixes[distinct] = prefix
+                        distinct += 1
+                    row_of[user, place] = filled + known
+                _fill_hidden(
+                    part_DUH[layer, start + user], table_DDKH[layer], layer, prefixes, distinct, hidden[filled:]
+                )
+                filled += distinct
+            rows = _rows(filled)
+            logit_KR = logits[: rows * num_nodes].reshape(num_nodes, rows)
+            np.dot(output_DKH[layer], hidden[:rows].T, logit_KR)
+            _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
+            after //= num_nodes
+            for user in range(users):
+                for place in range(num_paths):
+                    node, row = path_UM[start + user, place] // after % num_nodes, row_of[user, place]
+                    log_prob_UM[start + user, place] += logit_KR[node, row] - total[row]

@@ -1,0 +1,97 @@
+"""The compiled structure model against the one in torch."""
+
+import numpy as np
+import pytest
+import torch
+
+from dr_core.model.beam_search import beam_search
+from dr_core.model.compiled import USERS_AT_ONCE, CompiledStructure
+from dr_core.model.objective import decode_paths
+from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.paths.space import PathSpace
+
+NUM_USERS, DIM = 40, 12
+
+
+def structure(num_nodes: int, num_layers: int, spread: float = 3.0) -> StructureModel:
+    torch.manual_seed(num_nodes * 10 + num_layers)
+    model = StructureModel(StructureConfig(hidden=16, path_dim=6), PathSpace(num_nodes, num_layers), DIM)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= spread
+    return model
+
+
+def users() -> np.ndarray:
+    return np.random.default_rng(3).standard_normal((NUM_USERS, DIM)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("num_nodes", "num_layers", "beam"), [(7, 1, 3), (6, 2, 1), (6, 2, 5), (6, 2, 36), (6, 2, 99), (5, 3, 20), (40, 2, 25), (3, 5, 9)]
+)  # fmt: skip
+def test_the_search_finds_what_the_search_in_torch_finds(num_nodes: int, num_layers: int, beam: int) -> None:
+    model, user_UE = structure(num_nodes, num_layers), users()
+    paths, log_probs = CompiledStructure(model).search(user_UE, beam)
+    expected = beam_search(model, torch.from_numpy(user_UE), beam)
+    np.testing.assert_allclose(log_probs, expected.log_prob_NB.numpy(), rtol=1e-5, atol=1e-5)
+    same = paths == expected.path_NB.numpy()
+    gaps = np.abs(np.diff(expected.log_prob_NB.numpy(), axis=1, prepend=np.inf, append=-np.inf))
+    is_clear = np.minimum(gaps[:, :-1], gaps[:, 1:]) > 1e-5
+    assert same[is_clear].all(), "paths differ where no two are equally probable"
+    assert is_clear.mean() > 0.9
+    assert all(len(set(row)) == len(row) for row in paths.tolist())
+
+
+def test_equal_probabilities_stand_in_order_of_the_path() -> None:
+    model = structure(4, 2, spread=0.0)
+    paths, log_probs = CompiledStructure(model).search(users(), 16)
+    np.testing.assert_array_equal(paths, np.tile(np.arange(16), (NUM_USERS, 1)))
+    np.testing.assert_allclose(log_probs, np.log(1 / 16), rtol=1e-5)
+
+
+def test_far_apart_probabilities_stay_finite() -> None:
+    model = structure(6, 2, spread=60.0)
+    _, log_probs = CompiledStructure(model).search(users(), 36)
+    expected = beam_search(model, torch.from_numpy(users()), 36).log_prob_NB.numpy()
+    assert np.isfinite(log_probs).all()
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_user_gets_the_same_alone_and_in_a_block() -> None:
+    compiled, user_UE = CompiledStructure(structure(6, 3)), users()
+    assert len(user_UE) > 2 * USERS_AT_ONCE
+    paths, log_probs = compiled.search(user_UE, 7)
+    for row in (0, USERS_AT_ONCE, len(user_UE) - 1):
+        alone, alone_probs = compiled.search(user_UE[row : row + 1], 7)
+        np.testing.assert_array_equal(alone[0], paths[row])
+        np.testing.assert_allclose(alone_probs[0], log_probs[row], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers", "num_paths"), [(7, 1, 3), (6, 2, 1), (6, 2, 50), (5, 3, 24)])
+def test_given_paths_have_the_probability_that_torch_gives_them(
+    num_nodes: int, num_layers: int, num_paths: int
+) -> None:
+    model, user_UE = structure(num_nodes, num_layers), users()
+    paths = np.random.default_rng(4).integers(-1, num_nodes**num_layers, (NUM_USERS, num_paths))
+    found = CompiledStructure(model).log_prob(user_UE, paths)
+    nodes = decode_paths(torch.from_numpy(np.maximum(paths, 0)), model.space)
+    expected = model.log_prob(torch.from_numpy(user_UE), nodes).detach().numpy()
+    np.testing.assert_allclose(found[paths >= 0], expected[paths >= 0], rtol=1e-5, atol=1e-5)
+    assert (found[paths < 0] == -np.inf).all()
+
+
+def test_beams_and_given_paths_agree() -> None:
+    compiled, user_UE = CompiledStructure(structure(9, 3)), users()
+    paths, log_probs = compiled.search(user_UE, 12)
+    np.testing.assert_allclose(compiled.log_prob(user_UE, paths), log_probs, rtol=1e-5, atol=1e-6)
+
+
+def test_no_users_and_no_paths_are_fine() -> None:
+    compiled = CompiledStructure(structure(5, 2))
+    assert compiled.search(users()[:0], 3)[0].shape == (0, 3)
+    assert compiled.log_prob(users(), np.zeros((NUM_USERS, 0), np.int64)).shape == (NUM_USERS, 0)
+
+
+def test_a_beam_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, was 0"):
+        CompiledStructure(structure(5, 2)).search(users(), 0)
