@@ -7,15 +7,16 @@ as the Spark stages, without their start-up costs. Shape legend: N states, T tar
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dr_core.model.beam_search import beam_search
+from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.assignment import PathAssignment, coordinate_descent
@@ -34,6 +35,9 @@ from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048
+BATCHES_PER_SUM = 32
+Terms = tuple[npt.NDArray[Any], ...]
+"""The arguments of :func:`dr_core.paths.scores.accumulate_block`, of one batch of states."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,15 @@ def score_states(
 ) -> PathCandidates:
     """Return s[v, c] and N_v of all states: the S best paths an item and, always, its current ones."""
     model.set_item_paths(path_VJ)
-    blocks = [score_batch(model, batch, num_candidates) for batch in states.blocks()]
-    item, path, fixed, current = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    sums, structure = [], CompiledStructure(model.structure)
+    terms: list[Terms] = []
+    for batch in states.blocks():
+        terms.append(score_batch(model, structure, batch, num_candidates))
+        if len(terms) == BATCHES_PER_SUM:
+            sums.append(sum_terms(terms))
+            terms = []
+    sums += [sum_terms(terms)] if terms else []
+    item, path, fixed, current = (np.concatenate(column) for column in zip(*sums, strict=True))
     order = np.lexsort((path, item))
     item, path = item[order], path[order]
     starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (path[1:] != path[:-1])])
@@ -131,17 +142,32 @@ def score_states(
 
 
 @torch.inference_mode()
-def score_batch(model: DeepRetrievalModel, batch: StateBatch, num_candidates: int) -> BlockScores:
-    """Beam-search one batch of states and sum p(c|x) by (target, path), the targets' current paths included."""
-    beam = beam_search(model.structure, batch.user_NE, num_candidates)
-    return accumulate_block(
+def score_batch(
+    model: DeepRetrievalModel, structure: CompiledStructure, batch: StateBatch, num_candidates: int
+) -> Terms:
+    """Beam-search one batch of states: what each adds to s[v, c] of its targets, their current paths included.
+
+    Args:
+        structure: the model's own, compiled.
+    """
+    user_NE = batch.user_NE.numpy()
+    beam_NS, beam_log_prob_NS = structure.search(user_NE, num_candidates)
+    own_NTJ = model.item_path_VJ[batch.target_NT.clamp_min(0)].numpy()
+    flat_NM = own_NTJ.reshape(len(own_NTJ), own_NTJ.shape[1] * own_NTJ.shape[2])
+    own_log_prob = structure.log_prob(user_NE, flat_NM).reshape(own_NTJ.shape)
+    return (
         batch.target_NT.numpy(),
         batch.weight_NT.numpy(),
-        beam.path_NB.numpy(),
-        beam.log_prob_NB.exp().numpy(),
-        model.item_path_VJ[batch.target_NT.clamp_min(0)].numpy(),
-        model.path_log_prob(batch.user_NE, batch.target_NT).exp().numpy(),
+        beam_NS,
+        np.exp(beam_log_prob_NS),
+        own_NTJ,
+        np.exp(own_log_prob),
     )
+
+
+def sum_terms(terms: Sequence[Terms]) -> BlockScores:
+    """Sum the terms of several batches by (target, path); a state's terms take 16 (S + T J) bytes until then."""
+    return accumulate_block(*(np.concatenate(column) for column in zip(*terms, strict=True)))
 
 
 def assign_to_budget(

@@ -20,10 +20,11 @@ from pyspark.sql import functions as F
 
 from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError
+from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, ScoreRows, merge_streaming
 from pipelines.inference import block_batches, cached_array, cached_model, encode_batch
-from pipelines.local_em import score_batch
+from pipelines.local_em import score_batch, sum_terms
 from pipelines.tables import Workdir
 
 MERGE_PARTS = 16
@@ -183,17 +184,15 @@ def item_weights(samples: DataFrame) -> DataFrame:
 def _score_block(model: FrozenModel, config: ScoresConfig) -> Callable[[pa.Table], pa.Table]:
     def score(table: pa.Table) -> pa.Table:
         network, _ = model.load()
-        parts = [
-            score_batch(network, StateBatch(*encode_batch(network, batch)), config.num_candidates)
+        structure = CompiledStructure(network.structure)
+        terms = [
+            score_batch(network, structure, StateBatch(*encode_batch(network, batch)), config.num_candidates)
             for batch in block_batches(table)
         ]
-        item, path, fixed, current = (np.concatenate(column) for column in zip(*parts, strict=True))
-        frame = pa.table(
+        item, path, fixed, current = sum_terms(terms)
+        summed = pa.table(
             {"item_id": pa.array(item, pa.int32()), "path_id": path, "score": fixed, "is_current": current}
         )
-        summed = frame.group_by(["item_id", "path_id"]).aggregate([("score", "sum"), ("is_current", "max")])
-        summed = summed.select(["item_id", "path_id", "score_sum", "is_current_max"])
-        summed = summed.rename_columns(["item_id", "path_id", "score", "is_current"])
         if config.candidates_per_block is not None:
             summed = _best_of_block(summed, config.candidates_per_block)
         return summed
