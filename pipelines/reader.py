@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,31 @@ from dr_core.model.objective import Batch, batch_from_arrays
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
+    from pyarrow.filesystem import DaskFileSystem
 
 COLUMNS = ("history", "length", "positions", "targets", "weights", "context_categorical", "context_numeric")
+
+
+class _FsspecFiles(DaskFileSystem):  # type: ignore[misc]
+    """An fsspec file system as the one kind that Petastorm 0.12 can read from, pyarrow's old interface."""
+
+    def _there(self, path: str) -> str:
+        return path if self.fs.root_marker == "/" else path.lstrip("/")
+
+    def isdir(self, path: str) -> bool:
+        return bool(self.fs.isdir(self._there(path)))
+
+    def isfile(self, path: str) -> bool:
+        return bool(self.fs.isfile(self._there(path)))
+
+    def exists(self, path: str) -> bool:
+        return bool(self.fs.exists(self._there(path)))
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        return self.fs.open(self._there(path), mode=mode)
+
+    def walk(self, path: str) -> Iterator[tuple[str, list[str], list[str]]]:
+        return iter(self.fs.walk(self._there(path)))
 
 
 def row_group_sizes(filesystem: AbstractFileSystem, folder: str) -> list[int]:
@@ -60,11 +84,13 @@ def read_rows(
         InputError: there are fewer row groups than shards.
     """
     _shared_sizes(filesystem, folder, num_shards)
-    url = folder if "://" in folder else f"file://{folder}"
+    is_local = filesystem.protocol in ("file", ("file", "local"))
+    # Petastorm takes the path out of the URL and the file system as it is given.
+    path = str(filesystem._strip_protocol(folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         reader = make_batch_reader(
-            url,
+            f"file:///{path.lstrip('/')}",
             schema_fields=list(columns),
             reader_pool_type="thread",
             workers_count=1,
@@ -74,7 +100,7 @@ def read_rows(
             shard_seed=seed if num_shards > 1 else None,
             seed=seed,
             num_epochs=1,
-            filesystem=None if filesystem.protocol in ("file", ("file", "local")) else filesystem,
+            filesystem=None if is_local else _FsspecFiles(filesystem),
         )
         with reader:
             for group in reader:

@@ -7,9 +7,9 @@ earlier ones, while a list of the most popular items knows nothing of them.
 
 from __future__ import annotations
 
+import fsspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field
@@ -70,10 +70,11 @@ def generate(config: SyntheticConfig) -> tuple[pa.Table, pa.Table]:
 
 def write(config: SyntheticConfig, folder: str) -> tuple[str, str]:
     """Write ``logs.parquet`` and ``catalogue.parquet`` below a folder (a path or URI); return their two addresses."""
-    filesystem, root = pa.fs.FileSystem.from_uri(folder) if "://" in folder else (pa.fs.LocalFileSystem(), folder)
-    filesystem.create_dir(root, recursive=True)
+    filesystem, root = fsspec.core.url_to_fs(folder)
+    filesystem.makedirs(root, exist_ok=True)
     for table, name in zip(generate(config), (LOGS_FILE, CATALOGUE_FILE), strict=True):
-        pq.write_table(table, f"{root.rstrip('/')}/{name}", filesystem=filesystem, compression="zstd")
+        with filesystem.open(f"{root.rstrip('/')}/{name}", "wb") as file:
+            pq.write_table(table, file, compression="zstd")
     return f"{folder.rstrip('/')}/{LOGS_FILE}", f"{folder.rstrip('/')}/{CATALOGUE_FILE}"
 
 
