@@ -11,7 +11,7 @@ DEMO := var/demo/$(NAME)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: install airflow demo test lint bench soak clean help
+.PHONY: install airflow demo test lint bench soak package clean help
 
 install: $(VENV)/installed ## install everything into .venv (half a minute)
 
@@ -50,8 +50,17 @@ bench: install ## measure the hot loops; one JSON line each
 soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
 	$(BIN)/python -m benchmarks.soak
 
+package: install ## dist/: the wheel, and environment.tar.gz for Spark executors (about 3 GB, some minutes)
+	rm -rf dist .venv-package
+	$(BIN)/uv build --quiet --wheel --out-dir dist
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-package
+	$(BIN)/uv pip install --quiet --python .venv-package/bin/python -c constraints.txt dist/*.whl
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt venv-pack
+	$(BIN)/venv-pack --prefix .venv-package --output dist/environment.tar.gz --compress-level 1 --quiet
+	@ls -lh dist
+
 clean: ## remove the environment and everything the demo and the tests wrote
-	rm -rf $(VENV) $(AIRFLOW) var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(AIRFLOW) .venv-package var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 help: ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
+from dr_core.model.compiled import CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -35,7 +36,7 @@ from dr_core.paths.index import build_index
 from dr_core.paths.initialization import balanced_hierarchical_kmeans
 from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.compiled import CompiledBeam, PathOrderedItems
+from dr_core.retrieval.scan import PathOrderedItems
 from dr_core.training.trainer import TrainingConfig
 from pipelines.cli import start_logging
 from pipelines.local_em import States, assign_to_budget, score_states, train_structure
@@ -133,7 +134,7 @@ def build_structure(world: World, truth_NK: npt.NDArray[np.int64], arguments: ar
         began = time.perf_counter()
         candidates = score_states(model, scored, paths, 20)
         score_seconds = time.perf_counter() - began
-        search = CompiledBeam(model.structure)
+        search = CompiledStructure(model.structure)
         visited, _ = search.search(world.train_NE[:2000], arguments.beam)
         rule = AlphaRule(None, float(arguments.items_per_path))
         began = time.perf_counter()
@@ -150,7 +151,7 @@ def build_structure(world: World, truth_NK: npt.NDArray[np.int64], arguments: ar
         logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], assigned.num_moved)
         paths = assigned.path_ids
     items = PathOrderedItems(build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32))
-    search = CompiledBeam(model.structure)
+    search = CompiledStructure(model.structure)
 
     def at(beam: int) -> Search:
         def run(user_UE: Vectors) -> npt.NDArray[np.int64]:
@@ -179,7 +180,8 @@ def build_structure(world: World, truth_NK: npt.NDArray[np.int64], arguments: ar
         "candidates": {beam: round((scanned[beam] - starts[beam]) / len(world.test_UE)) for beam in scanned},
         "trained_on": f"exact top {truth_NK.shape[1]} of {len(truth_NK):,} other users",
     }
-    mib = (items.vector_RE.nbytes + items.index.item_ids.nbytes + items.index.offsets.nbytes) / 2**20
+    arrays = (items.vector_VE, items.code_RE, items.step_R, items.bias_R, items.index.item_ids, items.index.offsets)
+    mib = sum(array.nbytes for array in arrays) / 2**20
     return Built(
         "deep_retrieval", {f"B={beam}": at(beam) for beam in arguments.beams}, time.perf_counter() - started, mib, notes
     )

@@ -1,0 +1,264 @@
+"""What s[v, c] costs: ``python -m benchmarks.scores [--targets N]``. One JSON line.
+
+*Kernel*: user states a second on one core (K = 100, D = 3, S = 20) for the beam search, and for the whole score of a state with
+its targets, beside the bare matrix products of that beam in the same run. *Spark*: the scores of N sample targets through the
+real stage on ``local[2]``, with the rows and bytes that each shuffle wrote, and the largest Python worker at N and at a quarter of it.
+*Top S'*: what keeping only S' paths an item and block saves, and how far its scores and the M-step's objective are then off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pyspark.sql import DataFrame, SparkSession
+
+from benchmarks.train import LENGTH, POSITIONS, TARGETS, generate, rounded
+from dr_core.model.compiled import CompiledStructure
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import DeepRetrievalModel, StateBatch
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.assignment import coordinate_descent, penalised_surrogate
+from dr_core.paths.initialization import random_paths
+from dr_core.paths.penalty import Penalty, derive_alpha
+from dr_core.paths.scores import ScoreRows, to_candidates
+from dr_core.paths.space import PathSpace
+from dr_core.training.checkpoint import read_manifest, save_model
+from pipelines.local_em import score_batch, sum_terms
+from pipelines.session import spark_session
+from pipelines.stages.scores import FrozenModel, ScoresConfig, path_scores
+
+SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
+
+
+def build(num_items: int, hidden: int) -> DeepRetrievalModel:
+    """Build a model whose beams are as uneven as a trained one's."""
+    torch.manual_seed(0)
+    model = DeepRetrievalModel(
+        EncoderConfig(), StructureConfig(hidden=hidden), RerankerConfig(), SPACE, np.ones(num_items)
+    )
+    with torch.no_grad():
+        for output in model.structure.outputs:
+            output.weight.mul_(4)  # type: ignore[operator]
+    model.set_item_paths(random_paths(num_items, 1, SPACE, 0))
+    return model.eval().requires_grad_(False)
+
+
+def median_microseconds(work: Callable[[], object], states: int, repeats: int) -> float:
+    """Return the median time of a call a state, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) / states * 1e6
+
+
+@torch.inference_mode()
+def kernel(hidden: int, repeats: int, num_states: int = 4096) -> dict[str, float]:
+    """Time the beam and the whole score of a state, beside the products alone."""
+    model = build(20_000, hidden)
+    rng = np.random.default_rng(0)
+    user_NE = torch.from_numpy(rng.standard_normal((num_states, 64), dtype=np.float32))
+    targets = torch.from_numpy(rng.integers(0, 20_000, (num_states, TARGETS)))
+    batch = StateBatch(user_NE, targets, torch.ones(targets.shape))
+    structure = CompiledStructure(model.structure)
+    hidden_RH = torch.rand(num_states * CANDIDATES, hidden)
+    output_HK, user_map_EH = torch.rand(hidden, SPACE.num_nodes), torch.rand(64, hidden)
+
+    def products() -> None:
+        for _ in range(SPACE.num_layers):
+            user_NE @ user_map_EH
+        hidden_RH[:num_states] @ output_HK
+        for _ in range(SPACE.num_layers - 1):
+            hidden_RH @ output_HK
+
+    bare = median_microseconds(products, num_states, repeats)
+    search = median_microseconds(lambda: structure.search(user_NE.numpy(), CANDIDATES), num_states, repeats)
+    whole = median_microseconds(
+        lambda: sum_terms([score_batch(model, structure, batch, CANDIDATES)]), num_states, repeats
+    )
+    return {
+        "hidden": hidden,
+        "states_per_second_beam": 1e6 / search,
+        "states_per_second": 1e6 / whole,
+        "microseconds_bare_products": bare,
+        "microseconds_beam": search,
+        "share_of_bare_products": bare / search,
+    }
+
+
+def write_samples(folder: str, num_targets: int, num_items: int) -> int:
+    """Write sample rows, one file a block; return the number of blocks."""
+    num_rows = num_targets // (POSITIONS * TARGETS)
+    num_blocks = max(1, round(num_rows / ROWS_PER_BLOCK))
+    Path(folder).mkdir(parents=True)
+    for block in range(num_blocks):
+        rows = len(range(block, num_rows, num_blocks))
+        columns = generate(rows, num_items, block)
+        arrays = {
+            name: pa.array(list(values.astype(np.int32) if values.dtype == np.int64 else values))
+            for name, values in columns.items()
+        }
+        arrays["user"] = pa.array([f"{block}-{row}" for row in range(rows)])
+        arrays["row"] = pa.array(np.zeros(rows, np.int32))
+        arrays["block"] = pa.array(np.full(rows, block, np.int32))
+        pq.write_table(pa.table(arrays), f"{folder}/part-{block:05d}.parquet", compression="zstd")
+    return num_blocks
+
+
+class WorkerMemory:
+    """Largest resident size of a Python worker below this process while the context lasts."""
+
+    def __enter__(self) -> WorkerMemory:
+        self.gib, self.ends = 0.0, threading.Event()
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self.ends.wait(0.2):
+            for child in psutil.Process().children(recursive=True):
+                try:
+                    if "worker_daemon" in " ".join(child.cmdline()):
+                        self.gib = max(self.gib, child.memory_info().rss / 2**30)
+                except psutil.NoSuchProcess:
+                    continue
+
+    def __exit__(self, *error: object) -> None:
+        self.ends.set()
+        self.thread.join()
+
+
+def shuffles(log_folder: str) -> list[dict[str, float]]:
+    """Return rows and bytes that each stage of the newest application wrote to a shuffle."""
+    files = sorted(path for path in Path(log_folder).rglob("*") if path.is_file() and not path.name.endswith(".crc"))
+    written: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    for line in "".join(path.read_text() for path in files if "appstatus" not in path.name).splitlines():
+        event = json.loads(line)
+        if event["Event"] == "SparkListenerTaskEnd" and event.get("Task Metrics"):
+            metrics = event["Task Metrics"]["Shuffle Write Metrics"]
+            written[event["Stage ID"]][0] += metrics["Shuffle Records Written"]
+            written[event["Stage ID"]][1] += metrics["Shuffle Bytes Written"]
+    return [{"rows": rows, "mib": size / 2**20} for _, (rows, size) in sorted(written.items()) if rows]
+
+
+def stage(folder: Path, num_targets: int, num_items: int, per_block: int | None) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Run the score stage on its own session; return its figures and scores."""
+    samples, target, logs = f"{folder}/samples-{num_targets}", f"{folder}/out", f"{folder}/events"
+    blocks = (
+        write_samples(samples, num_targets, num_items)
+        if not Path(samples).exists()
+        else len(list(Path(samples).glob("*")))
+    )
+    for place in (target, logs):
+        shutil.rmtree(place, ignore_errors=True)
+    Path(logs).mkdir()
+    model_folder = f"{folder}/model-{num_items}"
+    if not Path(model_folder).exists():
+        model = build(num_items, 64)
+        save_model(model, fsspec.filesystem("file"), model_folder)
+        np.save(f"{model_folder}/item_paths.npy", model.item_path_VJ.numpy())
+    manifest = read_manifest(fsspec.filesystem("file"), model_folder)
+    assert manifest is not None
+    frozen = FrozenModel(model_folder, manifest["sha256"]["model.safetensors"], f"{model_folder}/item_paths.npy")
+    conf = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": logs, "spark.eventLog.compress": "false",
+            "spark.eventLog.rolling.enabled": "false", "spark.sql.shuffle.partitions": "8"}  # fmt: skip
+    config = ScoresConfig(num_candidates=CANDIDATES, candidates_per_block=per_block)
+    with spark_session("scores", master="local[2]", conf=conf) as spark, WorkerMemory() as memory:
+        frame: DataFrame = path_scores(spark.read.parquet(samples), frozen, config)
+        began = time.perf_counter()
+        frame.write.parquet(target)
+        seconds = time.perf_counter() - began
+        plan = _plan(spark, frame)
+    states = num_targets // TARGETS
+    return {
+        "targets": num_targets,
+        "blocks": blocks,
+        "candidates_per_block": per_block,
+        "seconds": seconds,
+        "states_per_second_core": states / seconds / 2,
+        "shuffles": shuffles(logs),
+        "bound_rows": states * (CANDIDATES + TARGETS) if per_block is None else blocks * num_items * (per_block + 1),
+        "worker_gib": memory.gib,
+        "plan": plan,
+    }, pq.read_table(target).to_pandas()
+
+
+def _plan(spark: SparkSession, frame: DataFrame) -> list[str]:
+    text = frame._jdf.queryExecution().executedPlan().toString()
+    return [line.strip().split("[")[0].split("(")[0].strip(" :+-*") for line in text.splitlines() if "Exchange" in line]
+
+
+def top_per_block(exact: pd.DataFrame, approximate: pd.DataFrame, num_items: int) -> dict[str, float]:
+    """How far the scores of top-S' are off, and what the M-step loses by them, judged by the exact scores."""
+
+    def rows(frame: pd.DataFrame) -> ScoreRows:
+        return ScoreRows(*(frame[name].to_numpy().astype(kind) for name, kind in (
+            ("item_id", np.int64), ("path_id", np.int64), ("score", np.float64), ("is_current", np.bool_))))  # fmt: skip
+
+    current = random_paths(num_items, 1, SPACE, 0)
+    weights = np.bincount(exact["item_id"], exact["score"], num_items)
+    candidates = [to_candidates(rows(frame), weights, current) for frame in (exact, approximate)]
+    penalty = Penalty(4, derive_alpha(float(weights.mean()), 40.0))
+    found = [coordinate_descent(each, penalty, num_paths=1, num_sweeps=3, space=SPACE).path_ids for each in candidates]
+    start, best, reached = (penalised_surrogate(candidates[0], paths, penalty) for paths in (current, *found))
+    both = exact.merge(approximate, on=["item_id", "path_id"], how="left", suffixes=("", "_approximate"))
+    return {
+        "candidates_kept": float(both["score_approximate"].notna().mean()),
+        "mass_kept": float(both["score_approximate"].sum() / exact["score"].sum()),
+        "share_of_exact_gain": (reached - start) / (best - start),
+    }
+
+
+def main() -> int:
+    """Run all parts and print one JSON line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.scores", description=__doc__)
+    parser.add_argument("--targets", type=int, default=10_000_000)
+    parser.add_argument("--items", type=int, default=100_000)
+    parser.add_argument("--per-block", type=int, default=CANDIDATES, help="S' (default: 20)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", choices=("kernel", "spark"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    line: dict[str, Any] = {"benchmark": "scores", "K": SPACE.num_nodes, "D": SPACE.num_layers, "S": CANDIDATES,
+                            "targets_a_state": TARGETS, "history": LENGTH}  # fmt: skip
+    if arguments.only != "spark":
+        line["kernel"] = [kernel(hidden, arguments.repeats) for hidden in (64, 128)]
+        print(json.dumps(rounded(line["kernel"])), file=sys.stderr, flush=True)
+    if arguments.only != "kernel":
+        with tempfile.TemporaryDirectory() as folder:
+            line["spark"], exact = [], None
+            for targets, per_block in ((arguments.targets, None), (arguments.targets // 4, None),
+                                       (arguments.targets // 4, arguments.per_block)):  # fmt: skip
+                figures, scores = stage(Path(folder), targets, arguments.items, per_block)
+                line["spark"].append(figures)
+                print(json.dumps(rounded(figures)), file=sys.stderr, flush=True)
+                if per_block is not None and exact is not None:
+                    line["top_per_block"] = top_per_block(exact, scores, arguments.items)
+                exact = scores
+    print(json.dumps(rounded(line)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
