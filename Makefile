@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@{ [ -n "$$JAVA_HOME" ] && [ -x "$$JAVA_HOME/bin/java" ]; } || command -v java >/dev/null || { echo "Java was not found: install a Java 17 runtime, or point JAVA_HOME at one"; exit 2; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,bench]'
 	@touch $@
 
 airflow: $(AIRFLOW)/installed ## install Airflow into .venv-airflow, for the DAGs in airflow_dags/
@@ -43,9 +43,13 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## measure the hot loops; one JSON line each
+bench: install ## measure the hot loops beside peers; one JSON line each (two hours)
 	$(BIN)/python -m benchmarks.kernels
-	$(BIN)/python -m benchmarks.mstep
+	$(BIN)/python -m benchmarks.scores
+	$(BIN)/python -m benchmarks.train
+	$(BIN)/python -m benchmarks.mstep --items 20000000
+	$(BIN)/python -m benchmarks.retrieval
+	$(BIN)/python -m benchmarks.whole_run --sizes 1
 
 soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
 	$(BIN)/python -m benchmarks.soak
@@ -55,7 +59,6 @@ package: install ## dist/: the wheel, and environment.tar.gz for Spark executors
 	$(BIN)/uv build --quiet --wheel --out-dir dist
 	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-package
 	$(BIN)/uv pip install --quiet --python .venv-package/bin/python -c constraints.txt dist/*.whl
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt venv-pack
 	$(BIN)/venv-pack --prefix .venv-package --output dist/environment.tar.gz --compress-level 1 --quiet
 	@ls -lh dist
 

@@ -223,6 +223,46 @@ def build_faiss(method: str, world: World, factory: str, settings: dict[str, lis
     return Built(method, parameters, seconds, size, {"index": factory})
 
 
+def build_usearch(world: World, settings: list[int]) -> Built:
+    """Build usearch's HNSW with two threads; search it at every expansion."""
+    from usearch.index import Index
+
+    started = time.perf_counter()
+    index = Index(ndim=DIM, metric="ip", dtype="f32", connectivity=32, expansion_add=128)
+    index.add(np.arange(len(world.item_VE)), world.item_VE, threads=2)
+    seconds = time.perf_counter() - started
+    parameters = {}
+    for value in settings:
+
+        def run(user_UE: Vectors, value: int = value) -> npt.NDArray[np.int64]:
+            index.expansion_search = value
+            keys = index.search(user_UE, TOP, threads=1).keys
+            return np.asarray(keys, dtype=np.int64).reshape(len(user_UE), TOP)
+
+        parameters[f"expansion={value}"] = run
+    return Built("usearch", parameters, seconds, index.memory_usage / 2**20, {"index": "HNSW, connectivity 32"})
+
+
+def growth(sizes: list[int], arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """What a fixed recall costs as the catalogue grows: the smallest beam that reaches it, and its candidates."""
+    rows = []
+    for num_items in sizes:
+        torch.set_num_threads(2)
+        world = World.generate(num_items, arguments.train_users, arguments.test_users, arguments.seed)
+        truth = exact_top(world.test_UE, world.item_VE, TOP)
+        built = build_structure(world, exact_top(world.train_NE, world.item_VE, TOP), arguments)
+        for row in measure(built, world, truth, 1):
+            if row["recall"] >= arguments.at_recall:
+                beam = row["parameter"].removeprefix("B=")
+                found = built.notes["candidates"][beam]
+                rows.append({"items": num_items, "K": built.notes["K"], "beam": int(beam), "candidates": found,
+                             "share": round(found / num_items, 5), **row})  # fmt: skip
+                break
+        else:
+            rows.append({"items": num_items, "beam": None})
+    return rows
+
+
 def measure(built: Built, world: World, truth_UK: npt.NDArray[np.int64], repeats: int) -> list[dict[str, Any]]:
     """Return recall and median times of a method at each of its parameters, one thread."""
     faiss.omp_set_num_threads(1)
@@ -280,7 +320,9 @@ def draw(line: dict[str, Any], target: Path) -> None:
         strict=True,
     ):
         for method, style in zip(
-            ("deep_retrieval", "hnsw", "ivf_flat", "ivf_pq", "exact"), ("o-", "s--", "^:", "v-.", "D"), strict=True
+            ("deep_retrieval", "hnsw", "usearch", "ivf_flat", "ivf_pq", "exact"),
+            ("o-", "s--", "x--", "^:", "v-.", "D"),
+            strict=True,
         ):
             rows = sorted((row[key], row["recall"]) for row in line["curves"] if row["method"] == method)
             panel.plot([x for x, _ in rows], [y for _, y in rows], style, label=method, markersize=4)
@@ -305,13 +347,22 @@ def main() -> int:
     parser.add_argument("--final-epochs", type=int, default=5)
     parser.add_argument("--beam", type=int, default=40, help="beam that the M-step's budget counts with")
     parser.add_argument("--beams", type=int, nargs="*", default=[5, 10, 20, 30, 40, 60, 80, 120, 160])
-    parser.add_argument("--methods", nargs="*", default=["exact", "ivf_flat", "ivf_pq", "hnsw", "deep_retrieval"])
+    parser.add_argument(
+        "--methods", nargs="*", default=["exact", "ivf_flat", "ivf_pq", "hnsw", "usearch", "deep_retrieval"]
+    )
     parser.add_argument("--at-recall", type=float, default=0.9)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--growth", type=int, nargs="*", metavar="V", help="measure Deep Retrieval alone at these sizes"
+    )
     parser.add_argument("--picture", type=Path, help="SVG file to draw")
     arguments = parser.parse_args()
     start_logging()
+    if arguments.growth:
+        rows = growth(arguments.growth, arguments)
+        print(json.dumps({"benchmark": "retrieval_growth", "at_recall": arguments.at_recall, "rows": rows}))
+        return 0
     torch.set_num_threads(2)
     world = World.generate(arguments.items, arguments.train_users, arguments.test_users, arguments.seed)
     truth = exact_top(world.test_UE, world.item_VE, TOP)
@@ -322,6 +373,7 @@ def main() -> int:
         "ivf_flat": lambda: build_faiss("ivf_flat", world, f"IVF{min(lists, 4096)},Flat", {"nprobe": probes}),
         "ivf_pq": lambda: build_faiss("ivf_pq", world, f"IVF{min(lists, 4096)},PQ32x4fs,RFlat", {"nprobe": probes}),
         "hnsw": lambda: build_faiss("hnsw", world, "HNSW32,Flat", {"efSearch": [200, 256, 320, 400, 512, 800]}),
+        "usearch": lambda: build_usearch(world, [200, 256, 320, 400, 512, 800]),
         "deep_retrieval": lambda: build_structure(world, exact_top(world.train_NE, world.item_VE, TOP), arguments),
     }
     curves, builds = [], []
