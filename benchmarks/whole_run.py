@@ -53,22 +53,12 @@ def peak_memory(process: subprocess.Popen[Any], ends: threading.Event, peak: lis
         peak[0] = max(peak[0], total / 2**30)
 
 
-def run(size: float, folder: Path) -> dict[str, Any]:
-    """Run one world; return its seconds by stage and its memory."""
-    config, workdir = folder / f"{size}.yaml", folder / f"W-{size}"
-    config.write_text(CONFIG.format(users=int(USERS * size), items=ITEMS, mean_events=MEAN_EVENTS))
+def run(name: str, config: str, folder: Path) -> dict[str, Any]:
+    """Run one configuration; return its data, its seconds by stage and its memory."""
+    file, workdir = folder / f"{name}.yaml", folder / f"W-{name}"
+    file.write_text(config)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.cli",
-        "run",
-        "--config",
-        str(config),
-        "--workdir",
-        str(workdir),
-        "--json",
-    ]
+    command = [sys.executable, "-m", "pipelines.cli", "run", "--config", str(file), "--workdir", str(workdir), "--json"]
     started, peak, ends = time.monotonic(), [0.0], threading.Event()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     watch = threading.Thread(target=peak_memory, args=(process, ends, peak))
@@ -79,16 +69,14 @@ def run(size: float, folder: Path) -> dict[str, Any]:
     if process.returncode != 0:
         raise SystemExit(f"dr run ended with {process.returncode}; its log is above, its work folder {workdir}")
     summary = json.loads(document)
-    seconds = {stage["name"]: round(stage["seconds"], 1) for stage in summary["stages"]}
     shutil.rmtree(workdir)
     return {
-        "size": size,
+        "world": name,
         "users": summary["data"]["users"],
         "items": summary["data"]["items"],
         "events": summary["data"]["events"],
         "structure": {name: summary["structure"][name] for name in ("K", "D", "J")},
-        "em_round_seconds": round(sum(seconds[name] for name in ROUND), 1),
-        "seconds": seconds,
+        "seconds": {stage["name"]: round(stage["seconds"], 1) for stage in summary["stages"]},
         "minutes": round((time.monotonic() - started) / 60, 1),
         "peak_gib": round(peak[0], 2),
         "largest_path": summary["health"]["largest_path"],
@@ -103,7 +91,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         rows = []
         for size in arguments.sizes:
-            rows.append(run(size, Path(folder)))
+            config = CONFIG.format(users=int(USERS * size), items=ITEMS, mean_events=MEAN_EVENTS)
+            row = run(f"{size}x", config, Path(folder))
+            rows.append(row | {"em_round_seconds": round(sum(row["seconds"][name] for name in ROUND), 1)})
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     print(json.dumps({"benchmark": "whole_run", "rows": rows}))
     return 0
