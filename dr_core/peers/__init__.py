@@ -1,0 +1,1 @@
+"""Rivals of Deep Retrieval, measured on the same users, and what they need."""
