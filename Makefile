@@ -44,12 +44,12 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/lint-imports
 
 bench: install ## measure the hot loops beside peers; one JSON line each (two hours)
-	$(BIN)/python -m benchmarks.kernels
-	$(BIN)/python -m benchmarks.scores
-	$(BIN)/python -m benchmarks.train
-	$(BIN)/python -m benchmarks.mstep --items 20000000
-	$(BIN)/python -m benchmarks.retrieval
-	$(BIN)/python -m benchmarks.whole_run --sizes 1
+	$(BIN)/python -m benchmarks.record kernels
+	$(BIN)/python -m benchmarks.record scores
+	$(BIN)/python -m benchmarks.record train
+	$(BIN)/python -m benchmarks.record mstep --items 20000000
+	$(BIN)/python -m benchmarks.record retrieval
+	$(BIN)/python -m benchmarks.record whole_run --sizes 1
 
 soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
 	$(BIN)/python -m benchmarks.soak
