@@ -1,6 +1,6 @@
 """Run a benchmark and keep its JSON lines: ``python -m benchmarks.record scores --targets 1000000``.
 
-Every line goes to ``benchmarks/results/<its benchmark>.json``, with the command, the machine, the versions and the date.
+Every line goes to ``benchmarks/results/<its benchmark>.json`` (``…_spark`` with ``--spark``), with the command, the machine, the versions and the date.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ def main() -> int:
         if text.startswith("{"):
             line = json.loads(text)
             kept = json.dumps({"line": line} | about, indent=1)
-            (RESULTS / f"{line['benchmark']}.json").write_text(kept + "\n")
+            variant = "_spark" if "--spark" in arguments else ""
+            (RESULTS / f"{line['benchmark']}{variant}.json").write_text(kept + "\n")
     return process.wait()
 
 
