@@ -23,14 +23,14 @@ FloatArray = npt.NDArray[np.float64]
 class FrequencyConfig(Config):
     """Size and speed of the estimator."""
 
-    num_slots: int = Field(1 << 20, ge=1)
+    num_slots: int = Field(default=1 << 20, ge=1)
     """H, slots of each hash; 16 bytes a slot."""
-    num_hashes: int = Field(1, ge=1)
+    num_hashes: int = Field(default=1, ge=1)
     """Hash functions. More of them cost memory in proportion and find items that collide."""
-    rate: float = Field(0.01, gt=0, le=1)
+    rate: float = Field(default=0.01, gt=0, le=1)
     """alpha: weight of the newest gap. Larger values follow a change sooner and scatter more (variance alpha / (2 - alpha)
     of that of one gap)."""
-    initial_gap: float = Field(1_000.0, ge=1)
+    initial_gap: float = Field(default=1_000.0, ge=1)
     """Steps between hits that an item is credited with before it was seen."""
 
 

@@ -175,21 +175,15 @@ class Evaluator:
     ) -> Point:
         """Rerank given candidates and measure; without ``reranked`` they are taken in their own order.
 
-        ``seconds`` a user is what finding them took; the reranking is added to it.
+        ``seconds`` is what a user's answer took, candidates and reranking.
         """
-        begun = time.perf_counter()
         if reranked:
             plain_Uk, _, _ = rerank(self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max)
-        else:
-            plain_Uk = self._in_order(found, None)
-        rerank_seconds = time.perf_counter() - begun
-        if reranked:
             filtered_Uk, _, _ = rerank(
                 self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max, tuple(self.history)
             )
         else:
-            filtered_Uk = self._in_order(found, self.history)
-        total = None if seconds is None else (seconds + rerank_seconds / len(self.users)) * 1e6
+            plain_Uk, filtered_Uk = self._in_order(found, None), self._in_order(found, self.history)
         lists = ItemLists(found.offsets, found.item_ids)
         point = Point(
             method,
@@ -197,7 +191,7 @@ class Evaluator:
             np.diff(found.offsets).astype(np.float64),
             candidate_recall(lists, self.truth),
             multiply_adds,
-            total,
+            None if seconds is None else seconds * 1e6,
         )
         self._measure_lists(point, plain_Uk, filtered_Uk)
         return point
@@ -216,16 +210,29 @@ class Evaluator:
             items_Uk[user, : len(kept)] = kept
         return items_Uk
 
-    def measure_beam(self, arm: Arm, beam: int, *, method: str | None = None, reranked: bool = True) -> Point:
-        """Measure an arm at one beam; time is that of beam, gathering and reranking in blocks, one thread."""
-        retriever = self.retriever_of(arm)
-        self._warm(retriever, beam)
+    def measure_beam(
+        self,
+        arm: Arm,
+        beam: int,
+        *,
+        method: str | None = None,
+        reranked: bool = True,
+        retriever: Retriever | None = None,
+    ) -> Point:
+        """Measure an arm at one beam; time is that of its retriever's answers in blocks, one thread.
+
+        Args:
+            retriever: the arm's, if it is there already.
+        """
+        retriever = retriever or self.retriever_of(arm)
+        retriever.retrieve(self.user_UE[:2], self.k_max, beam=beam)
         parts, seconds = [], []
         for start in range(0, len(self.users), CHUNK):
             block_UE = self.user_UE[start : start + CHUNK]
             begun = time.perf_counter()
-            parts.append(retriever.candidates(retriever.search(block_UE, beam)))
+            retriever.retrieve(block_UE, self.k_max, beam=beam)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
+            parts.append(retriever.candidates(retriever.search(block_UE, beam)))
         found = _concatenate(parts)
         counted = beam_multiply_adds(arm.model.structure.config, arm.model.space, self.dim, beam)
         scored = len(found.item_ids) / len(self.users) * self.dim if reranked else 0.0
@@ -243,15 +250,11 @@ class Evaluator:
         items = np.arange(self.num_items)
         return Retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
 
-    def _warm(self, retriever: Retriever, beam: int) -> None:
-        found = retriever.candidates(retriever.search(self.user_UE[:2], beam))
-        rerank(self.user_UE[:2].numpy(), found, self.vector_VE, self.bias_V, self.k_max)
-
     def curve(self, arm: Arm, *, up_to: float) -> list[Point]:
         """Measure an arm from beam 1 until its candidates reach ``up_to`` a user."""
-        points = []
+        points, retriever = [], self.retriever_of(arm)
         for beam in beams(arm.model.space.num_paths):
-            points.append(self.measure_beam(arm, beam))
+            points.append(self.measure_beam(arm, beam, retriever=retriever))
             if points[-1].mean_candidates >= up_to:
                 break
         return points

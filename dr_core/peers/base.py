@@ -1,0 +1,111 @@
+"""What a rival is: it learns from the training users' events, and answers for histories it has never seen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from dr_core.evaluation.metrics import ItemLists
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+USERS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Events:
+    """All events of the training users; held-out users are in none of them.
+
+    Attributes:
+        histories: each user's items, oldest first.
+        num_items: V.
+    """
+
+    histories: ItemLists
+    num_items: int
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """Events an item, int64 [V]."""
+        return np.bincount(self.histories.item_ids, minlength=self.num_items)
+
+    @cached_property
+    def matrix(self) -> sparse.csr_matrix:
+        """Who met what: float32 [users, V], 1 where there is an event."""
+        return incidence(self.histories, self.num_items)
+
+
+def incidence(histories: ItemLists, num_items: int) -> sparse.csr_matrix:
+    """Return float32 [U, V], 1 where an item is in a user's list."""
+    offsets = np.asarray(histories.offsets, dtype=np.int64)
+    ones = np.ones(len(histories.item_ids), dtype=np.float32)
+    matrix = sparse.csr_matrix((ones, histories.item_ids, offsets), shape=(len(offsets) - 1, num_items))
+    matrix.sum_duplicates()
+    matrix.data[:] = 1
+    return matrix
+
+
+class Peer(ABC):
+    """A method that scores every item; what cannot score all of them overrides :meth:`retrieve`."""
+
+    name: str
+
+    @abstractmethod
+    def fit(self, events: Events) -> None:
+        """Learn from the events of the training users."""
+
+    @abstractmethod
+    def scores(self, histories: ItemLists) -> FloatArray:
+        """Return float32 [U, V], higher is better; -inf where an item can never be returned.
+
+        Args:
+            histories: of users outside of the training, oldest first.
+        """
+
+    @abstractmethod
+    def megabytes(self) -> float:
+        """Return what an answer has to be computed from, in MB."""
+
+    def retrieve(self, histories: ItemLists, k: int, *, filtered: bool) -> IntArray:
+        """Return the k best items of each history, int64 [U, k], -1 where there are fewer; ties by item id.
+
+        Args:
+            filtered: whether the history's own items are left out.
+        """
+        parts = [np.empty((0, k), dtype=np.int64)]
+        for start in range(0, len(histories.offsets) - 1, USERS_AT_ONCE):
+            some = rows(histories, start, start + USERS_AT_ONCE)
+            parts.append(best(self.scores(some), k, some if filtered else None))
+        return np.concatenate(parts)
+
+
+def rows(lists: ItemLists, start: int, end: int) -> ItemLists:
+    """Return some of the users' lists."""
+    offsets = np.asarray(lists.offsets[start : end + 1], dtype=np.int64)
+    return ItemLists(offsets - offsets[0], np.asarray(lists.item_ids[offsets[0] : offsets[-1]], dtype=np.int64))
+
+
+def best(score_UV: FloatArray, k: int, excluded: ItemLists | None) -> IntArray:
+    """Return the k highest of each row, int64 [U, k], best first; ties by item id; -1 for what scores -inf.
+
+    Args:
+        excluded: items that a row must not have.
+    """
+    score_UV = score_UV.copy()
+    num_users, num_items = score_UV.shape
+    if excluded is not None:
+        score_UV[np.repeat(np.arange(num_users), np.diff(excluded.offsets)), excluded.item_ids] = -np.inf
+    width = min(k, num_items)
+    found = np.full((num_users, k), -1, dtype=np.int64)
+    bound = np.partition(score_UV, num_items - width, axis=1)[:, num_items - width] if width else np.zeros(num_users)
+    for user in range(num_users):
+        items = np.flatnonzero(score_UV[user] >= bound[user])
+        items = items[np.lexsort((items, -score_UV[user, items]))][:width]
+        items = items[np.isfinite(score_UV[user, items])]
+        found[user, : len(items)] = items
+    return found

@@ -1,0 +1,23 @@
+"""The most popular items, for everybody."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dr_core.evaluation.metrics import ItemLists
+from dr_core.peers.base import Events, FloatArray, Peer
+
+
+class Popularity(Peer):
+    """Items by the events of the training users: the list that every method has to beat."""
+
+    name = "popularity"
+
+    def fit(self, events: Events) -> None:
+        self.counts_V = events.counts.astype(np.float32)
+
+    def scores(self, histories: ItemLists) -> FloatArray:
+        return np.tile(self.counts_V, (len(histories.offsets) - 1, 1))
+
+    def megabytes(self) -> float:
+        return self.counts_V.nbytes / 1e6

@@ -1,0 +1,85 @@
+"""Rivals that score every item: against their formulas, and against the list of the most popular."""
+
+import numpy as np
+import pytest
+
+from dr_core.evaluation.metrics import ItemLists, user_metrics
+from dr_core.peers.base import Events, Peer, best
+from dr_core.peers.ease import EASE, EASEConfig
+from dr_core.peers.item_cf import ItemCF, ItemCFConfig
+from dr_core.peers.popularity import Popularity
+
+PEERS = (ItemCF, EASE)
+
+
+def recall(peer: Peer, strangers: tuple[ItemLists, ItemLists], k: int = 8) -> float:
+    found = peer.retrieve(strangers[0], k, filtered=True)
+    return float(np.nanmean(user_metrics(found, strangers[1], k).recall))
+
+
+@pytest.mark.parametrize("kind", PEERS)
+def test_a_rival_beats_the_most_popular_items(kind: type[Peer], events: Events, strangers) -> None:
+    peer, popular = kind(), Popularity()
+    peer.fit(events)
+    popular.fit(events)
+    assert recall(peer, strangers) > 2 * recall(popular, strangers)
+    assert peer.megabytes() > 0
+
+
+@pytest.mark.parametrize("kind", [*PEERS, Popularity])
+def test_filtered_lists_hold_nothing_of_the_history(kind: type[Peer], events: Events, strangers) -> None:
+    peer, histories = kind(), strangers[0]
+    peer.fit(events)
+    plain, filtered = (peer.retrieve(histories, 15, filtered=flag) for flag in (False, True))
+    for user, (start, end) in enumerate(zip(histories.offsets[:-1], histories.offsets[1:], strict=True)):
+        history = set(histories.item_ids[start:end].tolist())
+        assert not set(filtered[user].tolist()) & history
+        assert [item for item in plain[user] if item not in history] == [
+            item for item in filtered[user] if item in plain[user]
+        ]
+        assert len(set(filtered[user].tolist())) == 15
+
+
+def test_item_cf_is_its_formula(events: Events) -> None:
+    peer = ItemCF(ItemCFConfig(shrinkage=5.0, num_neighbours=1000))
+    peer.fit(events)
+    dense = events.matrix.toarray()
+    common = dense.T @ dense
+    norms = np.sqrt(np.diag(common).clip(1))
+    expected = common / np.outer(norms, norms) * common / (common + 5.0)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(peer.similarity_VV.toarray(), expected, rtol=1e-5, atol=1e-6)
+    few = ItemCF(ItemCFConfig(shrinkage=5.0, num_neighbours=7))
+    few.fit(events)
+    kept = few.similarity_VV.toarray()
+    assert ((kept > 0).sum(axis=1) <= 7).all()
+    np.testing.assert_allclose(-np.sort(-kept, axis=1)[:, :7], -np.sort(-expected, axis=1)[:, :7], rtol=1e-5, atol=1e-6)
+
+
+def test_ease_solves_its_regression(events: Events) -> None:
+    """Each column of B is the ridge regression of an item on all others."""
+    peer = EASE(EASEConfig(regularisation=40.0))
+    peer.fit(events)
+    dense = events.matrix.toarray().astype(np.float64)
+    for item in (0, 17, 119):
+        others = np.delete(np.arange(events.num_items), item)
+        gram = dense[:, others].T @ dense[:, others] + 40.0 * np.eye(len(others))
+        expected = np.linalg.solve(gram, dense[:, others].T @ dense[:, item])
+        np.testing.assert_allclose(peer.weight_II[others, item], expected, rtol=1e-3, atol=1e-5)
+        assert peer.weight_II[item, item] == 0
+
+
+def test_ease_of_some_items_finds_only_those(events: Events, strangers) -> None:
+    peer = EASE(EASEConfig(max_items=30))
+    peer.fit(events)
+    popular = set(np.argsort(-events.counts, kind="stable")[:30].tolist())
+    found = peer.retrieve(strangers[0], 40, filtered=False)
+    assert set(found[found >= 0].tolist()) <= popular
+    assert (found[:, 30:] == -1).all()
+
+
+def test_best_breaks_ties_by_item_and_pads() -> None:
+    scores = np.array([[1, 3, 3, 0], [5, 5, 5, 5]], dtype=np.float32)
+    assert best(scores, 3, None).tolist() == [[1, 2, 0], [0, 1, 2]]
+    assert best(scores, 3, ItemLists.from_rows([[1], [0, 2, 3]])).tolist() == [[2, 0, 3], [1, -1, -1]]
+    assert best(scores, 6, None).tolist() == [[1, 2, 0, 3, -1, -1], [0, 1, 2, 3, -1, -1]]
