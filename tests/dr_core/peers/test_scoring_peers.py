@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 
 from dr_core.evaluation.metrics import ItemLists, user_metrics
+from dr_core.peers.als import ALS
 from dr_core.peers.base import Events, Peer, best
 from dr_core.peers.ease import EASE, EASEConfig
 from dr_core.peers.item_cf import ItemCF, ItemCFConfig
+from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
 from dr_core.peers.popularity import Popularity
 
-PEERS = (ItemCF, EASE)
+
+class SmallVAE(MultVAE):
+    """A network that a test can wait for."""
+
+    def __init__(self) -> None:
+        super().__init__(MultVAEConfig(hidden=64, latent=16, epochs=25, batch_users=64, learning_rate=3e-3))
+
+
+PEERS = (ItemCF, EASE, ALS, SmallVAE)
 
 
 def recall(peer: Peer, strangers: tuple[ItemLists, ItemLists], k: int = 8) -> float:
@@ -83,3 +93,22 @@ def test_best_breaks_ties_by_item_and_pads() -> None:
     assert best(scores, 3, None).tolist() == [[1, 2, 0], [0, 1, 2]]
     assert best(scores, 3, ItemLists.from_rows([[1], [0, 2, 3]])).tolist() == [[2, 0, 3], [1, -1, -1]]
     assert best(scores, 6, None).tolist() == [[1, 2, 0, 3, -1, -1], [0, 1, 2, 3, -1, -1]]
+
+
+@pytest.mark.parametrize("kind", [ALS, SmallVAE])
+def test_the_same_seed_gives_the_same_lists(kind: type[Peer], events: Events, strangers) -> None:
+    lists = []
+    for _ in range(2):
+        peer = kind()
+        peer.fit(events)
+        lists.append(peer.retrieve(strangers[0], 10, filtered=True))
+    np.testing.assert_array_equal(*lists)
+
+
+def test_als_of_a_training_user_is_what_it_learned(events: Events) -> None:
+    """A user folded in gets the factors that the last half-step would give it."""
+    peer = ALS()
+    peer.fit(events)
+    users = ItemLists(events.histories.offsets[:11], events.histories.item_ids[: events.histories.offsets[10]])
+    learned = peer.model.user_factors[:10] @ peer.item_VF.T
+    assert np.corrcoef(peer.scores(users).ravel(), learned.ravel())[0, 1] > 0.99

@@ -1,0 +1,60 @@
+"""Implicit matrix factorisation by alternating least squares, from the library ``implicit``.
+
+Hu, Koren and Volinsky, *Collaborative Filtering for Implicit Feedback Datasets* (ICDM 2008).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from pydantic import Field
+from threadpoolctl import threadpool_limits
+
+from dr_core.config import Config
+from dr_core.evaluation.metrics import ItemLists
+from dr_core.peers.base import Events, FloatArray, Peer, incidence
+
+
+class ALSConfig(Config):
+    """Size and fit of the factors."""
+
+    factors: int = Field(default=64, ge=1)
+    """Dimension of user and item factors."""
+    regularisation: float = Field(default=0.05, ge=0)
+    """lambda, pulls the factors to 0."""
+    alpha: float = Field(default=5.0, gt=0)
+    """Confidence of an event is 1 + alpha."""
+    iterations: int = Field(default=15, ge=1)
+    """Passes over users and items."""
+
+
+class ALS(Peer):
+    """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q."""
+
+    name = "als"
+
+    def __init__(self, config: ALSConfig | None = None, seed: int = 0) -> None:
+        self.config, self.seed = config or ALSConfig(), seed
+
+    def fit(self, events: Events) -> None:
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        config = self.config
+        with threadpool_limits(1, "blas"):  # implicit warns of, and suffers from, a BLAS with threads of its own
+            self.model = AlternatingLeastSquares(
+                factors=config.factors,
+                regularization=config.regularisation,
+                alpha=config.alpha,
+                iterations=config.iterations,
+                random_state=self.seed,
+                num_threads=1,
+            )
+            self.model.fit(events.matrix, show_progress=False)
+        self.item_VF: FloatArray = np.asarray(self.model.item_factors, dtype=np.float32)
+
+    def scores(self, histories: ItemLists) -> FloatArray:
+        users = incidence(histories, len(self.item_VF))
+        user_UF = np.asarray(self.model.recalculate_user(np.arange(users.shape[0]), users), dtype=np.float32)
+        return user_UF @ self.item_VF.T
+
+    def megabytes(self) -> float:
+        return self.item_VF.nbytes / 1e6
