@@ -1,0 +1,92 @@
+"""Encoders of the history under a softmax over the items, searched exactly.
+
+``YouTubeDNN``: Covington et al., *Deep Neural Networks for YouTube Recommendations* (RecSys 2016), a pooled history through
+a network, any later item as the target. ``SelfAttention``: Kang and McAuley, *Self-Attentive Sequential Recommendation* (ICDM
+2018), with the softmax loss that later comparisons found it to need, the next items as targets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from dr_core.config import Config
+from dr_core.evaluation.metrics import ItemLists
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.space import PathSpace
+from dr_core.peers.base import Events, FloatArray, Peer
+from dr_core.peers.history_source import CutConfig, HistorySource, padded
+from dr_core.training.trainer import Phase, Trainer, TrainingConfig
+
+
+class SoftmaxEncoderConfig(Config):
+    """What is trained, and for how long."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    """The encoder."""
+    reranker: RerankerConfig = RerankerConfig()
+    """The softmax."""
+    cut: CutConfig = CutConfig()
+    """Training rows."""
+    learning_rate: float = Field(default=4e-3, gt=0)
+    """Peak rate of Adam."""
+    epochs: int = Field(default=10, ge=1)
+    """Passes over the histories."""
+
+
+class SoftmaxEncoder(Peer):
+    """score(x, v) = <state of the history, e_v> + b_v."""
+
+    def __init__(self, name: str, config: SoftmaxEncoderConfig, seed: int = 0) -> None:
+        self.name, self.config, self.seed = name, config, seed
+
+    def fit(self, events: Events) -> None:
+        config = self.config
+        torch.manual_seed(self.seed)
+        self.model = DeepRetrievalModel(
+            config.encoder,
+            StructureConfig(hidden=1, path_dim=1),
+            config.reranker,
+            PathSpace(2, 1),
+            events.counts.astype(np.float64),
+        )
+        training = TrainingConfig(learning_rate=config.learning_rate, num_processes=1)
+        source = HistorySource(events.histories, config.cut, self.seed)
+        Trainer(self.model, source, Phase(self.name, "warm_up", config.epochs), training, seed=self.seed).run()
+        self.model.requires_grad_(False)
+
+    def scores(self, histories: ItemLists) -> FloatArray:
+        rows, lengths = padded(histories, self.config.cut.history_length)
+        with torch.inference_mode():
+            states = self.model.encode_last(torch.from_numpy(rows), torch.from_numpy(lengths))
+            scores: FloatArray = self.model.reranker.score_all(states).numpy().copy()
+        return scores
+
+    def megabytes(self) -> float:
+        return float(sum(parameter.numel() for parameter in self.model.parameters())) * 4 / 1e6
+
+
+def youtube_dnn(reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
+    """Return YouTube DNN."""
+    config = SoftmaxEncoderConfig(
+        encoder=EncoderConfig(kind="mean"),
+        reranker=reranker,
+        cut=cut.model_copy(update={"next_only": False}),
+        epochs=epochs,
+    )
+    return SoftmaxEncoder("youtube_dnn", config, seed)
+
+
+def self_attention(reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
+    """Return the sequential rival."""
+    config = SoftmaxEncoderConfig(
+        encoder=EncoderConfig(kind="attention"),
+        reranker=reranker,
+        cut=cut.model_copy(update={"next_only": True}),
+        epochs=epochs,
+    )
+    return SoftmaxEncoder("self_attention", config, seed)
