@@ -376,6 +376,7 @@ class CrashMatrix:
         wrong += [
             f"{point}: {table} differs" for table in SCHEMAS if not there[table].equals(self.wanted[wanted][table])
         ]
+        self.spark._jvm.org.apache.spark.sql.delta.DeltaLog.clearCache()
         shutil.rmtree(place)
         print(f"  {point}: finished in {seconds:.0f} s, wrong: {wrong}", file=sys.stderr, flush=True)
         return wrong
@@ -405,7 +406,9 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     programs = Programs(folder / "classes.jsa")
     bad = 0
-    conf = {"spark.driver.memory": "1g", "spark.sql.shuffle.partitions": "1"}
+    # This process reads hundreds of tables in hundreds of folders: the plans of its queries must not pile up.
+    conf = {"spark.driver.memory": "3g", "spark.sql.shuffle.partitions": "1", "spark.ui.retainedJobs": "20",
+            "spark.ui.retainedStages": "20", "spark.sql.ui.retainedExecutions": "5"}  # fmt: skip
     with spark_session("soak", master="local[1]", conf=conf) as spark:
         if arguments.only != "crash_matrix":
             started = time.monotonic()
