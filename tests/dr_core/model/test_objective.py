@@ -92,7 +92,7 @@ def test_tiny_probabilities_do_not_underflow(make_model: ModelMaker) -> None:
     model.set_item_paths(np.tile([[5, 10]], (NUM_ITEMS, 1)))
     loss = model.structure_loss(*model.encode(batch()))
     assert torch.isfinite(loss)
-    assert float(loss) > 0
+    assert loss.item() > 0
 
 
 def test_the_order_of_an_items_paths_does_not_matter(make_model: ModelMaker) -> None:
