@@ -21,7 +21,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@{ [ -n "$$JAVA_HOME" ] && [ -x "$$JAVA_HOME/bin/java" ]; } || command -v java >/dev/null || { echo "Java was not found: install a Java 17 runtime, or point JAVA_HOME at one"; exit 2; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,peers,bench]'
 	@touch $@
 
 airflow: $(AIRFLOW)/installed ## install Airflow into .venv-airflow, for the DAGs in airflow_dags/
@@ -43,7 +43,7 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## measure the hot loops beside peers; one JSON line each (two hours)
+bench: install ## measure the hot loops beside peers; one JSON line each
 	$(BIN)/python -m benchmarks.record kernels
 	$(BIN)/python -m benchmarks.record scores
 	$(BIN)/python -m benchmarks.record train
@@ -54,7 +54,7 @@ bench: install ## measure the hot loops beside peers; one JSON line each (two ho
 soak: install ## days of refreshes killed at random, and a kill at every named point (an hour)
 	$(BIN)/python -m benchmarks.soak
 
-package: install ## dist/: the wheel, and environment.tar.gz for Spark executors (about 3 GB, some minutes)
+package: install ## dist/: the wheel, and environment.tar.gz for Spark executors (gigabytes: torch brings CUDA)
 	rm -rf dist .venv-package
 	$(BIN)/uv build --quiet --wheel --out-dir dist
 	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-package

@@ -15,7 +15,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from dr_core.model.beam_search import beam_search
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -99,7 +98,7 @@ def retrieval(
     output = torch.randn(128, space.num_nodes)
     vectors = torch.from_numpy(retriever.vector_VE)
     with torch.inference_mode():
-        search = median_seconds(lambda: beam_search(model.structure, user, beam), repeats)
+        search = median_seconds(lambda: retriever.search(user, beam), repeats)
         products = median_seconds(
             lambda: (hidden @ output, hidden[:num_users] @ output, user @ user.T[:, :256]), repeats
         )

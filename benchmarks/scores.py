@@ -11,13 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from pyspark.sql import DataFrame, SparkSession
 
-from benchmarks.train import LENGTH, POSITIONS, TARGETS, generate, rounded
+from benchmarks.kernels import median_seconds
+from benchmarks.train import LENGTH, POSITIONS, TARGETS, as_arrays, generate, rounded
 from dr_core.model.compiled import CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
@@ -62,17 +61,6 @@ def build(num_items: int, hidden: int) -> DeepRetrievalModel:
     return model.eval().requires_grad_(False)
 
 
-def median_microseconds(work: Callable[[], object], states: int, repeats: int) -> float:
-    """Return the median time of a call a state, after one that is not counted."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds) / states * 1e6
-
-
 @torch.inference_mode()
 def kernel(hidden: int, repeats: int, num_states: int = 4096) -> dict[str, float]:
     """Time the beam and the whole score of a state, beside the products alone."""
@@ -92,10 +80,13 @@ def kernel(hidden: int, repeats: int, num_states: int = 4096) -> dict[str, float
         for _ in range(SPACE.num_layers - 1):
             hidden_RH @ output_HK
 
-    bare = median_microseconds(products, num_states, repeats)
-    search = median_microseconds(lambda: structure.search(user_NE.numpy(), CANDIDATES), num_states, repeats)
-    whole = median_microseconds(
-        lambda: sum_terms([score_batch(model, structure, batch, CANDIDATES)]), num_states, repeats
+    bare, search, whole = (
+        median_seconds(work, repeats) / num_states * 1e6
+        for work in (
+            products,
+            lambda: structure.search(user_NE.numpy(), CANDIDATES),
+            lambda: sum_terms([score_batch(model, structure, batch, CANDIDATES)]),
+        )
     )
     return {
         "hidden": hidden,
@@ -114,11 +105,7 @@ def write_samples(folder: str, num_targets: int, num_items: int) -> int:
     Path(folder).mkdir(parents=True)
     for block in range(num_blocks):
         rows = len(range(block, num_rows, num_blocks))
-        columns = generate(rows, num_items, block)
-        arrays = {
-            name: pa.array(list(values.astype(np.int32) if values.dtype == np.int64 else values))
-            for name, values in columns.items()
-        }
+        arrays = as_arrays(generate(rows, num_items, block))
         arrays["user"] = pa.array([f"{block}-{row}" for row in range(rows)])
         arrays["row"] = pa.array(np.zeros(rows, np.int32))
         arrays["block"] = pa.array(np.full(rows, block, np.int32))

@@ -33,6 +33,7 @@ from dr_core.paths.initialization import random_paths
 from dr_core.paths.space import PathSpace
 from dr_core.training.trainer import BatchSource, Phase, Trainer, TrainingConfig
 from pipelines.reader import PetastormSource
+from pipelines.session import spark_session
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.tables import Workdir
 
@@ -59,16 +60,20 @@ def generate(num_rows: int, num_items: int, seed: int) -> Columns:
     }
 
 
+def as_arrays(columns: Columns) -> dict[str, pa.Array]:
+    """Return the columns with the types of the samples table."""
+    return {
+        name: pa.array(list(values.astype(np.int32) if values.dtype == np.int64 else values))
+        for name, values in columns.items()
+    }
+
+
 def write(columns: Columns, folder: str) -> None:
     """Write the rows as the samples stage does: one row group a file."""
     Path(folder).mkdir(parents=True)
     for number, start in enumerate(range(0, len(columns["length"]), ROWS_PER_GROUP)):
         part = {name: values[start : start + ROWS_PER_GROUP] for name, values in columns.items()}
-        arrays = {
-            name: pa.array(list(values.astype(np.int32) if values.dtype == np.int64 else values))
-            for name, values in part.items()
-        }
-        pq.write_table(pa.table(arrays), f"{folder}/part-{number:05d}.parquet", compression="zstd")
+        pq.write_table(pa.table(as_arrays(part)), f"{folder}/part-{number:05d}.parquet", compression="zstd")
 
 
 class MemorySource:
@@ -143,7 +148,8 @@ def ranks(folder: Path, num_items: int, config: TrainingConfig, repeats: int) ->
             counts_file="counts.npy",
             paths_file="paths.npy",
         )
-        figures[world] = statistics.median(result.rows_per_second for result in train_model(job)[1:])
+        with spark_session("train", master="local[1]", conf={"spark.driver.memory": "1g"}):  # which starts the ranks
+            figures[world] = statistics.median(result.rows_per_second for result in train_model(job)[1:])
     return {
         "rows_per_second_one_rank": figures[1],
         "rows_per_second_two_ranks": figures[2],

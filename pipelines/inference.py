@@ -21,6 +21,7 @@ from torch import Tensor
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.training.checkpoint import load_model
 from pipelines.reader import COLUMNS, list_column
+from pipelines.tables import is_local
 
 ROWS_PER_BATCH = 256
 
@@ -37,7 +38,7 @@ def cached_model(uri: str, sha256: str) -> DeepRetrievalModel:
 def cached_array(uri: str, sha256: str) -> npt.NDArray[Any]:
     """Load an ``.npy`` file once a worker process; a local file is mapped, not read."""
     filesystem, path = fsspec.core.url_to_fs(uri)
-    if filesystem.protocol in ("file", ("file", "local")):
+    if is_local(filesystem):
         array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         return array
     with filesystem.open(path, "rb") as file:

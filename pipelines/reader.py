@@ -19,6 +19,7 @@ from fsspec import AbstractFileSystem
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch, batch_from_arrays
+from pipelines.tables import is_local
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -84,7 +85,6 @@ def read_rows(
         InputError: there are fewer row groups than shards.
     """
     _shared_sizes(filesystem, folder, num_shards)
-    is_local = filesystem.protocol in ("file", ("file", "local"))
     # Petastorm takes the path out of the URL and the file system as it is given.
     path = str(filesystem._strip_protocol(folder))
     with warnings.catch_warnings():
@@ -100,7 +100,7 @@ def read_rows(
             shard_seed=seed if num_shards > 1 else None,
             seed=seed,
             num_epochs=1,
-            filesystem=None if is_local else _FsspecFiles(filesystem),
+            filesystem=None if is_local(filesystem) else _FsspecFiles(filesystem),
         )
         with reader:
             for group in reader:

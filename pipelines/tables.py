@@ -72,12 +72,17 @@ def small_frame(spark: SparkSession, rows: Sequence[tuple[Any, ...]], schema: di
     return spark.createDataFrame(pa.Table.from_pylist(records, to_arrow_schema(fields)), fields).coalesce(1)
 
 
+def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
+    """Tell whether a file system is this host's own."""
+    return filesystem.protocol in ("file", ("file", "local"))
+
+
 class Workdir:
     """The work folder W, a URI (a plain path, or ``s3://``, ``hdfs://`` … through fsspec)."""
 
     def __init__(self, uri: str) -> None:
         self.filesystem, self.root = fsspec.core.url_to_fs(uri)
-        self.is_local = self.filesystem.protocol in ("file", ("file", "local"))
+        self.is_local = is_local(self.filesystem)
         self.uri = self.root if self.is_local else uri.rstrip("/")
 
     def path(self, *parts: str) -> str:

@@ -1,7 +1,7 @@
 """Encoders of the history under a softmax over the items, searched exactly.
 
-``YouTubeDNN``: Covington et al., *Deep Neural Networks for YouTube Recommendations* (RecSys 2016), a pooled history through
-a network, any later item as the target. ``SelfAttention``: Kang and McAuley, *Self-Attentive Sequential Recommendation* (ICDM
+``youtube_dnn``: Covington et al., *Deep Neural Networks for YouTube Recommendations* (RecSys 2016), a pooled history through
+a network, any later item as the target. ``self_attention``: Kang and McAuley, *Self-Attentive Sequential Recommendation* (ICDM
 2018), with the softmax loss that later comparisons found it to need, the next items as targets.
 """
 
@@ -70,23 +70,17 @@ class SoftmaxEncoder(Peer):
         return float(sum(parameter.numel() for parameter in self.model.parameters())) * 4 / 1e6
 
 
-def youtube_dnn(reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
-    """Return YouTube DNN."""
-    config = SoftmaxEncoderConfig(
-        encoder=EncoderConfig(kind="mean"),
-        reranker=reranker,
-        cut=cut.model_copy(update={"next_only": False}),
-        epochs=epochs,
-    )
-    return SoftmaxEncoder("youtube_dnn", config, seed)
+KINDS = {"youtube_dnn": ("mean", False), "self_attention": ("attention", True)}
+"""Encoder, and whether only the next items are targets, of each rival."""
 
 
-def self_attention(reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
-    """Return the sequential rival."""
+def softmax_encoder(name: str, reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
+    """Return one of ``KINDS``, trained on rows cut as ``cut`` says."""
+    kind, next_only = KINDS[name]
     config = SoftmaxEncoderConfig(
-        encoder=EncoderConfig(kind="attention"),
+        encoder=EncoderConfig.model_validate({"kind": kind}),
         reranker=reranker,
-        cut=cut.model_copy(update={"next_only": True}),
+        cut=cut.model_copy(update={"next_only": next_only}),
         epochs=epochs,
     )
-    return SoftmaxEncoder("self_attention", config, seed)
+    return SoftmaxEncoder(name, config, seed)

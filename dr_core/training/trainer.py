@@ -41,7 +41,7 @@ class TrainingConfig(Config):
     structure_learning_rate: float = Field(4e-3, gt=0)
     """Peak rate for the structure model."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay (AdamW)."""
+    """Decoupled weight decay (AdamW); item rows that are updated sparsely have none."""
     clip_norm: float = Field(5.0, gt=0)
     """Largest gradient norm of a step, over the dense parameters."""
     mixed_precision: bool = True
@@ -309,10 +309,7 @@ class Trainer:
         manifest = {
             "epoch": epoch,
             "step": step,
-            "seed": self.seed,
-            "world": _world(),
-            "identity": self.identity,
-            "phase": vars(self.phase),
+            **self._run(),
             "results": [vars(result) for result in results],
             "sums": sums.tolist(),
         }
@@ -320,14 +317,24 @@ class Trainer:
         checkpoint.write_tensors(filesystem, f"{folder}/{self.turn}", files, manifest)
         self.turn = 1 - self.turn
 
+    def _run(self) -> dict[str, Any]:
+        """What a checkpoint must have in common with this training."""
+        return {
+            "seed": self.seed,
+            "world": _world(),
+            "identity": self.identity,
+            "phase": vars(self.phase),
+            "optimizers": list(self.optimizers),
+        }
+
     def _resume(self) -> tuple[int, int, list[EpochResult], dict[str, Tensor] | None, Tensor]:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)
         if self.checkpoints is None:
             return 0, 0, [], None, sums
         filesystem, folder = self.checkpoints
-        same = {"seed": self.seed, "world": _world(), "identity": self.identity, "phase": vars(self.phase)}
+        same = self._run()
         found = [(m, turn) for turn in (0, 1) if (m := checkpoint.read_manifest(filesystem, f"{folder}/{turn}"))]
-        usable = [(m, turn) for m, turn in found if all(m[key] == value for key, value in same.items())]
+        usable = [(m, turn) for m, turn in found if all(m.get(key) == value for key, value in same.items())]
         for manifest, turn in sorted(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]), reverse=True):
             try:
                 held = {

@@ -219,18 +219,26 @@ class Evaluator:
         reranked: bool = True,
         retriever: Retriever | None = None,
     ) -> Point:
-        """Measure an arm at one beam; time is that of its retriever's answers in blocks, one thread.
+        """Measure an arm at one beam; time is that of its retriever's answers (candidates where they are not
+        reranked) in blocks, one thread.
 
         Args:
             retriever: the arm's, if it is there already.
         """
         retriever = retriever or self.retriever_of(arm)
-        retriever.retrieve(self.user_UE[:2], self.k_max, beam=beam)
+
+        def answer(block_UE: torch.Tensor) -> None:
+            if reranked:
+                retriever.retrieve(block_UE, self.k_max, beam=beam)
+            else:
+                retriever.candidates(retriever.search(block_UE, beam))
+
+        answer(self.user_UE[:2])
         parts, seconds = [], []
         for start in range(0, len(self.users), CHUNK):
             block_UE = self.user_UE[start : start + CHUNK]
             begun = time.perf_counter()
-            retriever.retrieve(block_UE, self.k_max, beam=beam)
+            answer(block_UE)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
             parts.append(retriever.candidates(retriever.search(block_UE, beam)))
         found = _concatenate(parts)

@@ -107,7 +107,8 @@ def accumulate_scores(
 
 def path_scores(samples: DataFrame, model: FrozenModel, config: ScoresConfig) -> DataFrame:
     """s[v, c] = sum of w p(c|x) over the samples of each item: its S best paths and, always, its current ones."""
-    partial = samples.groupBy("block").applyInArrow(_score_block(model, config), SCORE_SCHEMA)
+    # Dealt out by item once: the sums and the best of each item below need no further shuffle.
+    partial = samples.groupBy("block").applyInArrow(_score_block(model, config), SCORE_SCHEMA).repartition("item_id")
     totals = partial.groupBy("item_id", "path_id").agg(
         F.sum("score").alias("score"), F.max("is_current").alias("is_current")
     )

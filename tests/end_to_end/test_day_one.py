@@ -16,7 +16,6 @@ from pyspark.sql import SparkSession
 from dr_core.faults import VARIABLE
 from pipelines.cli import main
 from pipelines.report.summary import read_summary
-from pipelines.tables import Workdir
 
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
@@ -58,15 +57,6 @@ def release_of(workdir: Path) -> str:
     return release_id
 
 
-def contents(spark: SparkSession, workdir: Path, table: str) -> pd.DataFrame:
-    frame = Workdir(str(workdir)).read(spark, table).toPandas()
-    for column in frame.columns:
-        if frame[column].map(lambda value: hasattr(value, "__len__") and not isinstance(value, str)).any():
-            frame[column] = frame[column].map(lambda value: tuple(value) if value is not None else None)
-    columns = [name for name in frame.columns if name != "created_at"]
-    return frame[columns].sort_values(columns).reset_index(drop=True)
-
-
 def test_summary_has_every_method_round_and_curve(finished: Path) -> None:
     summary = read_summary((finished / "report" / "summary.json").read_text())
     assert {row.method for row in summary.results} == CONTROLS
@@ -94,19 +84,19 @@ def test_widest_beam_is_brute_force(finished: Path) -> None:
     assert recalls[-1] >= recalls[0]
 
 
-def test_index_is_the_inverse_of_the_mapping(spark: SparkSession, finished: Path) -> None:
+def test_index_is_the_inverse_of_the_mapping(contents, finished: Path) -> None:
     release_id = release_of(finished)
-    paths, index = (contents(spark, finished, name) for name in ("item_paths", "path_items"))
+    paths, index = (contents(finished, name) for name in ("item_paths", "path_items"))
     paths, index = (frame[frame["release_id"] == release_id] for frame in (paths, index))
-    active = set(contents(spark, finished, "items").query("active")["item_id"])
+    active = set(contents(finished, "items").query("active")["item_id"])
     forward = {(row.item_id, row.path_id) for row in paths.itertuples() if row.item_id in active}
     inverse = {(item, row.path_id) for row in index.itertuples() for item in row.item_ids}
     assert forward == inverse
     assert (paths.groupby("item_id")["path_id"].nunique() == 2).all()
 
 
-def test_held_out_users_are_in_no_sample(spark: SparkSession, finished: Path) -> None:
-    held = set(contents(spark, finished, "evaluation_users")["user"])
+def test_held_out_users_are_in_no_sample(spark: SparkSession, contents, finished: Path) -> None:
+    held = set(contents(finished, "evaluation_users")["user"])
     for name in ("samples", "mixed_samples"):
         trained = {row.user for row in spark.read.parquet(str(finished / "tables" / name)).select("user").collect()}
         assert trained
@@ -119,14 +109,14 @@ def test_a_finished_run_changes_nothing(finished: Path, capsys: pytest.CaptureFi
     assert (finished / "report" / "summary.json").read_bytes() == before
 
 
-def test_killed_run_ends_with_the_same_tables(spark: SparkSession, finished: Path, tmp_path: Path) -> None:
+def test_killed_run_ends_with_the_same_tables(contents, finished: Path, tmp_path: Path) -> None:
     for point in KILLED_AT:
         assert run_tiny(tmp_path, point).returncode == -signal.SIGKILL, point
     done = run_tiny(tmp_path)
     assert done.returncode == 0, done.stderr[-4000:]
     for table in ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations"):
-        pd.testing.assert_frame_equal(contents(spark, tmp_path, table), contents(spark, finished, table))
-    assert len(contents(spark, tmp_path, "releases")) == 1
+        pd.testing.assert_frame_equal(contents(tmp_path, table), contents(finished, table))
+    assert len(contents(tmp_path, "releases")) == 1
     ours, theirs = (json.loads((place / "report" / "summary.json").read_text()) for place in (tmp_path, finished))
     assert ours["rounds"] == theirs["rounds"]
     assert ours["health"] == theirs["health"]

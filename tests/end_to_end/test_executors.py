@@ -14,7 +14,6 @@ import pandas as pd
 import psutil
 import pyspark
 import pytest
-from pyspark.sql import SparkSession
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -26,6 +25,7 @@ ALONE = (
 )
 ON_EXECUTORS = ("spark.master=local-cluster[2,1,1024]", "training.local_processes=false")
 VIEWFS_MOUNT = "spark.hadoop.fs.viewfs.mounttable.default.link./w"
+# Release ids follow the configuration, which names the master: they are left out.
 TABLES = ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations")
 
 
@@ -52,15 +52,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def contents(spark: SparkSession, workdir: Path, table: str) -> pd.DataFrame:
-    """Return a table's rows in a defined order; release ids follow the configuration, which names the master."""
-    frame = spark.read.format("delta").load(str(workdir / "tables" / table)).drop("release_id").toPandas()
-    for column in frame.columns:
-        if frame[column].map(lambda value: hasattr(value, "__len__") and not isinstance(value, str)).any():
-            frame[column] = frame[column].map(tuple)
-    return frame.sort_values(list(frame.columns)).reset_index(drop=True)
-
-
 def stages_done(workdir: Path) -> list[str]:
     """Return the names of the stages that the run's record holds."""
     for record in (workdir / "runs").glob("*.json"):
@@ -80,9 +71,7 @@ def executors(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-def test_executors_killed_in_scores_assign_and_index_change_nothing(
-    spark: SparkSession, local: Path, tmp_path: Path
-) -> None:
+def test_executors_killed_in_scores_assign_and_index_change_nothing(contents, local: Path, tmp_path: Path) -> None:
     """Training is a barrier stage on the executors; one of them is killed a moment after each of three stages began."""
     process = start(str(tmp_path), *ON_EXECUTORS)
     killed = []
@@ -98,10 +87,10 @@ def test_executors_killed_in_scores_assign_and_index_change_nothing(
     finish(process)
     assert killed == ["e_step_1", "scores_1", "e_step_final"]
     for table in TABLES:
-        pd.testing.assert_frame_equal(contents(spark, tmp_path, table), contents(spark, local, table))
+        pd.testing.assert_frame_equal(contents(tmp_path, table, "release_id"), contents(local, table, "release_id"))
 
 
-def test_a_work_folder_that_is_not_local(spark: SparkSession, local: Path, tmp_path: Path) -> None:
+def test_a_work_folder_that_is_not_local(contents, local: Path, tmp_path: Path) -> None:
     """Hadoop's viewfs for Spark, an fsspec file system of the same name for everything else."""
     finish(
         start(
@@ -112,5 +101,7 @@ def test_a_work_folder_that_is_not_local(spark: SparkSession, local: Path, tmp_p
         )
     )
     for table in TABLES:
-        pd.testing.assert_frame_equal(contents(spark, tmp_path / "W", table), contents(spark, local, table))
+        pd.testing.assert_frame_equal(
+            contents(tmp_path / "W", table, "release_id"), contents(local, table, "release_id")
+        )
     assert (tmp_path / "W" / "report" / "index.html").exists()

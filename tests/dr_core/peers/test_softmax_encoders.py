@@ -8,7 +8,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.peers.base import Events
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.peers.popularity import Popularity
-from dr_core.peers.softmax_encoders import self_attention, youtube_dnn
+from dr_core.peers.softmax_encoders import KINDS, softmax_encoder
 
 CUT = CutConfig(history_length=7, positions=3, targets=4, batch_rows=5)
 
@@ -82,10 +82,10 @@ def test_histories_keep_their_newest_items() -> None:
     assert rows[1].tolist() == [100, 101, -1, -1]
 
 
-@pytest.mark.parametrize("make", [youtube_dnn, self_attention])
-def test_an_encoder_beats_the_most_popular_items(make, events: Events, strangers) -> None:
+@pytest.mark.parametrize("name", list(KINDS))
+def test_an_encoder_beats_the_most_popular_items(name: str, events: Events, strangers) -> None:
     cut = CutConfig(history_length=20, positions=4, targets=4, batch_rows=64)
-    peer, popular = make(RerankerConfig(), cut, 8, 0), Popularity()
+    peer, popular = softmax_encoder(name, RerankerConfig(), cut, 8, 0), Popularity()
     peer.fit(events)
     popular.fit(events)
     recalls = [

@@ -150,6 +150,20 @@ def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, 
         assert all(one != other for one, other in zip(turns, turns[1:], strict=False))
 
 
+def test_a_checkpoint_of_dense_tables_is_ignored_by_sparse_ones(make_model, make_source, tmp_path: Path) -> None:
+    outcomes = []
+    for folder in (None, (LOCAL, str(tmp_path))):
+        if folder is not None:
+            with pytest.raises(InterruptedError):
+                Trainer(
+                    sparse_model(make_model), make_source(), JOINT, CONFIG, seed=3, checkpoints=folder, crash_at=6
+                ).run()
+        model, sparse = sparse_model(make_model), CONFIG.model_copy(update={"sparse_rows": 200})
+        Trainer(model, make_source(), JOINT, sparse, seed=3, checkpoints=folder).run()
+        outcomes.append(parameters(model))
+    assert_same(*outcomes)
+
+
 @pytest.mark.parametrize("change", ["identity", "seed", "phase"])
 def test_checkpoint_of_another_training_is_ignored(fresh_model, make_source, tmp_path: Path, change: str) -> None:
     same = {"seed": 3, "identity": "pi", "phase": JOINT}
