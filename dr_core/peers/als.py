@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, Peer, incidence
+from dr_core.peers.base import Events, FloatArray, VectorPeer, incidence
 
 
 class ALSConfig(Config):
@@ -27,7 +27,7 @@ class ALSConfig(Config):
     """Passes over users and items."""
 
 
-class ALS(Peer):
+class ALS(VectorPeer):
     """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q."""
 
     name = "als"
@@ -49,12 +49,11 @@ class ALS(Peer):
                 num_threads=1,
             )
             self.model.fit(events.matrix, show_progress=False)
-        self.item_VF: FloatArray = np.asarray(self.model.item_factors, dtype=np.float32)
+        self.item_VE = np.asarray(self.model.item_factors, dtype=np.float32)
 
-    def scores(self, histories: ItemLists) -> FloatArray:
-        users = incidence(histories, len(self.item_VF))
-        user_UF = np.asarray(self.model.recalculate_user(np.arange(users.shape[0]), users), dtype=np.float32)
-        return user_UF @ self.item_VF.T
+    def users(self, histories: ItemLists) -> FloatArray:
+        met = incidence(histories, len(self.item_VE))
+        return np.asarray(self.model.recalculate_user(np.arange(met.shape[0]), met), dtype=np.float32)
 
     def megabytes(self) -> float:
-        return self.item_VF.nbytes / 1e6
+        return self.item_VE.nbytes / 1e6

@@ -18,16 +18,40 @@ USERS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
+class ItemFeatures:
+    """What is known of the items besides their events.
+
+    Attributes:
+        values: by feature, the values of every item, ids from 0; an item may have several or none of them.
+        num_values: by feature, how many different values there are.
+        numeric_VM: float32 [V, M], on a scale of about 1.
+    """
+
+    values: dict[str, ItemLists]
+    num_values: dict[str, int]
+    numeric_VM: FloatArray
+
+    @classmethod
+    def none(cls, num_items: int) -> ItemFeatures:
+        """Return the features of items of which nothing is known."""
+        return cls({}, {}, np.zeros((num_items, 0), dtype=np.float32))
+
+
+@dataclass(frozen=True)
 class Events:
     """All events of the training users; held-out users are in none of them.
 
     Attributes:
         histories: each user's items, oldest first.
         num_items: V.
+        rewards: float32 [entries of the histories], what each event is worth, such as the time watched; 1 when None.
+        features: of the items.
     """
 
     histories: ItemLists
     num_items: int
+    rewards: FloatArray | None = None
+    features: ItemFeatures | None = None
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
@@ -82,6 +106,24 @@ class Peer(ABC):
             some = rows(histories, start, start + USERS_AT_ONCE)
             parts.append(best(self.scores(some), k, some if filtered else None))
         return np.concatenate(parts)
+
+
+class VectorPeer(Peer):
+    """A method that scores by an inner product, so that an index of vectors can serve it.
+
+    Attributes:
+        item_VE: float32 [V, E], a constant dimension standing for what an item scores with everybody.
+    """
+
+    item_VE: FloatArray
+
+    @abstractmethod
+    def users(self, histories: ItemLists) -> FloatArray:
+        """Return float32 [U, E]: score(u, v) = <user u, item v>."""
+
+    def scores(self, histories: ItemLists) -> FloatArray:
+        scored: FloatArray = self.users(histories) @ self.item_VE.T
+        return scored
 
 
 def rows(lists: ItemLists, start: int, end: int) -> ItemLists:

@@ -34,18 +34,34 @@ class CutConfig(Config):
 
 
 class HistorySource:
-    """A :class:`dr_core.training.trainer.BatchSource` over histories of two events or more."""
+    """A :class:`dr_core.training.trainer.BatchSource` over histories of two events or more.
 
-    def __init__(self, histories: ItemLists, config: CutConfig, seed: int) -> None:
+    Args:
+        rewards: float32 [entries of the histories], weights of the events as targets; 1 when None.
+        learned: int64 [users], how many of each user's events were targets before and are not to be again.
+    """
+
+    def __init__(
+        self,
+        histories: ItemLists,
+        config: CutConfig,
+        seed: int,
+        rewards: npt.NDArray[np.float32] | None = None,
+        learned: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.items = np.ascontiguousarray(histories.item_ids, dtype=np.int64)
+        self.rewards = np.ones(len(self.items), dtype=np.float32) if rewards is None else rewards
         offsets = np.asarray(histories.offsets, dtype=np.int64)
         lengths = np.diff(offsets)
-        rows = np.where(lengths >= 2, -(-(lengths - 1) // config.history_length), 0)
+        before = np.zeros_like(lengths) if learned is None else np.maximum(learned - 1, 0)
+        rows = np.where(lengths >= 2, -(-(lengths - 1 - before) // config.history_length), 0)
         users = np.repeat(np.arange(len(lengths)), rows)
         number = np.arange(len(users)) - np.repeat(np.cumsum(rows) - rows, rows)
-        learnable, parts = lengths[users] - 1, rows[users]
+        before, parts = before[users], rows[users]
+        learnable = lengths[users] - 1 - before
         self.first, self.size = offsets[users], lengths[users]
-        self.previous, self.end = learnable * number // parts, learnable * (number + 1) // parts
+        self.previous = before + learnable * number // parts
+        self.end = before + learnable * (number + 1) // parts
         self.config, self.seed = config, seed
         self.steps_per_epoch = -(-len(users) // config.batch_rows)
 
@@ -58,16 +74,16 @@ class HistorySource:
             shape = (len(rows), config.positions, config.targets)
             history = np.full((len(rows), config.history_length), -1, dtype=np.int64)
             position, target = np.full(shape[:2], -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
+            weight = np.zeros(shape, dtype=np.float32)
             seed = int(np.random.default_rng((self.seed, epoch, step)).integers(2**31))
-            _cut(self.items, self.first[rows], self.size[rows], self.previous[rows], self.end[rows], config.next_only,
-                 seed, history, position, target)  # fmt: skip
-            weight = (target >= 0).astype(np.float32)
+            _cut(self.items, self.rewards, self.first[rows], self.size[rows], self.previous[rows], self.end[rows],
+                 config.next_only, seed, history, position, target, weight)  # fmt: skip
             yield Batch(*(torch.from_numpy(array) for array in (history, position, target, weight)))
 
 
 @njit(cache=True)
 def _cut(  # type: ignore[no-untyped-def]
-    items, first, size, previous, end, next_only, seed, history_BL, position_BP, target_BPT
+    items, rewards, first, size, previous, end, next_only, seed, history_BL, position_BP, target_BPT, weight_BPT
 ):
     """Fill one batch: states spread evenly from a random start, later events of each likewise."""
     np.random.seed(seed)
@@ -88,7 +104,9 @@ def _cut(  # type: ignore[no-untyped-def]
             shift = np.random.random()
             for slot in range(drawn):
                 offset = slot if next_only else int((slot + shift) * later / drawn)
-                target_BPT[row, place, slot] = items[first[row] + state + 1 + offset]
+                event = first[row] + state + 1 + offset
+                target_BPT[row, place, slot] = items[event]
+                weight_BPT[row, place, slot] = rewards[event]
 
 
 def padded(histories: ItemLists, length: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

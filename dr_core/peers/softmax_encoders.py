@@ -18,7 +18,7 @@ from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from dr_core.peers.base import Events, FloatArray, Peer
+from dr_core.peers.base import Events, FloatArray, VectorPeer
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.training.trainer import Phase, Trainer, TrainingConfig
 
@@ -38,7 +38,7 @@ class SoftmaxEncoderConfig(Config):
     """Passes over the histories."""
 
 
-class SoftmaxEncoder(Peer):
+class SoftmaxEncoder(VectorPeer):
     """score(x, v) = <state of the history, e_v> + b_v."""
 
     def __init__(self, name: str, config: SoftmaxEncoderConfig, seed: int = 0) -> None:
@@ -58,13 +58,14 @@ class SoftmaxEncoder(Peer):
         source = HistorySource(events.histories, config.cut, self.seed)
         Trainer(self.model, source, Phase(self.name, "warm_up", config.epochs), training, seed=self.seed).run()
         self.model.requires_grad_(False)
+        vector_VE, bias_V = self.model.reranker.item_vectors()
+        self.item_VE = np.column_stack([vector_VE.numpy(), bias_V.numpy()])
 
-    def scores(self, histories: ItemLists) -> FloatArray:
+    def users(self, histories: ItemLists) -> FloatArray:
         rows, lengths = padded(histories, self.config.cut.history_length)
         with torch.inference_mode():
-            states = self.model.encode_last(torch.from_numpy(rows), torch.from_numpy(lengths))
-            scores: FloatArray = self.model.reranker.score_all(states).numpy().copy()
-        return scores
+            states = self.model.encode_last(torch.from_numpy(rows), torch.from_numpy(lengths)).numpy()
+        return np.column_stack([states, np.ones(len(states), dtype=np.float32)])
 
     def megabytes(self) -> float:
         return float(sum(parameter.numel() for parameter in self.model.parameters())) * 4 / 1e6

@@ -110,5 +110,5 @@ def test_als_of_a_training_user_is_what_it_learned(events: Events) -> None:
     peer = ALS()
     peer.fit(events)
     users = ItemLists(events.histories.offsets[:11], events.histories.item_ids[: events.histories.offsets[10]])
-    learned = peer.model.user_factors[:10] @ peer.item_VF.T
+    learned = peer.model.user_factors[:10] @ peer.item_VE.T
     assert np.corrcoef(peer.scores(users).ravel(), learned.ravel())[0, 1] > 0.99

@@ -1,0 +1,220 @@
+"""Two towers, a batch's items as each other's negatives, corrected for how often each of them turns up.
+
+Yi et al., *Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations* (RecSys 2019): section 3 for the
+softmax over the batch (Algorithm 1), section 4 for the frequencies (Algorithms 2 and 3, ``frequency.py``), section 5 for
+the towers: an item's id and content, the same embeddings on both sides, the user's side fed by the history, states of
+length 1, a temperature, rewards as weights, training that follows the days.
+
+Shape legend: B rows, L history, P positions, N user states, T targets a state, C distinct items of a batch, V items, E
+dimension of the towers, F dimension of an item's embedded features.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from dr_core.config import Config
+from dr_core.evaluation.metrics import ItemLists
+from dr_core.model.encoder import assign_embedding_rows
+from dr_core.model.objective import Batch
+from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
+from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
+from dr_core.peers.history_source import CutConfig, HistorySource, padded
+
+ITEMS_AT_ONCE = 65_536
+USERS_AT_ONCE = 512
+
+
+class TwoTowerConfig(Config):
+    """Sizes, the softmax over the batch, and for how long it is trained."""
+
+    dim: int = Field(default=64, ge=1)
+    """E, dimension of both towers' answers and of an item's id."""
+    value_dim: int = Field(default=16, ge=1)
+    """Dimension of every other feature's values."""
+    hidden: int = Field(default=128, ge=1)
+    """Units of each tower's hidden layer."""
+    id_rows: int = Field(default=1_000_000, ge=2)
+    """Most embedding rows for item ids: with more items the rarest share rows by hashing."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Cosines are divided by it; smaller is sharper."""
+    corrected: bool = True
+    """Whether a logit is lowered by the log of the item's probability to be in a batch."""
+    frequency: FrequencyConfig = FrequencyConfig()
+    """The estimator of that probability."""
+    cut: CutConfig = CutConfig(batch_rows=128, targets=4)
+    """Training rows; a batch has up to rows x positions x targets items."""
+    learning_rate: float = Field(default=3e-3, gt=0)
+    """Rate of Adam."""
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the user tower's input dropped in training."""
+    epochs: int = Field(default=20, ge=1)
+    """Passes over the histories; of an update, over what is new."""
+
+
+class Towers(nn.Module):
+    """Item features -> f_v; item tower of f_v, user tower of the mean and the last f_v of a history. Both of length 1."""
+
+    def __init__(self, config: TwoTowerConfig, rows_V: npt.NDArray[np.int64], features: ItemFeatures) -> None:
+        super().__init__()
+        self.rows_V = torch.from_numpy(rows_V)
+        self.id_table = nn.Embedding(int(rows_V.max(initial=0)) + 1, config.dim)
+        nn.init.normal_(self.id_table.weight, std=config.dim**-0.5)
+        self.names = sorted(features.values)
+        self.lists = {
+            name: tuple(torch.from_numpy(np.asarray(part, dtype=np.int64)) for part in features.values[name])
+            for name in self.names
+        }
+        self.value_tables = nn.ModuleList(
+            nn.EmbeddingBag(max(features.num_values[name], 1), config.value_dim, mode="mean") for name in self.names
+        )
+        self.numeric_VM = torch.from_numpy(features.numeric_VM)
+        width = config.dim + config.value_dim * len(self.names) + self.numeric_VM.shape[1]
+        self.item_tower = _tower(width, config.hidden, config.dim)
+        self.user_tower = _tower(2 * width, config.hidden, config.dim)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def features(self, item_C: Tensor) -> Tensor:
+        """Return the embedded features [C, F] of items; several values of one feature are averaged (section 5)."""
+        parts = [self.id_table(self.rows_V[item_C])]
+        for name, table in zip(self.names, self.value_tables, strict=True):
+            offsets, values = self.lists[name]
+            first, count = offsets[item_C], offsets[item_C + 1] - offsets[item_C]
+            starts = torch.cumsum(count, 0) - count
+            inside = torch.arange(int(count.sum())) - torch.repeat_interleave(starts, count)
+            parts.append(table(values[torch.repeat_interleave(first, count) + inside], starts))
+        return torch.cat([*parts, self.numeric_VM[item_C]], 1)
+
+    def items(self, item_C: Tensor) -> Tensor:
+        """Return unit vectors [C, E] of items."""
+        return nn.functional.normalize(self.item_tower(self.features(item_C)), dim=1)
+
+    def states(self, history_BL: Tensor) -> Tensor:
+        """Return unit vectors [B, L, E]: at t, of the user who has met history[0..t]; zeros are met where nothing is."""
+        distinct, place_BL = torch.unique(history_BL.clamp_min(0), return_inverse=True)
+        met_BL1 = (history_BL >= 0)[..., None]
+        embedded_BLF = self.features(distinct)[place_BL] * met_BL1
+        mean_BLF = embedded_BLF.cumsum(1) / met_BL1.cumsum(1).clamp_min(1)
+        state_BLE = self.user_tower(self.dropout(torch.cat([mean_BLF, embedded_BLF], 2)))
+        return nn.functional.normalize(state_BLE, dim=2)
+
+
+def _tower(width: int, hidden: int, dim: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
+
+
+class TwoTower(VectorPeer):
+    """score(u, v) = cosine of the two towers' vectors.
+
+    :meth:`fit` starts anew; :meth:`update` goes on with the events of another day. What has to be kept in between are the
+    towers' ``state_dict`` and ``frequency.arrays()``.
+    """
+
+    name = "two_tower"
+
+    def __init__(self, config: TwoTowerConfig | None = None, seed: int = 0) -> None:
+        self.config, self.seed = config or TwoTowerConfig(), seed
+
+    def fit(self, events: Events) -> None:
+        torch.manual_seed(self.seed)
+        config = self.config
+        rows_V = assign_embedding_rows(events.counts.astype(np.float64), config.id_rows)
+        self.towers = Towers(config, rows_V, events.features or ItemFeatures.none(events.num_items))
+        self.optimizer = torch.optim.Adam(self.towers.parameters(), lr=config.learning_rate)
+        self.frequency = FrequencyEstimator.empty(config.frequency)
+        self.update(events)
+
+    def update(self, events: Events, learned: npt.NDArray[np.int64] | None = None) -> None:
+        """Learn what is new: the events after each user's first ``learned`` ones, with all before them as history.
+
+        Args:
+            events: of the same items; the histories up to and with the new day.
+            learned: int64 [users]; none of the events was learned when None.
+        """
+        source = HistorySource(events.histories, self.config.cut, self.seed, events.rewards, learned)
+        self.towers.train().requires_grad_(True)
+        for epoch in range(self.config.epochs):
+            for batch in source.batches(epoch):
+                loss = self._loss(batch)
+                if loss is not None:
+                    self.optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    self.optimizer.step()
+        self.towers.eval().requires_grad_(False)
+        num_items = events.num_items
+        parts = [
+            self.towers.items(torch.arange(at, min(at + ITEMS_AT_ONCE, num_items))).numpy()
+            for at in range(0, num_items, ITEMS_AT_ONCE)
+        ]
+        self.item_VE = np.concatenate(parts)
+
+    def _loss(self, batch: Batch) -> Tensor | None:
+        """Mean over the pairs of reward x -log of the batch softmax; None when the batch holds no pair."""
+        row_N, place_N = torch.nonzero(batch.position_BP >= 0, as_tuple=True)
+        target_NT, weight_NT = batch.target_BPT[row_N, place_N], batch.weight_BPT[row_N, place_N]
+        there_NT = target_NT >= 0
+        if not bool(there_NT.any()):
+            return None
+        item_C, copies_C = torch.unique(target_NT[there_NT], return_counts=True)
+        state_NE = self.towers.states(batch.history_BL)[row_N, batch.position_BP[row_N, place_N]]
+        logit_NC = state_NE @ self.towers.items(item_C).T / self.config.temperature
+        own_NT = torch.searchsorted(item_C, target_NT.clamp_min(0).contiguous()).clamp_max(len(item_C) - 1)
+        if self.config.corrected:
+            log_prob_NT = corrected_log_softmax(logit_NC, own_NT, self._log_probability(item_C))
+        else:
+            log_prob_NT = plain_log_softmax(logit_NC, own_NT, copies_C)
+        return -(log_prob_NT * weight_NT).sum() / there_NT.sum()
+
+    def _log_probability(self, item_C: Tensor) -> Tensor:
+        items = item_C.numpy()
+        self.frequency.observe(items)
+        return torch.from_numpy(np.log(self.frequency.probability(items))).float()
+
+    def users(self, histories: ItemLists) -> FloatArray:
+        rows, lengths = padded(histories, self.config.cut.history_length)
+        states = [np.empty((0, self.item_VE.shape[1]), dtype=np.float32)]
+        with torch.inference_mode():
+            for at in range(0, len(rows), USERS_AT_ONCE):
+                state_BLE = self.towers.states(torch.from_numpy(rows[at : at + USERS_AT_ONCE]))
+                last = torch.from_numpy(np.maximum(lengths[at : at + USERS_AT_ONCE] - 1, 0))
+                states.append(state_BLE[torch.arange(len(last)), last].numpy())
+        return np.concatenate(states)
+
+    def megabytes(self) -> float:
+        return self.item_VE.nbytes / 1e6
+
+
+def corrected_log_softmax(logit_NC: Tensor, own_NT: Tensor, log_probability_C: Tensor) -> Tensor:
+    """Return log of the softmax over the batch's distinct items, each logit lowered by log p (equation 3), [N, T].
+
+    p is the probability that a batch holds the item, so each distinct item has one column, however often it was drawn: what
+    is left, over many batches, is the softmax over all items. Nothing has to be masked, since an item that is another
+    row's target as well is no negative of its own.
+
+    Args:
+        logit_NC: of every state with every distinct item of the batch.
+        own_NT: int64, the columns of each state's targets.
+        log_probability_C: log p of the columns.
+    """
+    lowered_NC = logit_NC - log_probability_C
+    log_prob_NT: Tensor = lowered_NC.gather(1, own_NT) - lowered_NC.logsumexp(1, keepdim=True)
+    return log_prob_NT
+
+
+def plain_log_softmax(logit_NC: Tensor, own_NT: Tensor, copies_C: Tensor) -> Tensor:
+    """Return log of the uncorrected softmax over the whole batch, [N, T]: a column counts as often as it was drawn.
+
+    A target's other copies (accidental hits) are left out of its own partition.
+
+    Args:
+        copies_C: int64, how many pairs of the batch hold each distinct item.
+    """
+    target_NT = logit_NC.gather(1, own_NT)
+    total_N1 = (logit_NC + copies_C.log()).logsumexp(1, keepdim=True)
+    share_NT = (target_NT + (copies_C.float() - 1).log()[own_NT] - total_N1).exp()
+    log_prob_NT: Tensor = target_NT - total_N1 - torch.log1p(-share_NT.clamp_max(1 - 1e-6))
+    return log_prob_NT
