@@ -54,6 +54,3 @@ class ALS(VectorPeer):
     def users(self, histories: ItemLists) -> FloatArray:
         met = incidence(histories, len(self.item_VE))
         return np.asarray(self.model.recalculate_user(np.arange(met.shape[0]), met), dtype=np.float32)
-
-    def megabytes(self) -> float:
-        return self.item_VE.nbytes / 1e6

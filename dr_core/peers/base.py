@@ -95,16 +95,24 @@ class Peer(ABC):
     def megabytes(self) -> float:
         """Return what an answer has to be computed from, in MB."""
 
-    def retrieve(self, histories: ItemLists, k: int, *, filtered: bool) -> IntArray:
+    @abstractmethod
+    def multiply_adds(self, histories: ItemLists) -> float:
+        """Return the mean multiply-adds of scoring all items for a user; those of encoding the history are left out."""
+
+    def retrieve(self, histories: ItemLists, k: int, *, filtered: bool, barred: IntArray | None = None) -> IntArray:
         """Return the k best items of each history, int64 [U, k], -1 where there are fewer; ties by item id.
 
         Args:
             filtered: whether the history's own items are left out.
+            barred: items that nobody may get.
         """
         parts = [np.empty((0, k), dtype=np.int64)]
         for start in range(0, len(histories.offsets) - 1, USERS_AT_ONCE):
             some = rows(histories, start, start + USERS_AT_ONCE)
-            parts.append(best(self.scores(some), k, some if filtered else None))
+            score_UV = self.scores(some)
+            if barred is not None and len(barred):
+                score_UV[:, barred] = -np.inf
+            parts.append(best(score_UV, k, some if filtered else None))
         return np.concatenate(parts)
 
 
@@ -124,6 +132,12 @@ class VectorPeer(Peer):
     def scores(self, histories: ItemLists) -> FloatArray:
         scored: FloatArray = self.users(histories) @ self.item_VE.T
         return scored
+
+    def multiply_adds(self, histories: ItemLists) -> float:
+        return float(self.item_VE.size)
+
+    def megabytes(self) -> float:
+        return self.item_VE.nbytes / 1e6
 
 
 def rows(lists: ItemLists, start: int, end: int) -> ItemLists:

@@ -51,3 +51,6 @@ class EASE(Peer):
 
     def megabytes(self) -> float:
         return float(self.weight_II.nbytes) / 1e6
+
+    def multiply_adds(self, histories: ItemLists) -> float:
+        return len(histories.item_ids) / max(len(histories.offsets) - 1, 1) * len(self.items)

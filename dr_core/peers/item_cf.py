@@ -58,6 +58,10 @@ class ItemCF(Peer):
         matrix = self.similarity_VV
         return float(matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes) / 1e6
 
+    def multiply_adds(self, histories: ItemLists) -> float:
+        neighbours_V = np.diff(self.similarity_VV.indptr)
+        return float(neighbours_V[histories.item_ids].sum()) / max(len(histories.offsets) - 1, 1)
+
 
 def _largest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
     """Keep the ``count`` largest entries of each row; ties by column."""

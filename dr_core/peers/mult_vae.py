@@ -29,6 +29,9 @@ class MultVAEConfig(Config):
     """Weight of the KL term once it is fully in."""
     epochs: int = Field(default=60, ge=1)
     """Passes over the users; the KL term is fully in after a third of them."""
+    max_items: int = Field(default=20_000, ge=1)
+    """Most popular items that take part, since a step costs as much as there are items. All others can neither be seen nor
+    found."""
     batch_users: int = Field(default=256, ge=1)
     """Users a step."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -67,8 +70,11 @@ class MultVAE(Peer):
 
     def fit(self, events: Events) -> None:
         torch.manual_seed(self.seed)
-        config, users = self.config, events.matrix
-        self.network = _Network(config, events.num_items)
+        config, self.num_items = self.config, events.num_items
+        by_count = np.lexsort((np.arange(self.num_items), -events.counts))
+        self.items = np.sort(by_count[: config.max_items])
+        users = events.matrix[:, self.items]
+        self.network = _Network(config, len(self.items))
         optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
         steps_an_epoch = -(-users.shape[0] // config.batch_users)
         full_at = max(1, config.epochs * steps_an_epoch // 3)
@@ -89,11 +95,14 @@ class MultVAE(Peer):
         self.network.eval().requires_grad_(False)
 
     def scores(self, histories: ItemLists) -> FloatArray:
-        users = incidence(histories, self.network.decoder[-1].out_features)  # type: ignore[arg-type]
+        users = incidence(histories, self.num_items)[:, self.items]
+        scores = np.full((users.shape[0], self.num_items), -np.inf, dtype=np.float32)
         with torch.inference_mode():
-            logits, _ = self.network(torch.from_numpy(users.toarray()))
-        scores: FloatArray = logits.numpy().copy()
+            scores[:, self.items] = self.network(torch.from_numpy(users.toarray()))[0].numpy()
         return scores
 
     def megabytes(self) -> float:
         return float(sum(parameter.numel() for parameter in self.network.parameters())) * 4 / 1e6
+
+    def multiply_adds(self, histories: ItemLists) -> float:
+        return float(self.config.hidden * (self.config.latent + len(self.items)))

@@ -21,3 +21,6 @@ class Popularity(Peer):
 
     def megabytes(self) -> float:
         return self.counts_V.nbytes / 1e6
+
+    def multiply_adds(self, histories: ItemLists) -> float:
+        return 0.0

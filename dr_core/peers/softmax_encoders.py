@@ -67,9 +67,6 @@ class SoftmaxEncoder(VectorPeer):
             states = self.model.encode_last(torch.from_numpy(rows), torch.from_numpy(lengths)).numpy()
         return np.column_stack([states, np.ones(len(states), dtype=np.float32)])
 
-    def megabytes(self) -> float:
-        return float(sum(parameter.numel() for parameter in self.model.parameters())) * 4 / 1e6
-
 
 KINDS = {"youtube_dnn": ("mean", False), "self_attention": ("attention", True)}
 """Encoder, and whether only the next items are targets, of each rival."""

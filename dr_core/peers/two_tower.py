@@ -24,6 +24,7 @@ from dr_core.model.objective import Batch
 from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
 from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
+from dr_core.peers.value_table import ValueTable
 
 ITEMS_AT_ONCE = 65_536
 USERS_AT_ONCE = 512
@@ -64,30 +65,20 @@ class Towers(nn.Module):
         self.rows_V = torch.from_numpy(rows_V)
         self.id_table = nn.Embedding(int(rows_V.max(initial=0)) + 1, config.dim)
         nn.init.normal_(self.id_table.weight, std=config.dim**-0.5)
-        self.names = sorted(features.values)
-        self.lists = {
-            name: tuple(torch.from_numpy(np.asarray(part, dtype=np.int64)) for part in features.values[name])
-            for name in self.names
-        }
         self.value_tables = nn.ModuleList(
-            nn.EmbeddingBag(max(features.num_values[name], 1), config.value_dim, mode="mean") for name in self.names
+            ValueTable(features.values[name], features.num_values[name], config.value_dim)
+            for name in sorted(features.values)
         )
         self.numeric_VM = torch.from_numpy(features.numeric_VM)
-        width = config.dim + config.value_dim * len(self.names) + self.numeric_VM.shape[1]
+        width = config.dim + config.value_dim * len(self.value_tables) + self.numeric_VM.shape[1]
         self.item_tower = _tower(width, config.hidden, config.dim)
         self.user_tower = _tower(2 * width, config.hidden, config.dim)
         self.dropout = nn.Dropout(config.dropout)
 
     def features(self, item_C: Tensor) -> Tensor:
         """Return the embedded features [C, F] of items; several values of one feature are averaged (section 5)."""
-        parts = [self.id_table(self.rows_V[item_C])]
-        for name, table in zip(self.names, self.value_tables, strict=True):
-            offsets, values = self.lists[name]
-            first, count = offsets[item_C], offsets[item_C + 1] - offsets[item_C]
-            starts = torch.cumsum(count, 0) - count
-            inside = torch.arange(int(count.sum())) - torch.repeat_interleave(starts, count)
-            parts.append(table(values[torch.repeat_interleave(first, count) + inside], starts))
-        return torch.cat([*parts, self.numeric_VM[item_C]], 1)
+        embedded = [table(item_C) for table in self.value_tables]
+        return torch.cat([self.id_table(self.rows_V[item_C]), *embedded, self.numeric_VM[item_C]], 1)
 
     def items(self, item_C: Tensor) -> Tensor:
         """Return unit vectors [C, E] of items."""
@@ -183,9 +174,6 @@ class TwoTower(VectorPeer):
                 last = torch.from_numpy(np.maximum(lengths[at : at + USERS_AT_ONCE] - 1, 0))
                 states.append(state_BLE[torch.arange(len(last)), last].numpy())
         return np.concatenate(states)
-
-    def megabytes(self) -> float:
-        return self.item_VE.nbytes / 1e6
 
 
 def corrected_log_softmax(logit_NC: Tensor, own_NT: Tensor, log_probability_C: Tensor) -> Tensor:

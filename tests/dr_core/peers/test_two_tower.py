@@ -137,7 +137,7 @@ def test_values_of_a_feature_are_averaged_and_numbers_passed_on(events: Events) 
     peer.fit(Events(events.histories, NUM_ITEMS, features=features))
     towers = peer.towers
     embedded = towers.features(torch.arange(NUM_ITEMS))
-    tags, topic = (table.weight for table in towers.value_tables)
+    tags, topic = (values.table.weight for values in towers.value_tables)
     dim, width = CONFIG.dim, CONFIG.value_dim
     for item in (0, 1, 8, 119):
         value = item % NUM_TOPICS
