@@ -24,6 +24,7 @@ examples:
   dr run --config conf/demo.yaml --workdir var/demo/demo
   dr run --config conf/movielens_1m.yaml --logs ratings.parquet --workdir W --seeds 3 --set paths.paths_per_item=2
   dr refresh --config conf/gowalla.yaml --workdir W --start 2024-05-02 --end 2024-05-03 --logs day.parquet
+  dr compare --config conf/movielens_1m.yaml --logs ratings.parquet --workdir W --methods item_cf,two_tower_hnsw
   dr retrieve --workdir W --history 1,2,3 -k 10 --explain
   dr releases rollback --workdir W
 """
@@ -52,6 +53,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _configured(refresh)
     _interval(refresh, required=True)
+
+    compare = _command(
+        commands, "compare", "rivals and controls beside Deep Retrieval: same users, same costs", compare_command
+    )
+    _configured(compare)
+    compare.add_argument(
+        "--methods", default="", metavar="A,B", help="rivals to measure, separated by commas (default: all of them)"
+    )
+    compare.add_argument(
+        "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds, each its own split"
+    )
+    compare.add_argument("--fresh", action="store_true", help="delete what the work folder holds and start anew")
 
     retrieve = _command(commands, "retrieve", "items for one history, or for many users", retrieve_command)
     retrieve.add_argument("--workdir", required=True, metavar="W", help="work folder with a live release")
@@ -168,6 +181,27 @@ def run_command(arguments: argparse.Namespace) -> Answer:
         num_seeds=arguments.seeds,
         fresh=arguments.fresh,
         interval=_span(arguments),
+    )
+    report = f"report: {workdir.rstrip('/')}/report/index.html"
+    return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report}")
+
+
+def compare_command(arguments: argparse.Namespace) -> Answer:
+    """``dr compare``."""
+    from pipelines.compare import compare
+    from pipelines.config import load_config
+    from pipelines.report.console import trim_console_table
+
+    config = load_config(arguments.config, arguments.set)
+    workdir = arguments.workdir or str(Path("var") / "runs" / config.name)
+    summary = compare(
+        config,
+        workdir,
+        logs=arguments.logs,
+        catalogue=arguments.catalogue,
+        methods=_keys(arguments.methods),
+        num_seeds=arguments.seeds,
+        fresh=arguments.fresh,
     )
     report = f"report: {workdir.rstrip('/')}/report/index.html"
     return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report}")

@@ -14,7 +14,7 @@ from dr_core.paths.health import measure_health
 from dr_core.training.checkpoint import read_manifest
 from pipelines.config import RunConfig, validate_config
 from pipelines.em import DayOne, run_identity
-from pipelines.measure import Measurement, measure
+from pipelines.measure import Measurement, measure, with_rivals
 from pipelines.pages import report_data, summarize, write_report
 from pipelines.releases import Release, find_release, list_releases, live_release, publish
 from pipelines.runs import Run, lease
@@ -80,12 +80,7 @@ def _run(
     num_seeds: int,
     interval: Interval | None,
 ) -> dict[str, Any]:
-    days = []
-    for number in range(num_seeds):
-        seed = config.seed + number
-        place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
-        run = Run(place, run_identity(config, logs, catalogue, seed, interval), config.identity())
-        days.append(DayOne(spark, config, place, run, seed, logs, catalogue, interval))
+    days = days_of(spark, config, workdir, logs, catalogue, num_seeds, interval)
     first = days[0]
     if first.run.finished and first.run.record.get("seeds") == num_seeds and workdir.exists("report", "summary.json"):
         logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
@@ -118,10 +113,29 @@ def _run(
     return summary
 
 
+def days_of(
+    spark: SparkSession,
+    config: RunConfig,
+    workdir: Workdir,
+    logs: str | None,
+    catalogue: str | None,
+    num_seeds: int,
+    interval: Interval | None = None,
+) -> list[DayOne]:
+    """Return day one of every seed: the first in the work folder itself, the others below ``seeds/``."""
+    days = []
+    for number in range(num_seeds):
+        seed = config.seed + number
+        place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
+        run = Run(place, run_identity(config, logs, catalogue, seed, interval), config.identity())
+        days.append(DayOne(spark, config, place, run, seed, logs, catalogue, interval))
+    return days
+
+
 def finish_report(days: list[DayOne]) -> dict[str, Any]:
-    """Put the seeds together and write the report."""
+    """Put the seeds together, with the rivals that were measured beside them, and write the report."""
     first = days[0]
-    seeds = [Measurement.load(day.workdir, day.run.run_id) for day in days]
+    seeds = [with_rivals(day, Measurement.load(day.workdir, day.run.run_id)) for day in days]
     summary = summarize(first, seeds, first.release_id(first.config.em.rounds))
     write_report(first.workdir, summary, report_data(first, seeds[0]))
     return dict(json.loads(first.workdir.read_text("report", "summary.json")))

@@ -31,6 +31,10 @@ FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")
 IntArray = npt.NDArray[np.int64]
 
 
+RIVAL_STAGE = "rival_"
+"""Prefix of the stages in which ``dr compare`` measures a family of rivals."""
+
+
 class Measurement:
     """All points of one seed: ``curves`` by method, and the ``operating`` point of each."""
 
@@ -91,6 +95,37 @@ class Measurement:
             else:
                 operating[point.method] = point
         return Measurement(curves, operating, meta["beam"])
+
+
+def rival_file(day: DayOne, family: str) -> str:
+    """Return the name below ``runs/`` of what was measured of a family of rivals."""
+    return f"{day.run.run_id}.rival-{family}"
+
+
+def measured_families(day: DayOne) -> list[str]:
+    """Return the families of rivals that were measured in a run."""
+    names = [stage["name"] for stage in day.run.record["stages"]]
+    return [name.removeprefix(RIVAL_STAGE) for name in names if name.startswith(RIVAL_STAGE)]
+
+
+def with_rivals(day: DayOne, measurement: Measurement) -> Measurement:
+    """Return a measurement together with those of the rivals."""
+    curves, operating = dict(measurement.curves), dict(measurement.operating)
+    for family in measured_families(day):
+        rivals = Measurement.load(day.workdir, rival_file(day, family))
+        curves |= rivals.curves
+        operating |= rivals.operating
+    return Measurement(curves, operating, measurement.beam)
+
+
+def rival_lists(day: DayOne) -> dict[str, IntArray]:
+    """Return the headline lists [U, k] of every rival that was measured."""
+    lists: dict[str, IntArray] = {}
+    for family in measured_families(day):
+        name = f"{rival_file(day, family)}.lists.npz"
+        with day.workdir.filesystem.open(day.workdir.path("runs", name), "rb") as file:
+            lists |= {method: items.astype(np.int64) for method, items in np.load(io.BytesIO(file.read())).items()}
+    return lists
 
 
 def released_arm(day: DayOne) -> Arm:
@@ -208,6 +243,35 @@ def by_activity(
                     },
                 }
             )
+    return rows
+
+
+def breadth(
+    items_Uk: dict[str, IntArray], counts_V: npt.NDArray[np.float64], creators: Sequence[str | None]
+) -> list[dict[str, Any]]:
+    """How much of the catalogue each method's lists reach: items, creators, the rarer half, surprise.
+
+    Novelty is the mean over recommended items of -log2 of their share of the training events (Vargas and Castells, RecSys
+    2011), in bits; the share of an item without events is that of one event.
+    """
+    num_items = len(counts_V)
+    rank = np.empty(num_items, np.int64)
+    rank[np.lexsort((np.arange(num_items), -counts_V))] = np.arange(num_items)
+    surprise_V = -np.log2(np.maximum(counts_V, 1) / max(counts_V.sum(), 1))
+    named = np.array([name or "" for name in creators])
+    all_creators = len(set(named.tolist()) - {""})
+    rows = []
+    for method, items in items_Uk.items():
+        held = items[items >= 0]
+        reached = np.unique(held)
+        met = len(set(named[reached].tolist()) - {""})
+        rows.append({
+            "method": method,
+            "coverage": len(reached) / num_items,
+            "creators": met / all_creators if all_creators else None,
+            "tail_share": float((rank[held] >= num_items // 2).mean()),
+            "novelty": float(surprise_V[held].mean()),
+        })  # fmt: skip
     return rows
 
 

@@ -13,17 +13,21 @@ import yaml
 from dr_core.paths.health import measure_health
 from pipelines.em import DayOne
 from pipelines.measure import (
+    RIVAL_STAGE,
     Measurement,
+    breadth,
     by_activity,
     by_popularity,
     evaluator_of,
     inactive_items,
+    measured_families,
     released_arm,
+    rival_lists,
     without,
 )
 from pipelines.report.render import render_report
 from pipelines.report.summary import read_summary, write_summary
-from pipelines.results import curves, differences, results
+from pipelines.results import RIVALS, curves, differences, results
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator
 from pipelines.tables import Workdir
 
@@ -92,9 +96,10 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
         "deep_retrieval": evaluator.recommended(standing, measurement.beam, filtered=filtered, k=k),
         "brute_force": evaluator.reference[filtered][:, :k],
     }
+    items |= rival_lists(day)
     methods = [
         name
-        for name in ("deep_retrieval", "brute_force", "random_paths", "popularity")
+        for name in ("deep_retrieval", "brute_force", "random_paths", "popularity", *RIVALS)
         if name in measurement.operating
     ]
     names = item_names(day)
@@ -111,6 +116,8 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
         ],
         "by_activity": by_activity(measurement, users, methods, k, filtered),
         "by_popularity": by_popularity(items, users, day.counts),
+        "breadth": breadth(items, day.counts, [name["creator"] for name in names]),
+        "rivals": [fit for family in measured_families(day) for fit in day.result(f"{RIVAL_STAGE}{family}")["fits"]],
         "example_paths": _example_paths(day, standing.path_VJ, names),
         "example_user": _example_user(day, evaluator, standing, measurement.beam, users, names, k),
         "training": [
@@ -122,10 +129,10 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
 
 
 def item_names(day: DayOne) -> list[dict[str, Any]]:
-    """Return key, title and category of every item, by item id."""
+    """Return key, title, category and creator of every item, by item id."""
     rows = (
         day.workdir.read(day.spark, "items")
-        .select("item_id", "item_key", "title", "category")
+        .select("item_id", "item_key", "title", "category", "creator")
         .sort("item_id")
         .collect()
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dr_core.evaluation.bootstrap import bootstrap_interval
+from dr_core.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from dr_core.evaluation.curves import paired_difference, shared_range
 from pipelines.config import RunConfig
 from pipelines.measure import Measurement
@@ -15,6 +15,8 @@ from pipelines.stages.evaluate import Point, nearest
 
 RESULT_FIGURES = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 SUBJECT = "deep_retrieval"
+RIVALS = ("item_cf", "ease", "als", "mult_vae", "youtube_dnn", "self_attention", "two_tower", "ffm")
+"""Methods of ``dr compare`` that score every item."""
 AGAINST = (
     "random_paths",
     "embedding_paths",
@@ -101,6 +103,27 @@ def differences(seeds: Sequence[Measurement], config: RunConfig, num_items: int)
                             row = _difference(seeds, config, against, axis, at, metric, filtered, k)
                             if row is not None:
                                 rows.append(row)
+    return rows + _as_they_are(seeds, config)
+
+
+def _as_they_are(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[str, Any]]:
+    """Paired differences of Deep Retrieval's own answer against every other method's, whatever each of them costs."""
+    rows = []
+    for against in _methods(seeds, "operating"):
+        if against == SUBJECT or against in AGAINST:
+            continue
+        for filtered in (True, False):
+            for k in config.evaluation.k:
+                for metric in ("precision", "recall", "ndcg"):
+                    own, other = (
+                        [seed.operating[method].figures[(filtered, k, metric)] for seed in seeds]
+                        for method in (SUBJECT, against)
+                    )
+                    mean, low, high = paired_bootstrap(own, other, config.evaluation.bootstrap, config.seed)
+                    rows.append({
+                        "method": SUBJECT, "against": against, "metric": metric, "filtered": filtered, "k": k,
+                        "axis": None, "at": None, "mean": mean, "low": low, "high": high,
+                    })  # fmt: skip
     return rows
 
 

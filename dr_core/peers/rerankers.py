@@ -94,7 +94,7 @@ class CandidateReranker:
         self.network.train()
         for epoch in range(self.config.epochs):
             order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed * 1009 + epoch))
-            for some in torch.split(order, self.config.batch):  # type: ignore[no-untyped-call]
+            for some in torch.split(order, self.config.batch):
                 if len(some) < 2:
                     continue
                 logit = self.network(self.features(users[row_N[some]], items[some], log_prob_N[some]))[:, 0]
@@ -113,7 +113,7 @@ class CandidateReranker:
         users, items = torch.from_numpy(user_UE), torch.from_numpy(found.item_ids)
         logits = [np.empty(0, dtype=np.float32)] + [
             self.network(self.features(users[row_N[some]], items[some], log_prob_N[some]))[:, 0].numpy()
-            for some in torch.split(torch.arange(len(items)), 65_536)  # type: ignore[no-untyped-call]
+            for some in torch.split(torch.arange(len(items)), 65_536)
         ]
         logit_N = np.concatenate(logits)
         answer = np.full((len(user_UE), k), -1, dtype=np.int64)

@@ -69,16 +69,18 @@ class SoftmaxEncoder(VectorPeer):
 
 
 KINDS = {"youtube_dnn": ("mean", False), "self_attention": ("attention", True)}
-"""Encoder, and whether only the next items are targets, of each rival."""
+"""Encoder, and whether only the next items are ever targets, of each rival."""
 
 
-def softmax_encoder(name: str, reranker: RerankerConfig, cut: CutConfig, epochs: int, seed: int) -> SoftmaxEncoder:
+def softmax_encoder(
+    name: str, reranker: RerankerConfig, cut: CutConfig, *, epochs: int, seed: int, dropout: float = 0.2
+) -> SoftmaxEncoder:
     """Return one of ``KINDS``, trained on rows cut as ``cut`` says."""
     kind, next_only = KINDS[name]
     config = SoftmaxEncoderConfig(
-        encoder=EncoderConfig.model_validate({"kind": kind}),
+        encoder=EncoderConfig.model_validate({"kind": kind, "dropout": dropout}),
         reranker=reranker,
-        cut=cut.model_copy(update={"next_only": next_only}),
+        cut=cut.model_copy(update={"next_only": next_only or cut.next_only}),
         epochs=epochs,
     )
     return SoftmaxEncoder(name, config, seed)

@@ -31,7 +31,9 @@ _FOREST_ORDER = [*_PANELS, *(metric for metric in FRACTIONS if metric not in _PA
 
 def candidate_curves(summary: Summary, view: View, styles: Styles) -> Markup | None:
     """Draw overlap, candidate recall and precision against candidates, each method's search swept."""
-    curves = {method: curve for method, curve in _curves(summary, view).items() if method != BRUTE_FORCE}
+    curves = {
+        method: curve for method, curve in _curves(summary, view).items() if method != BRUTE_FORCE and len(curve) > 1
+    }
     panels = [metric for metric in _PANELS if any(_pairs(curve, "candidates", metric) for curve in curves.values())]
     if not panels:
         return None
@@ -66,39 +68,60 @@ def _draw_candidate_curves(
     return figure
 
 
-def multiply_add_curves(summary: Summary, view: View, styles: Styles) -> Markup | None:
-    """Draw overlap and candidate recall against the counted multiply-adds of finding and reranking candidates."""
+COST_AXES = {
+    "multiply_adds": ("multiply-adds", "multiply-adds a user, candidates found and reranked"),
+    "microseconds": ("time", "microseconds a user, one thread, in blocks"),
+}
+
+
+def cost_curves(summary: Summary, view: View, styles: Styles, axis: str, metrics: tuple[str, str]) -> Markup | None:
+    """Draw two metrics against what an answer costs, counted or timed; brute force's cost is a line.
+
+    Args:
+        axis: of ``COST_AXES``.
+    """
     curves = {
         method: curve
         for method, curve in _curves(summary, view).items()
-        if method != BRUTE_FORCE and _pairs(curve, "multiply_adds", "overlap")
+        if method != BRUTE_FORCE and _pairs(curve, axis, metrics[0]) and (len(curve) > 1 or axis == "microseconds")
     }
     if not curves:
         return None
-    description = f"Overlap and candidate recall against multiply-adds, {view.title}"
-    return inline_svg(lambda: _draw_multiply_add_curves(summary, view, styles, curves), description)
+    names = " and ".join(FRACTIONS[metric] for metric in metrics)
+    description = f"{names.capitalize()} against {COST_AXES[axis][0]}, {view.title}"
+    return inline_svg(lambda: _draw_cost_curves(summary, view, styles, curves, axis, metrics), description)
 
 
-def _draw_multiply_add_curves(
-    summary: Summary, view: View, styles: Styles, curves: dict[str, list[CurvePoint]]
+def _draw_cost_curves(
+    summary: Summary,
+    view: View,
+    styles: Styles,
+    curves: dict[str, list[CurvePoint]],
+    axis: str,
+    metrics: tuple[str, str],
 ) -> Figure:
-    metrics = ("overlap", "candidate_recall")
     figure, axes = grid(2, 2, 3.5)
-    brute = tables.multiply_adds_of(summary, tables.result_of(summary, view, BRUTE_FORCE))
+
+    def cost_of(method: str | None) -> float | None:
+        row = tables.result_of(summary, view, method)
+        if row is None or axis == "microseconds":
+            return row and row.microseconds
+        return tables.multiply_adds_of(summary, row)
+
+    brute = cost_of(BRUTE_FORCE)
     for place, metric in zip(axes, metrics, strict=True):
         costs = [brute] if brute else []
         for method, curve in curves.items():
-            points = _pairs(curve, "multiply_adds", metric)
+            points = _pairs(curve, axis, metric)
             if points:
                 draw_line(place, styles[method], *zip(*points, strict=True))
                 costs += [cost for cost, _ in points]
-        ours = tables.result_of(summary, view, tables.subject(summary))
-        adds = tables.multiply_adds_of(summary, ours)
-        if adds is not None and getattr(ours, metric) is not None:
-            place.plot([adds], [getattr(ours, metric)], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
+        ours, own = tables.result_of(summary, view, tables.subject(summary)), cost_of(tables.subject(summary))
+        if own is not None and getattr(ours, metric) is not None:
+            place.plot([own], [getattr(ours, metric)], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
         if brute:
             place.axvline(brute, color=styles[BRUTE_FORCE].color, ls=styles[BRUTE_FORCE].line, lw=1.1)
-        cost_axis(place, costs, "multiply-adds a user, candidates found and reranked")
+        cost_axis(place, costs, COST_AXES[axis][1])
         percent_axis(place)
         place.set_title(FRACTIONS[metric].capitalize())
     bare = [styles[BRUTE_FORCE]] if brute else []

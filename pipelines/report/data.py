@@ -46,6 +46,34 @@ class PopularityRow(Part):
     recall: Number | None = None
 
 
+class BreadthRow(Part):
+    """How much of the catalogue a method's lists reach; fractions, novelty in bits."""
+
+    method: str
+    coverage: Number | None = None
+    creators: Number | None = None
+    tail_share: Number | None = None
+    novelty: Number | None = None
+
+
+class Trial(Part):
+    """One setting that was tried on the validation users."""
+
+    settings: dict[str, Any] = {}
+    validation: Number | None = None
+    seconds: Number | None = None
+
+
+class RivalRow(Part):
+    """What fitting a rival took."""
+
+    method: str
+    seconds: Number | None = None
+    megabytes: Number | None = None
+    settings: dict[str, Any] = {}
+    trials: tuple[Trial, ...] = ()
+
+
 class PathItem(Part):
     """An item on an example path."""
 
@@ -100,6 +128,8 @@ class ReportData(Part):
     path_sizes: tuple[PathSizes, ...] = ()
     by_activity: tuple[ActivityRow, ...] = ()
     by_popularity: tuple[PopularityRow, ...] = ()
+    breadth: tuple[BreadthRow, ...] = ()
+    rivals: tuple[RivalRow, ...] = ()
     example_paths: tuple[ExamplePath, ...] = ()
     example_user: ExampleUser | None = None
     training: tuple[TrainingRow, ...] = ()

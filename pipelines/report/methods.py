@@ -44,6 +44,14 @@ _KNOWN: dict[str, tuple[MethodStyle, str]] = {
         MethodStyle("Deep Retrieval, paths only", SKY, "h", (0, (4, 1.5))),
         "no reranker: items in the order of their paths",
     ),
+    "deep_retrieval_logistic": (
+        MethodStyle("Deep Retrieval, logistic reranker", SKY, "v", (0, (1, 1))),
+        "the same candidates, reranked by logistic regression on crosses of user and item",
+    ),
+    "deep_retrieval_mlp": (
+        MethodStyle("Deep Retrieval, MLP reranker", SKY, "^", ":"),
+        "the same candidates, reranked by a small network on crosses of user and item",
+    ),
     "random_paths": (
         MethodStyle("Random paths", VERMILLION, "^", (0, (4, 1.5))),
         "structure model trained on a fixed random mapping",
@@ -68,12 +76,23 @@ _KNOWN: dict[str, tuple[MethodStyle, str]] = {
     "item_cf": (MethodStyle("Item-CF", ORANGE, "p", "-"), "item-based collaborative filtering"),
     "ease": (MethodStyle("EASE", GREEN, "X", "-"), "closed-form linear item-item model"),
     "als": (MethodStyle("ALS", VERMILLION, "<", "-"), "implicit matrix factorisation"),
+    "mult_vae": (MethodStyle("Mult-VAE", BLUE, "8", ":"), "variational autoencoder of a user's set of items"),
     "youtube_dnn": (MethodStyle("YouTube DNN", SKY, "d", "-"), "averaged history and softmax"),
+    "self_attention": (
+        MethodStyle("Self-attention", BLACK, "d", "-."),
+        "self-attentive sequence model and softmax",
+    ),
     "two_tower": (MethodStyle("Two-tower", PURPLE, "*", "-"), "in-batch softmax with frequency correction, all items"),
     "two_tower_ivf": (MethodStyle("Two-tower + IVF", PURPLE, ">", (0, (4, 1.5))), "two-tower vectors in an IVF index"),
     "two_tower_hnsw": (MethodStyle("Two-tower + HNSW", PURPLE, "<", ":"), "two-tower vectors in an HNSW graph"),
+    "two_tower_ivf_pq": (
+        MethodStyle("Two-tower + IVF-PQ", PURPLE, "8", (0, (1, 1))),
+        "two-tower vectors in an IVF index with product quantisation",
+    ),
+    "two_tower_lsh": (MethodStyle("Two-tower + LSH", GREY, "*", (0, (5, 1.5, 1, 1.5))), "two-tower vectors, hashed"),
     "softmax_ivf": (MethodStyle("Softmax + IVF", GREEN, ">", (0, (4, 1.5))), "the same softmax in an IVF index"),
     "softmax_hnsw": (MethodStyle("Softmax + HNSW", VERMILLION, "X", "-."), "the same softmax in an HNSW graph"),
+    "ffm": (MethodStyle("FFM", ORANGE, "P", "-"), "field-aware factorisation machine, all items"),
     "ffm_hnsw": (MethodStyle("FFM + HNSW", ORANGE, "d", ":"), "field-aware factorisation machine in an HNSW graph"),
 }
 _ORDER = list(_KNOWN)

@@ -52,6 +52,7 @@ class ViewPart:
     overview: Markup | None
     curves: Markup | None
     adds: Markup | None
+    times: Markup | None
     forest: Markup | None
 
 
@@ -108,7 +109,9 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "chosen": _chosen(summary),
         "verdict": verdict.verdict(summary),
         "remarks": verdict.remarks(summary),
-        "parts": [_view_part(summary, view, styles, is_main=view == shown[0]) for view in shown],
+        "parts": [
+            _view_part(summary, view, styles, is_main=view == shown[0], by_accuracy=bool(data.rivals)) for view in shown
+        ],
         "heads": _HEADS,
         "subject": tables.subject(summary),
         "brute_force": methods.BRUTE_FORCE,
@@ -118,6 +121,8 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "rounds": learning_figures.rounds_figure(summary.rounds),
         "training": learning_figures.training_figure(data.training),
         "speed": _speed(data),
+        "breadth": _breadth(data),
+        "rivals": _rivals(data),
         "activity": accuracy_figures.activity_figure(data.by_activity, styles),
         "popularity": accuracy_figures.popularity_figure(data.by_popularity, styles),
         "most_probable": max((visited.probability or 0 for visited in visits), default=0),
@@ -131,8 +136,8 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
     }
 
 
-def _view_part(summary: Summary, view: View, styles: Styles, *, is_main: bool) -> ViewPart:
-    rows = tables.result_rows(summary, view)
+def _view_part(summary: Summary, view: View, styles: Styles, *, is_main: bool, by_accuracy: bool) -> ViewPart:
+    rows = tables.result_rows(summary, view, by_accuracy=by_accuracy)
     used = tables.columns_in_use(rows)
     groups = [(title, [name for name in names if name in used]) for title, names in _COLUMNS]
     return ViewPart(
@@ -141,7 +146,8 @@ def _view_part(summary: Summary, view: View, styles: Styles, *, is_main: bool) -
         groups=[(title, names) for title, names in groups if names],
         overview=accuracy_figures.results_overview(summary, view, styles) if is_main else None,
         curves=accuracy_figures.candidate_curves(summary, view, styles),
-        adds=accuracy_figures.multiply_add_curves(summary, view, styles),
+        adds=accuracy_figures.cost_curves(summary, view, styles, "multiply_adds", ("overlap", "candidate_recall")),
+        times=accuracy_figures.cost_curves(summary, view, styles, "microseconds", ("precision", "recall")),
         forest=accuracy_figures.difference_forest(summary, view),
     )
 
@@ -204,6 +210,37 @@ def _health(summary: Summary) -> list[tuple[str, str, str]]:
         ("items without a path", health.items_without_path, formats.count, "cannot be found"),
     ]
     return [(name, shown(value), text) for name, value, shown, text in figures if value is not None]
+
+
+def _breadth(data: ReportData) -> list[tuple[str, list[str]]]:
+    """Return (method, cells) of how far each method's lists reach."""
+    rows = {row.method: row for row in data.breadth}
+    return [
+        (
+            methods.label(name),
+            [
+                formats.percent(rows[name].coverage, 1),
+                formats.percent(rows[name].creators, 1),
+                formats.percent(rows[name].tail_share, 1),
+                formats.plain(rows[name].novelty),
+            ],
+        )
+        for name in methods.ordered(rows)
+    ]
+
+
+def _rivals(data: ReportData) -> list[tuple[str, str, str, str, str]]:
+    """Return (method, chosen settings, settings tried, seconds to fit, MB) of every rival."""
+    return [
+        (
+            methods.label(row.method),
+            ", ".join(f"{name} {formats.plain(value)}" for name, value in row.settings.items()) or "as they come",
+            formats.count(len(row.trials) or 1),
+            formats.duration(sum(trial.seconds or 0 for trial in row.trials) or row.seconds),
+            formats.plain(row.megabytes),
+        )
+        for row in data.rivals
+    ]
 
 
 def _stage_bars(stages: tuple[Stage, ...]) -> list[StageBar]:

@@ -102,12 +102,15 @@ def multiply_adds_of(summary: Summary, result: Result | None) -> Figure:
     return same[0].multiply_adds if same else None
 
 
-def result_rows(summary: Summary, view: View) -> list[ResultRow]:
-    """Return one view's results, brute force first."""
+def result_rows(summary: Summary, view: View, *, by_accuracy: bool = False) -> list[ResultRow]:
+    """Return one view's results: brute force, Deep Retrieval, controls, rivals; or the most precise first."""
     found = {row.method: row for row in summary.results if view.holds(row)}
     num_items = summary.data.items
     rows = []
-    for method in methods.ordered(found):
+    named = methods.ordered(found)
+    if by_accuracy:
+        named.sort(key=lambda method: -(found[method].precision or 0.0))
+    for method in named:
         row = found[method]
         share = row.candidates / num_items if row.candidates is not None and num_items else None
         cells = {

@@ -151,10 +151,11 @@ class Evaluator:
             float(self.num_items * self.dim),
             float(np.median(seconds) * 1e6),
         )
-        self._measure_lists(point, self.reference[False], self.reference[True])
+        self.measure_lists(point, self.reference[False], self.reference[True])
         return point
 
-    def _measure_lists(self, point: Point, plain_Uk: IntArray, filtered_Uk: IntArray) -> None:
+    def measure_lists(self, point: Point, plain_Uk: IntArray, filtered_Uk: IntArray) -> None:
+        """Fill in a point's figures from the lists that it recommends, unfiltered and filtered, int64 [U, k_max]."""
         for filtered, items_Uk in ((False, plain_Uk), (True, filtered_Uk)):
             for k in self.ks:
                 figures = user_metrics(items_Uk, self.truth, k)
@@ -193,7 +194,7 @@ class Evaluator:
             multiply_adds,
             None if seconds is None else seconds * 1e6,
         )
-        self._measure_lists(point, plain_Uk, filtered_Uk)
+        self.measure_lists(point, plain_Uk, filtered_Uk)
         return point
 
     def _in_order(self, found: Candidates, barred: ItemLists | None) -> IntArray:
@@ -302,7 +303,7 @@ class Evaluator:
         point = Point(
             "popularity", None, np.full(len(self.users), float(self.k_max)), np.full(len(self.users), np.nan), 0.0, None
         )
-        self._measure_lists(point, plain_Uk, filtered_Uk)
+        self.measure_lists(point, plain_Uk, filtered_Uk)
         return point
 
     def recommended(self, arm: Arm, beam: int, *, filtered: bool, k: int) -> IntArray:

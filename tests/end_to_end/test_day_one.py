@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,11 @@ from pyspark.sql import SparkSession
 
 from dr_core.faults import VARIABLE
 from pipelines.cli import main
+from pipelines.measure import Measurement
 from pipelines.report.summary import read_summary
+from pipelines.results import RIVALS
+from pipelines.rivals import families
+from pipelines.tables import Workdir
 
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
@@ -150,3 +156,81 @@ def test_report_is_one_file_without_outside_links(finished: Path) -> None:
     assert "deep_retrieval" in page or "Deep Retrieval" in page
     assert 'src="http' not in page
     assert 'href="http' not in page
+
+
+@pytest.fixture(scope="module")
+def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run with all rivals beside it, each with one setting."""
+    workdir = tmp_path_factory.mktemp("compared") / "W"
+    shutil.copytree(finished, workdir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.compare.TRIALS", 1)
+        assert main(["compare", "--config", CONFIG, "--workdir", str(workdir)]) == 0
+    return workdir
+
+
+def test_rivals_are_measured_beside_the_run(finished: Path, compared: Path) -> None:
+    before, after = (read_summary((place / "report" / "summary.json").read_text()) for place in (finished, compared))
+    named = {method for family in families().values() for method in family}
+    assert {row.method for row in after.results} == CONTROLS | named
+    kept = [row for row in after.results if row.method in CONTROLS]
+    assert kept == list(before.results)
+    assert after.release_id == before.release_id
+    for row in after.results:
+        assert row.users == 40
+        assert row.precision is not None
+        if row.method in RIVALS:
+            assert row.candidates == 200
+    popularity, *others = (
+        max(row.recall or 0 for row in after.results if row.method == name and row.filtered and row.k == 10)
+        for name in ("popularity", "item_cf", "ease", "als")
+    )
+    assert max(others) > popularity
+
+
+def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
+    """The search grows until a tenth of the items is scored, and by then finds what brute force finds."""
+    workdir = Workdir(str(compared))
+    run_id = release_of(compared).rsplit("-", 1)[0]
+    curves = Measurement.load(workdir, f"{run_id}.rival-softmax").curves
+    assert set(curves) == {"softmax_ivf", "softmax_hnsw"}
+    for curve in curves.values():
+        costs = [point.mean_candidates for point in curve]
+        assert costs == sorted(costs)
+        assert curve[-1].figures[(False, 5, "overlap")].mean() > 0.3
+
+
+def test_every_win_has_an_interval(compared: Path) -> None:
+    summary = read_summary((compared / "report" / "summary.json").read_text())
+    paired = {row.against for row in summary.differences if row.axis is None and row.metric == "precision"}
+    assert paired >= {*RIVALS, "two_tower_hnsw", "ffm_hnsw", "brute_force", "popularity"}
+    for row in summary.differences:
+        assert row.low is not None
+        assert row.high is not None
+        assert row.low <= row.mean <= row.high
+
+
+def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
+    page = (compared / "report" / "index.html").read_text()
+    for text in ("What the rivals were given", "Two-tower + HNSW", "Breadth of the lists", "microseconds a user"):
+        assert text in page
+    table = page[page.index('id="results"') :]
+    shown = [
+        float(cell) for cell in re.findall(r'data-column="precision"[^>]*>([\d.]+)<', table[: table.index("</table>")])
+    ]
+    assert shown == sorted(shown, reverse=True)
+
+
+def test_compared_again_nothing_is_fitted(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.compare.TRIALS", 1)
+    monkeypatch.setattr("pipelines.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again"))
+    before = (compared / "report" / "summary.json").read_bytes()
+    assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0
+    assert (compared / "report" / "summary.json").read_bytes() == before
+
+
+def test_an_unknown_method_is_named(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,magic"]) == 2
+    said = capsys.readouterr().err
+    assert "magic" in said
+    assert "two_tower" in said

@@ -17,6 +17,7 @@ from pipelines.cli import build_parser, main
 OPTIONS = {
     "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
     "refresh": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--start", "--end"},
+    "compare": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--methods", "--seeds", "--fresh"},
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },

@@ -85,7 +85,7 @@ def test_histories_keep_their_newest_items() -> None:
 @pytest.mark.parametrize("name", list(KINDS))
 def test_an_encoder_beats_the_most_popular_items(name: str, events: Events, strangers) -> None:
     cut = CutConfig(history_length=20, positions=4, targets=4, batch_rows=64)
-    peer, popular = softmax_encoder(name, RerankerConfig(), cut, 8, 0), Popularity()
+    peer, popular = softmax_encoder(name, RerankerConfig(), cut, epochs=8, seed=0), Popularity()
     peer.fit(events)
     popular.fit(events)
     recalls = [

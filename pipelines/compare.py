@@ -1,0 +1,427 @@
+"""``dr compare``: Deep Retrieval and its rivals on the same users, histories and filter, with their costs.
+
+Day one is run as ``dr run`` does; then, seed by seed, every family of rivals is a stage of its own: settings chosen on the
+validation users, measured on the test users, kept below ``runs/`` so that a killed comparison goes on where it stopped.
+Everything is fitted and timed with one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dr_core.errors import ConfigError
+from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
+from dr_core.model.structure import beam_multiply_adds
+from dr_core.peers.ann import AnnIndex, Found
+from dr_core.peers.base import Events, FloatArray, ItemFeatures, Peer, VectorPeer
+from dr_core.peers.base import rows as some_of
+from dr_core.peers.rerankers import CandidateReranker
+from dr_core.retrieval.candidates import Candidates, rerank
+from pipelines.config import RunConfig
+from pipelines.day_one import days_of, finish_report, run_day_one
+from pipelines.em import DayOne
+from pipelines.measure import RIVAL_STAGE, Measurement, evaluator_of, inactive_items, released_arm, rival_file, without
+from pipelines.rivals import INDEXES, RERANKERS, RIVALS, SOFTMAX_INDEXES, TRIALS, Settings, families, families_of
+from pipelines.runs import lease
+from pipelines.session import spark_session
+from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
+from pipelines.stages.split import training_interactions
+from pipelines.tables import Workdir
+
+logger = logging.getLogger(__name__)
+IntArray = npt.NDArray[np.int64]
+Measured = tuple[Point, npt.NDArray[np.int32]]
+"""A point and the lists [U, k] that it recommends, as the headline filters them."""
+Points = dict[str, list[Measured]]
+TUNED_SHARE = 0.025
+"""Candidates, as a share of the items, at which the settings of an index are compared."""
+RERANKER_USERS = 3000
+"""Training users whose candidates a reranker learns from."""
+
+
+def compare(
+    config: RunConfig,
+    workdir_uri: str,
+    *,
+    logs: str | None = None,
+    catalogue: str | None = None,
+    methods: Sequence[str] = (),
+    num_seeds: int = 1,
+    fresh: bool = False,
+) -> dict[str, Any]:
+    """Run day one, then every rival; return ``summary.json`` as a document.
+
+    Args:
+        methods: families or methods to measure; all of them when empty. What was measured before stays in the report.
+
+    Raises:
+        ConfigError: a method is not known.
+    """
+    try:
+        chosen = families_of(list(methods))
+    except ValueError as error:
+        raise ConfigError(f"--methods {error}") from error
+    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=num_seeds, fresh=fresh)
+    workdir = Workdir(workdir_uri)
+    with (
+        lease(workdir, "run"),
+        spark_session(f"dr compare {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
+    ):
+        days = days_of(spark, config, workdir, logs, catalogue, num_seeds)
+        for day in days:
+            comparison = Comparison(day)
+            for family in chosen:
+                settings = {"trials": TRIALS, "methods": list(families()[family])}
+                name = RIVAL_STAGE + family
+                known = next((stage for stage in day.run.record["stages"] if stage["name"] == name), None)
+                day.run.stage(
+                    name,
+                    partial(comparison.measure, family),
+                    redo=known is not None and any(known["result"].get(key) != settings[key] for key in settings),
+                )
+        return finish_report(days)
+
+
+class Comparison:
+    """Fits and measures rivals on one seed's split."""
+
+    def __init__(self, day: DayOne) -> None:
+        self.day, self.config = day, day.config
+        self.k, self.filtered = day.config.evaluation.k[0], day.config.evaluation.filter_history
+
+    @cached_property
+    def retired(self) -> IntArray:
+        """Items that nothing may return."""
+        return inactive_items(self.day)
+
+    @cached_property
+    def standing(self) -> IntArray:
+        """All other items."""
+        return np.setdiff1d(np.arange(self.day.num_items), self.retired)
+
+    @cached_property
+    def arm(self) -> Arm:
+        """Deep Retrieval."""
+        arm = released_arm(self.day)
+        return Arm(arm.name, arm.model, without(arm.path_VJ, self.retired))
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """The test users and the brute force that overlap is counted against."""
+        users = EvaluationUsers.load(self.day.spark, self.day.workdir, "test")
+        return evaluator_of(self.day, self.arm.model, users, self.up_to, self.retired)
+
+    @property
+    def up_to(self) -> float:
+        """Candidates a user at which curves end."""
+        return max(self.config.evaluation.curve_shares) * self.day.num_items
+
+    @cached_property
+    def measured(self) -> Measurement:
+        """Deep Retrieval's own measurement: the beam it is served with, and the candidates that rivals are read at."""
+        return Measurement.load(self.day.workdir, self.day.run.run_id)
+
+    @cached_property
+    def validation(self) -> tuple[ItemLists, ItemLists]:
+        """Histories and truths on which settings are chosen."""
+        users = self.day.validation
+        return ItemLists.from_rows(users.histories), ItemLists.from_rows(users.truths)
+
+    @cached_property
+    def events(self) -> Events:
+        """What the rivals learn from."""
+        day = self.day
+        ordered = training_interactions(day.spark, day.workdir).select(
+            "user", "item_id", "event_time", "event_order", "weight"
+        )
+        frame = (
+            ordered.sort("user", "event_time", "event_order", "item_id").select("user", "item_id", "weight").toPandas()
+        )
+        _, sizes = np.unique(frame["user"].to_numpy(), return_counts=True)
+        histories = ItemLists(np.r_[0, np.cumsum(sizes)].astype(np.int64), frame["item_id"].to_numpy(np.int64))
+        return Events(histories, day.num_items, frame["weight"].to_numpy(np.float32), self._features())
+
+    def _features(self) -> ItemFeatures:
+        names = ("category", "creator")
+        items = self.day.workdir.read(self.day.spark, "items").select("item_id", *names).sort("item_id").toPandas()
+        values, counts = {}, {}
+        for name in names:
+            lists = [[value for value in str(text or "").split("|") if value] for text in items[name].fillna("")]
+            known = {value: number for number, value in enumerate(sorted({value for one in lists for value in one}))}
+            if known:
+                values[name] = ItemLists.from_rows([[known[value] for value in one] for one in lists])
+                counts[name] = len(known)
+        return ItemFeatures(values, counts, np.zeros((len(items), 0), dtype=np.float32))
+
+    def measure(self, family: str) -> dict[str, Any]:
+        """Fit a family, choose its settings, measure its methods, keep their points; return what the record keeps."""
+        torch.set_num_threads(1)
+        if family == "softmax":
+            points, fits = self._softmax_indexes()
+        elif family == "rerankers":
+            points, fits = self._rerankers()
+        else:
+            points, fits = self._rival(family)
+        curves = {
+            method: [point for point, _ in measured] for method, measured in points.items() if method not in RERANKERS
+        }
+        own = self.measured.operating["deep_retrieval"].mean_candidates
+        operating, lists = {}, {}
+        for method, measured in points.items():
+            operating[method] = nearest([point for point, _ in measured], own)
+            lists[method] = next(items for point, items in measured if point is operating[method])
+        Measurement(curves, operating, self.measured.beam).save(self.day.workdir, rival_file(self.day, family))
+        self.day.workdir.write_arrays(lists, "runs", f"{rival_file(self.day, family)}.lists.npz")
+        return {
+            "rows_in": len(self.evaluator.users),
+            "rows_out": sum(map(len, points.values())),
+            "fits": fits,
+            "methods": list(families()[family]),
+            "trials": TRIALS,
+        }
+
+    def _rival(self, name: str) -> tuple[Points, list[dict[str, Any]]]:
+        rival = RIVALS[name]
+
+        def fitted(settings: Settings) -> Peer:
+            peer = rival.build(self.config, settings, self.day.seed)
+            peer.fit(self.events)
+            return peer
+
+        peer, fit = self._choose(name, rival.settings[:TRIALS], fitted, self._validation_recall)
+        points: Points = {name: [self._measure_peer(peer)]}
+        fits = [fit | {"megabytes": peer.megabytes()}]
+        for method, kind in rival.indexes.items():
+            assert isinstance(peer, VectorPeer)
+            users = peer.users(self.evaluator.history), peer.users(self.validation[0])
+            points[method], index_fit = self._measure_index(method, kind, peer.item_VE, *users)
+            fits.append(index_fit)
+        return points, fits
+
+    def _choose(
+        self,
+        method: str,
+        settings: Sequence[Settings],
+        fitted: Callable[[Settings], Any],
+        judged: Callable[[Any], float],
+    ) -> tuple[Any, dict[str, Any]]:
+        """Fit with every setting; return the best on the validation users, and what was tried."""
+        best, chosen, trials = None, -1, []
+        for number, some in enumerate(settings):
+            started = time.monotonic()
+            candidate = fitted(some)
+            seconds = time.monotonic() - started
+            figure = judged(candidate)
+            trials.append({"settings": dict(some), "validation": round(figure, 5), "seconds": round(seconds, 2)})
+            logger.info(
+                "  %s %s: %.4f on the validation users, %.1f s", method, json.dumps(dict(some)), figure, seconds
+            )
+            if chosen < 0 or figure > trials[chosen]["validation"]:
+                best, chosen = candidate, number
+        return best, {"method": method, "trials": trials, **trials[chosen]}
+
+    def _validation_recall(self, peer: Peer) -> float:
+        histories, truths = self.validation
+        if not len(self.day.validation):
+            return 0.0
+        found = peer.retrieve(histories, self.k, filtered=self.filtered, barred=self.retired)
+        return float(np.nanmean(user_metrics(found, truths, self.k).recall))
+
+    def _listed(self, point: Point, plain_Uk: IntArray, filtered_Uk: IntArray) -> Measured:
+        """Fill in a point's figures; return it with the headline lists."""
+        self.evaluator.measure_lists(point, plain_Uk, filtered_Uk)
+        return point, (filtered_Uk if self.filtered else plain_Uk)[:, : self.k].astype(np.int32)
+
+    def _measure_peer(self, peer: Peer) -> Measured:
+        """Measure a method that scores every item."""
+        evaluator, histories = self.evaluator, self.evaluator.history
+        num_users = len(evaluator.users)
+        point = Point(
+            peer.name,
+            None,
+            np.full(num_users, float(self.day.num_items)),
+            np.ones(num_users),
+            peer.multiply_adds(histories),
+            1e6 * _seconds_a_user(peer, histories, evaluator.k_max),
+        )
+        plain, filtered = (
+            peer.retrieve(histories, evaluator.k_max, filtered=flag, barred=self.retired) for flag in (False, True)
+        )
+        return self._listed(point, plain, filtered)
+
+    def _measure_index(
+        self, method: str, kind: str, item_VE: FloatArray, user_UE: FloatArray, validation_UE: FloatArray
+    ) -> tuple[list[Measured], dict[str, Any]]:
+        """Measure an index of vectors along its widths; its candidates are ranked by the same vectors."""
+        build, settings = INDEXES[kind]
+        vectors = np.ascontiguousarray(item_VE[self.standing])
+        wanted = TUNED_SHARE * len(self.standing)
+        truth_Uk = _exact(validation_UE, vectors, self.k)
+
+        def overlap_at_budget(index: AnnIndex) -> float:
+            """Share of the vectors' own top k among the candidates, a budget's worth of them scored."""
+            reached = [0.0, 0.0]
+            for width in index.widths():
+                found = index.find(validation_UE, width)
+                hit = contains(_lists(found.candidates), np.repeat(np.arange(len(truth_Uk)), self.k), truth_Uk.ravel(),
+                               num_users=len(truth_Uk)).mean()  # fmt: skip
+                before, reached = reached, [found.scored, float(hit)]
+                if found.scored >= wanted:
+                    return float(np.interp(wanted, *zip(before, reached, strict=True)))
+            return reached[1]
+
+        index, fit = self._choose(method, settings[:TRIALS], lambda some: build(vectors, some), overlap_at_budget)
+        zeros = np.zeros(len(item_VE), dtype=np.float32)
+        barred = tuple(self.evaluator.history)
+        points: list[Measured] = []
+        for width in index.widths():
+            found = index.find(user_UE, width)
+            kept = Candidates(
+                found.candidates.offsets, self.standing[found.candidates.item_ids], found.candidates.beam_slots
+            )
+            plain, _, _ = rerank(user_UE, kept, item_VE, zeros, self.evaluator.k_max)
+            filtered, _, _ = rerank(user_UE, kept, item_VE, zeros, self.evaluator.k_max, barred)
+            point = Point(
+                method,
+                float(width),
+                _scored(found, len(user_UE)),
+                candidate_recall(_lists(kept), self.evaluator.truth),
+                found.multiply_adds,
+                1e6
+                * _median_seconds(lambda block, width=width: index.search(block, self.evaluator.k_max, width), user_UE),  # type: ignore[misc]
+            )
+            points.append(self._listed(point, plain, filtered))
+            if found.scored >= self.up_to:
+                break
+        return points, fit | {"megabytes": index.megabytes()}
+
+    def _softmax_indexes(self) -> tuple[Points, list[dict[str, Any]]]:
+        """Measure clusters and a graph over the very vectors that Deep Retrieval reranks with."""
+        evaluator = self.evaluator
+        vector_VE, bias_V = self.arm.model.reranker.item_vectors()
+        item_VE = np.column_stack([vector_VE.detach().numpy(), bias_V.detach().numpy()])
+        validation = self._states(self.day.validation.histories)
+        points: Points = {}
+        fits = []
+        for method, kind in SOFTMAX_INDEXES.items():
+            points[method], fit = self._measure_index(
+                method, kind, item_VE, _with_one(evaluator.user_UE.numpy()), _with_one(validation)
+            )
+            fits.append(fit)
+        return points, fits
+
+    def _states(self, histories: Sequence[Any]) -> FloatArray:
+        states = self.evaluator.retriever_of(self.arm).encode([list(history) for history in histories])
+        return np.asarray(states.numpy(), dtype=np.float32)
+
+    def _rerankers(self) -> tuple[Points, list[dict[str, Any]]]:
+        """Measure other rerankers on the candidates of Deep Retrieval's own beam, learned from training users cut in half."""
+        evaluator, beam = self.evaluator, self.measured.beam
+        retriever = evaluator.retriever_of(self.arm)
+        histories, truths = _halves(self.events.histories, RERANKER_USERS, self.day.seed)
+        train_UE = self._states(histories)
+        paths = retriever.search(torch.from_numpy(train_UE), beam)
+        learned = retriever.candidates(paths)
+        owner = np.repeat(np.arange(len(train_UE)), np.diff(learned.offsets))
+        met = contains(ItemLists.from_rows(truths), owner, learned.item_ids, num_users=len(train_UE))
+        own_paths = retriever.search(evaluator.user_UE, beam)
+        found = retriever.candidates(own_paths)
+        user_UE, log_prob_UB = evaluator.user_UE.numpy(), own_paths.log_prob_NB.numpy()
+        counted = beam_multiply_adds(self.arm.model.structure.config, self.arm.model.space, evaluator.dim, beam)
+        per_user = len(found.item_ids) / len(user_UE)
+        points: Points = {}
+        fits = []
+        for method, kind in RERANKERS.items():
+            started = time.monotonic()
+            ranker = CandidateReranker(
+                kind,  # type: ignore[arg-type]
+                evaluator.vector_VE,
+                retriever.bias_V,
+                self.day.counts,
+                seed=self.day.seed,
+            )
+            ranker.fit(train_UE, learned, paths.log_prob_NB.numpy(), met)
+            seconds = time.monotonic() - started
+            point = Point(
+                method,
+                float(beam),
+                np.diff(found.offsets).astype(np.float64),
+                candidate_recall(_lists(found), evaluator.truth),
+                counted + per_user * ranker.multiply_adds(),
+                None,
+            )
+            plain, filtered = (
+                ranker.rank(user_UE, found, log_prob_UB, evaluator.k_max, barred)
+                for barred in (None, evaluator.history)
+            )
+            points[method] = [self._listed(point, plain, filtered)]
+            fits.append(
+                {"method": method, "seconds": round(seconds, 2), "settings": {}, "trials": [], "megabytes": None}
+            )
+        return points, fits
+
+
+def _seconds_a_user(peer: Peer, histories: ItemLists, k: int) -> float:
+    """Return the median seconds a user of scoring all items and taking the best k, encoding left out, in blocks."""
+    if isinstance(peer, VectorPeer):
+        items = torch.from_numpy(peer.item_VE)
+        return _median_seconds(lambda block: (torch.from_numpy(block) @ items.T).topk(k), peer.users(histories))
+    seconds = []
+    for start in range(0, len(histories.offsets) - 1, CHUNK):
+        some = some_of(histories, start, start + CHUNK)
+        begun = time.perf_counter()
+        torch.from_numpy(peer.scores(some)).topk(k)
+        seconds.append((time.perf_counter() - begun) / (len(some.offsets) - 1))
+    return float(np.median(seconds))
+
+
+def _median_seconds(answer: Callable[[FloatArray], Any], user_UE: FloatArray) -> float:
+    seconds = []
+    for start in range(0, len(user_UE), CHUNK):
+        block = np.ascontiguousarray(user_UE[start : start + CHUNK])
+        begun = time.perf_counter()
+        answer(block)
+        seconds.append((time.perf_counter() - begun) / len(block))
+    return float(np.median(seconds))
+
+
+def _exact(user_UE: FloatArray, item_VE: FloatArray, k: int) -> IntArray:
+    parts = [
+        (torch.from_numpy(user_UE[at : at + CHUNK]) @ torch.from_numpy(item_VE).T)
+        .topk(min(k, len(item_VE)))
+        .indices.numpy()
+        for at in range(0, len(user_UE), CHUNK)
+    ]
+    return np.concatenate(parts) if parts else np.empty((0, k), dtype=np.int64)
+
+
+def _scored(found: Found, num_users: int) -> npt.NDArray[np.float64]:
+    """Return the items scored for each user; where only their mean is known, that."""
+    listed = np.diff(found.candidates.offsets).astype(np.float64)
+    return listed if listed.mean() == found.scored else np.full(num_users, found.scored)
+
+
+def _lists(candidates: Candidates) -> ItemLists:
+    return ItemLists(candidates.offsets, candidates.item_ids)
+
+
+def _with_one(user_UE: FloatArray) -> FloatArray:
+    return np.column_stack([user_UE, np.ones(len(user_UE), dtype=np.float32)])
+
+
+def _halves(histories: ItemLists, most: int, seed: int) -> tuple[list[IntArray], list[IntArray]]:
+    """Return first and second half of the histories of some users."""
+    sizes = np.diff(histories.offsets)
+    able = np.flatnonzero(sizes >= 2)
+    chosen = np.sort(np.random.default_rng(seed).permutation(able)[:most])
+    whole = [np.asarray(histories.item_ids[histories.offsets[u] : histories.offsets[u + 1]], np.int64) for u in chosen]
+    return [items[: len(items) // 2] for items in whole], [items[len(items) // 2 :] for items in whole]
