@@ -66,6 +66,13 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("--fresh", action="store_true", help="delete what the work folder holds and start anew")
 
+    sweep = _command(commands, "sweep", "how much K, D, J, B, S, alpha, the rounds and the start matter", sweep_command)
+    _configured(sweep)
+    sweep.add_argument(
+        "--studies", default="", metavar="A,B", help="studies, separated by commas (default: all of them)"
+    )
+    sweep.add_argument("--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds")
+
     retrieve = _command(commands, "retrieve", "items for one history, or for many users", retrieve_command)
     retrieve.add_argument("--workdir", required=True, metavar="W", help="work folder with a live release")
     who = retrieve.add_mutually_exclusive_group(required=True)
@@ -205,6 +212,29 @@ def compare_command(arguments: argparse.Namespace) -> Answer:
     )
     report = f"report: {workdir.rstrip('/')}/report/index.html"
     return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report}")
+
+
+def sweep_command(arguments: argparse.Namespace) -> Answer:
+    """``dr sweep``."""
+    from pipelines.config import load_config
+    from pipelines.sweep import sweep
+
+    config = load_config(arguments.config, arguments.set)
+    workdir = arguments.workdir or str(Path("var") / "runs" / config.name)
+    rows = sweep(
+        config,
+        workdir,
+        logs=arguments.logs,
+        catalogue=arguments.catalogue,
+        studies=_keys(arguments.studies),
+        num_seeds=arguments.seeds,
+    )
+    shown = ("overlap", "candidate_recall", "precision", "largest_path")
+    lines = [f"{'study':16} {'value':>14} " + " ".join(f"{name:>16}" for name in shown)]
+    for row in rows:
+        cells = " ".join(f"{row[name]:16.4g}" if name in row else f"{'':16}" for name in shown)
+        lines.append(f"{row['study']:16} {row['value']:>14} {cells}")
+    return Answer(rows, "\n".join([*lines, f"report: {workdir.rstrip('/')}/report/index.html"]))
 
 
 def refresh_command(arguments: argparse.Namespace) -> Answer:

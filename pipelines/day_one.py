@@ -14,7 +14,7 @@ from dr_core.paths.health import measure_health
 from dr_core.training.checkpoint import read_manifest
 from pipelines.config import RunConfig, validate_config
 from pipelines.em import DayOne, run_identity
-from pipelines.measure import Measurement, measure, with_rivals
+from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
 from pipelines.releases import Release, find_release, list_releases, live_release, publish
 from pipelines.runs import Run, lease
@@ -137,7 +137,7 @@ def finish_report(days: list[DayOne]) -> dict[str, Any]:
     first = days[0]
     seeds = [with_rivals(day, Measurement.load(day.workdir, day.run.run_id)) for day in days]
     summary = summarize(first, seeds, first.release_id(first.config.em.rounds))
-    write_report(first.workdir, summary, report_data(first, seeds[0]))
+    write_report(first.workdir, summary, report_data(first, seeds[0]) | {"sweep": sweep_rows(days)})
     return dict(json.loads(first.workdir.read_text("report", "summary.json")))
 
 

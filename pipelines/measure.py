@@ -31,6 +31,8 @@ FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")
 IntArray = npt.NDArray[np.int64]
 
 
+SWEEP_STAGE = "sweep_"
+"""Prefix of the stages in which ``dr sweep`` measures one point of one study."""
 RIVAL_STAGE = "rival_"
 """Prefix of the stages in which ``dr compare`` measures a family of rivals."""
 
@@ -216,6 +218,35 @@ def load_states(day: DayOne, model: DeepRetrievalModel) -> States:
     """Encode all samples with the frozen encoder."""
     files = read_files(day.workdir.filesystem, day.workdir.table(day.samples_name))
     return States.encode(model, (batch_from_arrays(columns) for columns in files))
+
+
+def sweep_rows(days: list[DayOne]) -> list[dict[str, Any]]:
+    """Return one row a point that every seed has: study, value, means and standard deviations over seeds."""
+    by_seed = [
+        {
+            stage["name"].removeprefix(SWEEP_STAGE): stage
+            for stage in day.run.record["stages"]
+            if stage["name"].startswith(SWEEP_STAGE)
+        }
+        for day in days
+    ]
+    rows = []
+    for name in by_seed[0] if by_seed else ():
+        if not all(name in points for points in by_seed):
+            continue
+        study, value = name.split("=", 1)
+        row: dict[str, Any] = {"study": study, "value": value, "seeds": len(days)}
+        row["seconds"] = float(np.mean([points[name]["seconds"] for points in by_seed]))
+        results = [points[name]["result"] for points in by_seed]
+        for key in results[0]:
+            values = [result[key] for result in results]
+            if key.startswith("rows_") or any(figure is None for figure in values):
+                continue
+            row[key] = float(np.mean(values))
+            if len(values) > 1:
+                row[f"{key}_sd"] = float(np.std(values, ddof=1))
+        rows.append(row)
+    return rows
 
 
 def by_activity(

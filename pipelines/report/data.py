@@ -74,6 +74,22 @@ class RivalRow(Part):
     trials: tuple[Trial, ...] = ()
 
 
+class SweepRow(Part):
+    """One point of a sensitivity study, read at equal candidates; fractions, means over seeds."""
+
+    study: str
+    value: str
+    overlap: Number | None = None
+    candidate_recall: Number | None = None
+    precision: Number | None = None
+    recall: Number | None = None
+    multiply_adds: Number | None = None
+    beam: Number | None = None
+    largest_path: Number | None = None
+    occupied_paths: Number | None = None
+    seconds: Number | None = None
+
+
 class PathItem(Part):
     """An item on an example path."""
 
@@ -130,6 +146,7 @@ class ReportData(Part):
     by_popularity: tuple[PopularityRow, ...] = ()
     breadth: tuple[BreadthRow, ...] = ()
     rivals: tuple[RivalRow, ...] = ()
+    sweep: tuple[SweepRow, ...] = ()
     example_paths: tuple[ExamplePath, ...] = ()
     example_user: ExampleUser | None = None
     training: tuple[TrainingRow, ...] = ()

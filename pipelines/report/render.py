@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import accuracy_figures, formats, learning_figures, methods, tables, verdict
+from pipelines.report import accuracy_figures, formats, learning_figures, methods, sweep_figures, tables, verdict
 from pipelines.report.data import ReportData, parse_data
 from pipelines.report.methods import Styles
 from pipelines.report.summary import Stage, Summary, parse_summary
@@ -123,6 +123,8 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "speed": _speed(data),
         "breadth": _breadth(data),
         "rivals": _rivals(data),
+        "sweep": sweep_figures.sweep_figure(data.sweep),
+        "sweep_rows": _sweep_rows(data),
         "activity": accuracy_figures.activity_figure(data.by_activity, styles),
         "popularity": accuracy_figures.popularity_figure(data.by_popularity, styles),
         "most_probable": max((visited.probability or 0 for visited in visits), default=0),
@@ -226,6 +228,23 @@ def _breadth(data: ReportData) -> list[tuple[str, list[str]]]:
             ],
         )
         for name in methods.ordered(rows)
+    ]
+
+
+def _sweep_rows(data: ReportData) -> list[tuple[str, list[str]]]:
+    """Return (study, cells) of every point, as text."""
+    return [
+        (
+            sweep_figures.STUDIES.get(row.study, row.study),
+            [
+                row.value,
+                *(formats.percent(value) for value in (row.overlap, row.candidate_recall, row.precision)),
+                *(formats.count(value) for value in (row.beam, row.occupied_paths, row.largest_path)),
+                formats.magnitude(row.multiply_adds),
+                formats.duration(row.seconds),
+            ],
+        )
+        for row in data.sweep
     ]
 
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,11 +22,24 @@ from pipelines.measure import Measurement
 from pipelines.report.summary import read_summary
 from pipelines.results import RIVALS
 from pipelines.rivals import families
+from pipelines.sweep import STUDIES
 from pipelines.tables import Workdir
 
 HERE = Path(__file__).parent
 CONFIG = str(HERE / "tiny.yaml")
 KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
+SWEPT: dict[str, list[Any]] = {
+    "beam": [1, 4],
+    "nodes": [5],
+    "layers": [3],
+    "paths_per_item": [1],
+    "alpha": [0, 100],
+    "candidate_paths": [2],
+    "rounds": [0],
+    "random_start": [1],
+    "mean_path": [2],
+    "two_tower": ["plain@0.1"],
+}
 CONTROLS = {
     "deep_retrieval",
     "deep_retrieval_paths_only",
@@ -234,3 +248,28 @@ def test_an_unknown_method_is_named(compared: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().err
     assert "magic" in said
     assert "two_tower" in said
+
+
+def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    studies = "beam,nodes,layers,paths_per_item,alpha,candidate_paths,rounds,random_start,mean_path,two_tower"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, values in SWEPT.items():
+            patch.setitem(STUDIES, name, lambda bench, values=values: values)
+        code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", studies, "--json"])
+    assert code == 0
+    rows = {(row["study"], row["value"]): row for row in json.loads(capsys.readouterr().out)}
+    assert set(rows) == {(study, str(value)) for study, values in SWEPT.items() for value in values}
+    assert rows[("nodes", "5")]["K"] == 5
+    assert rows[("layers", "3")]["D"] == 3
+    assert rows[("paths_per_item", "1")]["J"] == 1
+    assert rows[("alpha", "0")]["largest_path"] > rows[("alpha", "100")]["largest_path"]
+    assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
+    assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "alpha", "rounds", "random_start"}
+    page = (compared / "report" / "index.html").read_text()
+    assert 'id="sensitivity"' in page
+    assert 'id="rivals"' in page
+
+
+def test_an_unknown_study_is_named(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", "nodes,luck"]) == 2
+    assert "luck" in capsys.readouterr().err

@@ -18,6 +18,7 @@ OPTIONS = {
     "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
     "refresh": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--start", "--end"},
     "compare": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--methods", "--seeds", "--fresh"},
+    "sweep": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--studies", "--seeds"},
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },

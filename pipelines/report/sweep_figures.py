@@ -1,0 +1,65 @@
+"""Figures of the sensitivity studies: what changes when one knob is turned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from pipelines.report import methods
+from pipelines.report.data import SweepRow
+from pipelines.report.drawing import grid, inline_svg, percent_axis
+from pipelines.report.tables import FRACTIONS
+
+STUDIES = {
+    "beam": "beam B",
+    "nodes": "nodes K",
+    "layers": "layers D",
+    "paths_per_item": "paths an item J",
+    "alpha": "penalty, in units of the run's alpha",
+    "candidate_paths": "candidate paths S",
+    "rounds": "rounds of EM from clusters",
+    "random_start": "rounds of EM from random paths",
+    "mean_path": "items wanted on a visited path, in units of the run's",
+    "two_tower": "two-tower: softmax @ temperature",
+}
+"""Studies and what their values are."""
+_LINES = {
+    "overlap": (methods.BLUE, "o", "-"),
+    "candidate_recall": (methods.VERMILLION, "s", "--"),
+    "precision": (methods.GREEN, "^", ":"),
+    "recall": (methods.ORANGE, "D", "-."),
+}
+
+
+def sweep_figure(rows: Sequence[SweepRow]) -> Markup | None:
+    """Draw accuracy against the values of each study, one panel a study."""
+    studies = [study for study in STUDIES if any(row.study == study for row in rows)]
+    if not studies:
+        return None
+
+    def draw():  # type: ignore[no-untyped-def]
+        figure, axes = grid(len(studies), 3, 2.7)
+        for place, study in zip(axes, studies, strict=True):
+            points = [row for row in rows if row.study == study]
+            for metric, (color, marker, line) in _LINES.items():
+                drawn = [
+                    (at, getattr(row, metric)) for at, row in enumerate(points) if getattr(row, metric) is not None
+                ]
+                if drawn:
+                    place.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line,
+                               label=FRACTIONS[metric])  # fmt: skip
+            place.set_xticks(range(len(points)), [row.value for row in points])
+            if study == "two_tower":
+                place.tick_params(axis="x", labelrotation=60)
+            place.set_title(STUDIES[study])
+            place.set_ylim(bottom=0)
+            percent_axis(place)
+        known: dict[str, object] = {}
+        for place in axes:
+            handles, labels = place.get_legend_handles_labels()
+            known |= dict(zip(labels, handles, strict=True))
+        figure.legend(list(known.values()), list(known), loc="outside lower left", ncols=4)
+        return figure
+
+    return inline_svg(draw, "Accuracy against the values of every study")

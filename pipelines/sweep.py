@@ -1,0 +1,254 @@
+"""``dr sweep``: how much the figures depend on K, D, J, alpha, S, the rounds, the start and the assignment.
+
+Deep Retrieval, section 4 (figures 3 to 5, tables 4 and 5). Every point is another structure over the run's own frozen encoder
+and softmax, learned in memory by the same E-steps, scores and M-steps, and read at equal candidates. Each is a stage of the
+run's record: a killed sweep goes on where it stopped. ``beam`` needs no training: it is the run's own curve.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dr_core.errors import ConfigError
+from dr_core.evaluation.curves import at_axis
+from dr_core.evaluation.metrics import user_metrics
+from dr_core.paths.health import measure_health
+from dr_core.paths.initialization import random_paths
+from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
+from pipelines.arms import learn
+from pipelines.budget import choose_structure
+from pipelines.compare import Comparison
+from pipelines.config import RunConfig, validate_config
+from pipelines.day_one import days_of, finish_report, run_day_one
+from pipelines.em import DayOne
+from pipelines.local_em import States, fresh_structure
+from pipelines.measure import SWEEP_STAGE, load_states, sweep_rows, without
+from pipelines.rivals import cut_of
+from pipelines.runs import lease
+from pipelines.session import spark_session
+from pipelines.stages.evaluate import Arm, Point
+from pipelines.stages.initialize import kmeans_paths, starting_vectors
+from pipelines.tables import Workdir
+
+logger = logging.getLogger(__name__)
+READ_SHARE = 0.025
+"""Candidates, as a share of the items, at which structures are read."""
+Overrides = Mapping[str, Any]
+IntArray = npt.NDArray[np.int64]
+
+
+def sweep(
+    config: RunConfig,
+    workdir_uri: str,
+    *,
+    logs: str | None = None,
+    catalogue: str | None = None,
+    studies: Sequence[str] = (),
+    num_seeds: int = 1,
+) -> list[dict[str, Any]]:
+    """Run day one, then every point of the studies; return their rows, seeds put together.
+
+    Raises:
+        ConfigError: a study is not known.
+    """
+    unknown = [study for study in studies if study not in STUDIES]
+    if unknown:
+        raise ConfigError(f"--studies {', '.join(unknown)}: not a study; choose from {', '.join(STUDIES)}")
+    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=num_seeds)
+    workdir = Workdir(workdir_uri)
+    with (
+        lease(workdir, "run"),
+        spark_session(f"dr sweep {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
+    ):
+        days = days_of(spark, config, workdir, logs, catalogue, num_seeds)
+        for day in days:
+            bench = Sweep(day)
+            points = [(study, value) for study in studies or STUDIES for value in STUDIES[study](bench)]
+            for number, (study, value) in enumerate(points):
+                logger.info("seed %d, %d of %d: %s = %s", day.seed, number + 1, len(points), study, value)
+                day.run.stage(f"{SWEEP_STAGE}{study}={value}", partial(bench.measure, study, value))
+        finish_report(days)
+        return sweep_rows(days)
+
+
+class Sweep:
+    """Learns and reads structures over one seed's frozen encoder."""
+
+    def __init__(self, day: DayOne) -> None:
+        self.day, self.config = day, day.config
+        self.comparison = Comparison(day)
+        self._states: States | None = None
+        torch.set_num_threads(1)
+
+    @property
+    def states(self) -> States:
+        """All states of the samples, encoded once."""
+        if self._states is None:
+            self._states = load_states(self.day, self.comparison.arm.model)
+        return self._states
+
+    @property
+    def alpha(self) -> float:
+        """alpha that the run ended with."""
+        return float(self.day.result(f"assign_{self.config.em.rounds}")["alpha"])
+
+    def measure(self, study: str, value: Any) -> dict[str, Any]:
+        """Measure one point; return its figures."""
+        if study == "two_tower":
+            return self._two_tower(value)
+        if study == "beam":
+            return self._beam(int(value))
+        return self._structure(study, value)
+
+    def _structure(self, study: str, value: Any) -> dict[str, Any]:
+        overrides, rounds = OVERRIDES[study](self, value)
+        config = changed(self.config, overrides)
+        model, states = self.comparison.arm.model, self.states
+        num_items, num_paths = self.day.num_items, config.paths.paths_per_item
+        choice = choose_structure(config, num_items, num_paths)
+        arm = fresh_structure(model, config.structure, choice.space, self.day.seed)
+        if config.paths.start == "random":
+            start = random_paths(num_items, num_paths, choice.space, self.day.seed + 2)
+        else:
+            sample_NE = states.user_NE[: config.paths.profile_states]
+            vectors = starting_vectors(model, sample_NE, config.paths, self.day.seed)
+            start = kmeans_paths(
+                model, sample_NE, vectors, choice.space, num_paths, config.paths, self.day.seed,
+                candidates=choice.candidates,
+            )  # fmt: skip
+        learned = learn(
+            config, f"{study}={value}", arm, states, start, self.day.validation, choice, rounds, self.day.seed
+        )
+        health = measure_health(learned.path_VJ, choice.space)
+        standing = Arm(learned.name, learned.model, without(learned.path_VJ, self.comparison.retired))
+        curve = self.comparison.evaluator.curve(standing, up_to=1.2 * READ_SHARE * num_items)
+        return {
+            "rows_in": len(states.user_NE),
+            "rows_out": len(curve),
+            **self._read(curve, READ_SHARE * num_items),
+            "K": choice.space.num_nodes,
+            "D": choice.space.num_layers,
+            "J": num_paths,
+            "occupied_paths": health.occupied_paths,
+            "largest_path": health.largest_path,
+        }
+
+    def _read(self, curve: list[Point], candidates: float) -> dict[str, Any]:
+        """Read a curve at some candidates; None where it does not reach them."""
+        k, filtered = self.comparison.k, self.comparison.filtered
+        costs = [point.mean_candidates for point in curve]
+        if not min(costs) <= candidates <= max(costs):
+            return {"overlap": None, "candidate_recall": None, "precision": None, "multiply_adds": None, "beam": None}
+        figures = {
+            name: float(
+                np.nanmean(at_axis([(p.mean_candidates, p.metric(name, filtered, k)) for p in curve], candidates))
+            )
+            for name in ("overlap", "candidate_recall", "precision")
+        }
+        order = np.argsort(costs)
+        for name in ("multiply_adds", "beam"):
+            values = [float(getattr(curve[place], name) or 0) for place in order]
+            figures[name] = float(np.interp(candidates, np.sort(costs), values))
+        return figures
+
+    def _beam(self, beam: int) -> dict[str, Any]:
+        point = self.comparison.evaluator.measure_beam(self.comparison.arm, beam)
+        k, filtered = self.comparison.k, self.comparison.filtered
+        return {
+            "rows_in": len(self.comparison.evaluator.users),
+            "rows_out": 1,
+            **{
+                name: float(np.nanmean(point.metric(name, filtered, k)))
+                for name in ("overlap", "candidate_recall", "precision")
+            },
+            "multiply_adds": point.multiply_adds,
+            "beam": float(beam),
+            "candidates": point.mean_candidates,
+        }
+
+    def _two_tower(self, value: str) -> dict[str, Any]:
+        """The rival's own ablation: plain or corrected softmax, by temperature (its table 2)."""
+        kind, temperature = value.split("@")
+        comparison, evaluator = self.comparison, self.comparison.evaluator
+        settings = TwoTowerConfig(
+            cut=cut_of(self.config, batch_rows=128), temperature=float(temperature), corrected=kind == "corrected"
+        )
+        peer = TwoTower(settings, self.day.seed)
+        peer.fit(comparison.events)
+        found = peer.retrieve(evaluator.history, comparison.k, filtered=comparison.filtered, barred=comparison.retired)
+        figures = user_metrics(found, evaluator.truth, comparison.k)
+        return {
+            "rows_in": len(comparison.events.histories.item_ids),
+            "rows_out": len(found),
+            "precision": float(np.nanmean(figures.precision)),
+            "recall": float(np.nanmean(figures.recall)),
+        }
+
+
+def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
+    """Return a configuration with some keys, written ``a.b``, set to other values."""
+    tree = config.model_dump(mode="json")
+    for key, value in overrides.items():
+        section, name = key.split(".")
+        tree[section][name] = value
+    return validate_config(tree, "sweep")
+
+
+def _nodes(bench: Sweep) -> list[int]:
+    chosen = bench.day.choice.space.num_nodes
+    return sorted({max(2, round(chosen * factor)) for factor in (0.5, 0.75, 1, 1.5, 2)})
+
+
+def _beams(bench: Sweep) -> list[int]:
+    beam = bench.comparison.measured.beam
+    return sorted({max(1, round(beam * factor)) for factor in (0.25, 0.5, 1, 2, 4)})
+
+
+def _as_long(bench: Sweep, rounds: int, most: int) -> Overrides:
+    """Let fewer rounds train as long as the most: what was not spent in rounds is spent on the last mapping."""
+    em = bench.config.em
+    return {"em.final_epochs": em.final_epochs + (most - rounds) * em.e_step_epochs}
+
+
+STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
+    "beam": _beams,
+    "nodes": _nodes,
+    "layers": lambda bench: [2, 3, 4],
+    "paths_per_item": lambda bench: [1, 2, 3],
+    "alpha": lambda bench: [0, 0.01, 0.1, 1, 10, 100],
+    "candidate_paths": lambda bench: [2, 5, 10, 20, 40],
+    "rounds": lambda bench: [0, 1, 2, 4],
+    "random_start": lambda bench: [1, 2, 4, 8],
+    "mean_path": lambda bench: [0.5, 1, 2, 4],
+    "two_tower": lambda bench: [
+        f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)
+    ],
+}
+"""Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's; candidate_paths
+S; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the items
+wanted on a visited path, alpha corrected to it; two_tower, the rival's softmax and temperature."""
+OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
+    "nodes": lambda bench, value: ({"paths.num_nodes": value}, bench.config.em.rounds),
+    "layers": lambda bench, value: ({"paths.num_layers": value}, bench.config.em.rounds),
+    "paths_per_item": lambda bench, value: ({"paths.paths_per_item": value}, bench.config.em.rounds),
+    "alpha": lambda bench, value: (
+        {"penalty.alpha": value * bench.alpha, "paths.num_nodes": bench.day.choice.space.num_nodes},
+        bench.config.em.rounds,
+    ),
+    "candidate_paths": lambda bench, value: ({"scores.num_candidates": value}, bench.config.em.rounds),
+    "rounds": lambda bench, value: (_as_long(bench, value, 4), value),
+    "random_start": lambda bench, value: ({"paths.start": "random", **_as_long(bench, value, 8)}, value),
+    "mean_path": lambda bench, value: (
+        {"budget.candidates": max(1, round(value * bench.day.choice.candidates)),
+         "paths.num_nodes": bench.day.choice.space.num_nodes},
+        bench.config.em.rounds,
+    ),
+}  # fmt: skip
+"""What a study's value changes in the configuration, and the rounds of EM."""
