@@ -3,13 +3,14 @@
 Two parts, each ending with one JSON line. *Soak*: a first delivery and then one a day, each refreshed by the real ``dr
 refresh`` in a process group that is killed (-9) at seeded moments or at named points and started again; one day is cut
 short and refused, some items are retired, a user asks to be removed, old releases are deleted. *Crash matrix*: a day killed
-at one named point after the other, and after each finished in a copy by the same command; all tables must equal those of
-an undisturbed day.
+at one named point after the other, each time in a process of its own, and after each finished in a copy by the same
+command's ``main`` within this process; all tables must equal those of an undisturbed day.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.faults import VARIABLE
 from dr_core.retrieval.retriever import Retriever
 from dr_core.training.checkpoint import load_model
+from jobs import maintenance
+from pipelines import cli
 from pipelines.config import load_config
 from pipelines.releases import Release, list_releases, live_release
 from pipelines.session import spark_session
@@ -329,14 +333,14 @@ class CrashMatrix:
     def _contents(self, place: Path) -> dict[str, pd.DataFrame]:
         return {table: contents(self.spark, Workdir(str(place)), table) for table in SCHEMAS}
 
-    def run(self, points: Sequence[str], lanes: int) -> dict[str, Any]:
+    def run(self, points: Sequence[str]) -> dict[str, Any]:
         """Kill a day, and then its maintenance, at one point after the other; finish a copy of the folder after each.
 
         So a day has been killed at all points before, too, when it is killed at the next one.
         """
         started = time.monotonic()
         kills, endings, wrong = 0, [], []
-        with ThreadPoolExecutor(lanes) as pool:
+        with ThreadPoolExecutor(1) as pool:
             for start, words, wanted, some in (
                 (self.base, self._refresh, self.calm, [point for point in points if point not in MAINTENANCE_POINTS]),
                 (self.calm, self._maintenance, self.tidy, [point for point in points if point in MAINTENANCE_POINTS]),
@@ -369,9 +373,12 @@ class CrashMatrix:
         live = live_release(self.spark, workdir)
         if live is None or answers(workdir, live, [[0, 1, 2]])[0, 0] < 0:
             wrong.append(f"{point}: the live release does not answer after the kill")
-        code, seconds = self.programs.call(*words)
+        started = time.monotonic()
+        with redirect_stderr(io.StringIO()) as said:
+            code = cli.main(words[2:]) if words[0] == "-m" else maintenance.main(words[1:])
+        seconds = time.monotonic() - started
         if code != 0:
-            wrong.append(f"{point}: the same command ended with {code}")
+            wrong.append(f"{point}: the same command ended with {code}: {said.getvalue()[-2000:]}")
         there = self._contents(place)
         wrong += [
             f"{point}: {table} differs" for table in SCHEMAS if not there[table].equals(self.wanted[wanted][table])
@@ -397,9 +404,6 @@ def main() -> int:
     parser.add_argument(
         "--points", nargs="*", default=[*REFRESH_POINTS, *MAINTENANCE_POINTS], help="of the crash matrix"
     )
-    parser.add_argument(
-        "--lanes", type=int, default=2, help="days of the crash matrix finished side by side (default: 2)"
-    )
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="soak"))
@@ -407,9 +411,9 @@ def main() -> int:
     programs = Programs(folder / "classes.jsa")
     bad = 0
     # This process reads hundreds of tables in hundreds of folders: the plans of its queries must not pile up.
-    conf = {"spark.driver.memory": "3g", "spark.sql.shuffle.partitions": "1", "spark.ui.retainedJobs": "20",
-            "spark.ui.retainedStages": "20", "spark.sql.ui.retainedExecutions": "5"}  # fmt: skip
-    with spark_session("soak", master="local[1]", conf=conf) as spark:
+    few = {"spark.ui.retainedJobs": "20", "spark.ui.retainedStages": "20", "spark.sql.ui.retainedExecutions": "5"}
+    config = load_config(str(CONFIG)).spark
+    with spark_session("soak", master=config.master, conf=config.conf | few | {"spark.driver.memory": "3g"}) as spark:
         if arguments.only != "crash_matrix":
             started = time.monotonic()
             found = Soak(
@@ -423,7 +427,7 @@ def main() -> int:
             bad += len(found.wrong)
         if arguments.only != "soak":
             matrix = CrashMatrix(spark, programs, folder / "matrix", arguments.seed)
-            line = matrix.run(arguments.points, arguments.lanes)
+            line = matrix.run(arguments.points)
             print(json.dumps(line))
             bad += int(line["differences"])
     if arguments.folder is None:
