@@ -46,7 +46,7 @@ ALONE = (
     "preprocess.cumulative=true", "preprocess.partition_unit=month", "evaluation.controls=false",
     "evaluation.random_start_rounds=0", "evaluation.other_paths_per_item=[]", "evaluation.curve_shares=[0.01]",
 )  # fmt: skip
-DRIFT = SyntheticConfig(num_users=4000, num_items=3000, mean_events=80, num_days=60, drift=0.8, new_item_share=0.3)
+DRIFT = SyntheticConfig(num_users=2000, num_items=1500, mean_events=60, num_days=60, drift=0.8, new_item_share=0.3)
 logger = logging.getLogger("pipelines.daily")
 
 

@@ -72,8 +72,8 @@ RIVALS: dict[str, Rival] = {
     ),
     "als": Rival(
         lambda config, settings, seed: ALS(ALSConfig(**settings), seed),
-        ({"factors": 64, "alpha": 5.0, "regularisation": 0.05}, {"factors": 64, "alpha": 2.0, "regularisation": 5.0},
-         {"factors": 128, "alpha": 10.0, "regularisation": 1.0}),
+        ({"factors": 64, "alpha": 1.0, "regularisation": 50.0}, {"factors": 64, "alpha": 1.0, "regularisation": 10.0},
+         {"factors": 128, "alpha": 1.0, "regularisation": 50.0}),
     ),
     "mult_vae": Rival(
         lambda config, settings, seed: MultVAE(MultVAEConfig(max_items=MOST_DENSE_ITEMS, **settings), seed),
