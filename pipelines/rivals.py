@@ -106,19 +106,19 @@ RERANKERS = {"deep_retrieval_logistic": "logistic", "deep_retrieval_mlp": "mlp"}
 INDEXES: dict[str, tuple[Callable[[FloatArray, Settings], AnnIndex], tuple[Settings, ...]]] = {
     "ivf": (
         lambda vectors, settings: IVF(vectors, **settings),
-        ({"items_per_list": 16}, {"items_per_list": 16, "lengthened": True}, {"items_per_list": 32}),
+        ({"items_per_list": 16}, {"items_per_list": 16, "lengthened": False}, {"items_per_list": 32}),
     ),
     "ivf_pq": (
         lambda vectors, settings: IVFPQ(vectors, **settings),
-        ({"items_per_list": 32}, {"items_per_list": 32, "lengthened": True}, {"items_per_list": 32, "kept": 2}),
+        ({"items_per_list": 32}, {"items_per_list": 32, "lengthened": False}, {"items_per_list": 32, "kept": 2}),
     ),
     "hnsw": (
         lambda vectors, settings: HNSW(vectors, **settings),
-        ({"neighbours": 16}, {"neighbours": 16, "lengthened": True}, {"neighbours": 32}),
+        ({"neighbours": 16}, {"neighbours": 16, "lengthened": False}, {"neighbours": 32}),
     ),
     "lsh": (
         lambda vectors, settings: LSH(vectors, **settings),
-        ({"bits": 256}, {"bits": 512}, {"bits": 512, "lengthened": True}),
+        ({"bits": 256}, {"bits": 512}, {"bits": 512, "lengthened": False}),
     ),
 }
 """Builders of the indexes and the settings that each may choose from."""

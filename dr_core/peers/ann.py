@@ -1,9 +1,10 @@
 """Approximate nearest neighbours over item vectors, from faiss: what serves a two-tower model, and what the structure is held
 against on its own softmax vectors.
 
-All of them search by inner product. An item may get one more dimension that makes all items equally long and that users do
-not have (Bachrach et al., RecSys 2014): no score changes, but clusters and graphs are then not drawn by the longest vectors.
-Where lengths differ too much it crowds the short ones together; which is better is a matter of trial.
+All of them search by inner product. The items' mean is taken off every item, which lowers all scores of a user alike: else a
+common direction, such as biases far below 0, draws clusters and graphs. An item may also get one more dimension that makes
+all items equally long and that users do not have (Bachrach et al., RecSys 2014): no score changes, but the longest vectors
+draw no more than others do. Where lengths differ too much it crowds the short ones together; it is a matter of trial.
 
 Shape legend: U users, V items, E dimension, N items on a short list.
 """
@@ -51,8 +52,9 @@ class AnnIndex(ABC):
 
     name: str
 
-    def __init__(self, item_VE: FloatArray, *, lengthened: bool = False) -> None:
+    def __init__(self, item_VE: FloatArray, *, lengthened: bool = True) -> None:
         self.num_items, self.dim = item_VE.shape
+        item_VE = item_VE - item_VE.mean(axis=0)
         length_V = np.linalg.norm(item_VE, axis=1).astype(np.float32)
         rest_V = np.sqrt(np.maximum(length_V.max(initial=0) ** 2 - length_V**2, 0)) * lengthened
         self.item_VE = np.ascontiguousarray(np.column_stack([item_VE, rest_V]).astype(np.float32))
@@ -101,7 +103,7 @@ class IVF(AnnIndex):
 
     name = "ivf"
 
-    def __init__(self, item_VE: FloatArray, items_per_list: int = 16, *, lengthened: bool = False) -> None:
+    def __init__(self, item_VE: FloatArray, items_per_list: int = 16, *, lengthened: bool = True) -> None:
         self.num_lists = max(2, len(item_VE) // items_per_list)
         super().__init__(item_VE, lengthened=lengthened)
 
@@ -147,7 +149,7 @@ class HNSW(ShortList):
 
     name = "hnsw"
 
-    def __init__(self, item_VE: FloatArray, neighbours: int = 16, *, lengthened: bool = False) -> None:
+    def __init__(self, item_VE: FloatArray, neighbours: int = 16, *, lengthened: bool = True) -> None:
         self.neighbours = neighbours
         super().__init__(item_VE, lengthened=lengthened)
 
@@ -178,7 +180,7 @@ class IVFPQ(ShortList):
     name = "ivf_pq"
 
     def __init__(
-        self, item_VE: FloatArray, items_per_list: int = 32, kept: int = 4, *, lengthened: bool = False
+        self, item_VE: FloatArray, items_per_list: int = 32, kept: int = 4, *, lengthened: bool = True
     ) -> None:
         self.num_lists, self.kept = max(2, len(item_VE) // items_per_list), kept
         super().__init__(item_VE, lengthened=lengthened)
@@ -220,7 +222,7 @@ class LSH(ShortList):
 
     name = "lsh"
 
-    def __init__(self, item_VE: FloatArray, bits: int = 256, *, lengthened: bool = False) -> None:
+    def __init__(self, item_VE: FloatArray, bits: int = 256, *, lengthened: bool = True) -> None:
         self.bits = bits
         super().__init__(item_VE, lengthened=lengthened)
 

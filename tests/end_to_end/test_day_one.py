@@ -30,7 +30,7 @@ CONFIG = str(HERE / "tiny.yaml")
 KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
 SWEPT: dict[str, list[Any]] = {
     "beam": [1, 4],
-    "nodes": [5],
+    "nodes": [9],
     "layers": [3],
     "paths_per_item": [1],
     "alpha": [0, 100],
@@ -255,16 +255,17 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
             patch.setitem(STUDIES, name, lambda bench, values=values: values)
+        patch.setattr("pipelines.sweep.READ_SHARE", 0.1)
         code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", studies, "--json"])
     assert code == 0
     rows = {(row["study"], row["value"]): row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == {(study, str(value)) for study, values in SWEPT.items() for value in values}
-    assert rows[("nodes", "5")]["K"] == 5
+    assert rows[("nodes", "9")]["K"] == 9
     assert rows[("layers", "3")]["D"] == 3
     assert rows[("paths_per_item", "1")]["J"] == 1
     assert rows[("alpha", "0")]["largest_path"] > rows[("alpha", "100")]["largest_path"]
     assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
-    assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "alpha", "rounds", "random_start"}
+    assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "nodes", "rounds", "random_start"}
     page = (compared / "report" / "index.html").read_text()
     assert 'id="sensitivity"' in page
     assert 'id="rivals"' in page
