@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,7 @@ def run_command(arguments: argparse.Namespace) -> Answer:
 
 def compare_command(arguments: argparse.Namespace) -> Answer:
     """``dr compare``."""
+    _require_peers()
     from pipelines.compare import compare
     from pipelines.config import load_config
     from pipelines.report.console import trim_console_table
@@ -216,6 +218,7 @@ def compare_command(arguments: argparse.Namespace) -> Answer:
 
 def sweep_command(arguments: argparse.Namespace) -> Answer:
     """``dr sweep``."""
+    _require_peers()
     from pipelines.config import load_config
     from pipelines.sweep import sweep
 
@@ -332,6 +335,14 @@ def doctor_command(arguments: argparse.Namespace) -> Answer:
     ]
     healthy = all(check.ok for check in checks)
     return Answer([vars(check) for check in checks], "\n".join(lines), 0 if healthy else 2)
+
+
+def _require_peers() -> None:
+    missing = [name for name in ("faiss", "implicit", "threadpoolctl") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{', '.join(missing)} not installed: rivals need the extra, pip install 'deep-retrieval[peers]'"
+        )
 
 
 def _command(

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 import torch
+from threadpoolctl import threadpool_limits
 
 from dr_core.errors import ConfigError
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
@@ -165,12 +167,14 @@ class Comparison:
     def measure(self, family: str) -> dict[str, Any]:
         """Fit a family, choose its settings, measure its methods, keep their points; return what the record keeps."""
         torch.set_num_threads(1)
-        if family == "softmax":
-            points, fits = self._softmax_indexes()
-        elif family == "rerankers":
-            points, fits = self._rerankers()
-        else:
-            points, fits = self._rival(family)
+        faiss.omp_set_num_threads(1)
+        with threadpool_limits(1):
+            if family == "softmax":
+                points, fits = self._softmax_indexes()
+            elif family == "rerankers":
+                points, fits = self._rerankers()
+            else:
+                points, fits = self._rival(family)
         curves = {
             method: [point for point, _ in measured] for method, measured in points.items() if method not in RERANKERS
         }
