@@ -19,6 +19,7 @@ import torch
 from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.metrics import user_metrics
+from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
 from dr_core.paths.health import measure_health
 from dr_core.paths.initialization import random_paths
 from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
@@ -105,6 +106,8 @@ class Sweep:
             return self._two_tower(value)
         if study == "beam":
             return self._beam(int(value))
+        if study == "together":
+            return self._together(value)
         return self._structure(study, value)
 
     def _structure(self, study: str, value: Any) -> dict[str, Any]:
@@ -173,6 +176,22 @@ class Sweep:
             "candidates": point.mean_candidates,
         }
 
+    def _together(self, value: str) -> dict[str, Any]:
+        """Whether items on one path are met by the same users, and share a category, more than chance would have it."""
+        mapping = self.comparison.arm.path_VJ
+        if value == "initial":
+            mapping = self.day.workdir.read_array("models", self.day.release_id(0), "item_paths.npy")
+        if value == "shuffled":
+            mapping = np.random.default_rng(self.day.seed).permutation(mapping)
+        events = self.comparison.events
+        figures: dict[str, Any] = {"lift": co_occurrence_lift(events.matrix, mapping)}
+        known = None if events.features is None else events.features.values.get("category")
+        if known is not None:
+            labelled = np.flatnonzero((np.diff(known.offsets) > 0) & (mapping[:, 0] >= 0))
+            labels = known.item_ids[known.offsets[labelled]]
+            figures["nmi"] = normalized_mutual_information(mapping[labelled, 0], labels)
+        return {"rows_in": len(events.histories.item_ids), "rows_out": len(mapping), **figures}
+
     def _two_tower(self, value: str) -> dict[str, Any]:
         """The rival's own ablation: plain or corrected softmax, by temperature (its table 2)."""
         kind, temperature = value.split("@")
@@ -227,13 +246,14 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
     "rounds": lambda bench: [0, 1, 2, 4],
     "random_start": lambda bench: [1, 2, 4, 8],
     "mean_path": lambda bench: [0.5, 1, 2, 4],
+    "together": lambda bench: ["learned", "initial", "shuffled"],
     "two_tower": lambda bench: [
         f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)
     ],
 }
 """Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's; candidate_paths
 S; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the items
-wanted on a visited path, alpha corrected to it; two_tower, the rival's softmax and temperature."""
+wanted on a visited path, alpha corrected to it; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
 OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
     "nodes": lambda bench, value: ({"paths.num_nodes": value}, bench.config.em.rounds),
     "layers": lambda bench, value: ({"paths.num_layers": value}, bench.config.em.rounds),

@@ -87,6 +87,8 @@ class SweepRow(Part):
     beam: Number | None = None
     largest_path: Number | None = None
     occupied_paths: Number | None = None
+    lift: Number | None = None
+    nmi: Number | None = None
     seconds: Number | None = None
 
 

@@ -241,6 +241,7 @@ def _sweep_rows(data: ReportData) -> list[tuple[str, list[str]]]:
                 *(formats.percent(value) for value in (row.overlap, row.candidate_recall, row.precision)),
                 *(formats.count(value) for value in (row.beam, row.occupied_paths, row.largest_path)),
                 formats.magnitude(row.multiply_adds),
+                *(formats.plain(value) for value in (row.lift, row.nmi)),
                 formats.duration(row.seconds),
             ],
         )

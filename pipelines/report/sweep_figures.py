@@ -21,6 +21,7 @@ STUDIES = {
     "rounds": "rounds of EM from clusters",
     "random_start": "rounds of EM from random paths",
     "mean_path": "items wanted on a visited path, in units of the run's",
+    "together": "paths: do their items belong together",
     "two_tower": "two-tower: softmax @ temperature",
 }
 """Studies and what their values are."""
@@ -34,14 +35,15 @@ _LINES = {
 
 def sweep_figure(rows: Sequence[SweepRow]) -> Markup | None:
     """Draw accuracy against the values of each study, one panel a study."""
-    studies = [study for study in STUDIES if any(row.study == study for row in rows)]
+    shown = [row for row in rows if any(getattr(row, metric) is not None for metric in _LINES)]
+    studies = [study for study in STUDIES if any(row.study == study for row in shown)]
     if not studies:
         return None
 
     def draw():  # type: ignore[no-untyped-def]
         figure, axes = grid(len(studies), 3, 2.7)
         for place, study in zip(axes, studies, strict=True):
-            points = [row for row in rows if row.study == study]
+            points = [row for row in shown if row.study == study]
             for metric, (color, marker, line) in _LINES.items():
                 drawn = [
                     (at, getattr(row, metric)) for at, row in enumerate(points) if getattr(row, metric) is not None

@@ -38,6 +38,7 @@ SWEPT: dict[str, list[Any]] = {
     "rounds": [0],
     "random_start": [1],
     "mean_path": [2],
+    "together": ["learned", "shuffled"],
     "two_tower": ["plain@0.1"],
 }
 CONTROLS = {
@@ -251,7 +252,7 @@ def test_an_unknown_method_is_named(compared: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    studies = "beam,nodes,layers,paths_per_item,alpha,candidate_paths,rounds,random_start,mean_path,two_tower"
+    studies = "beam,nodes,layers,paths_per_item,alpha,candidate_paths,rounds,random_start,mean_path,together,two_tower"
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
             patch.setitem(STUDIES, name, lambda bench, values=values: values)
@@ -266,6 +267,9 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     assert rows[("alpha", "0")]["largest_path"] > rows[("alpha", "100")]["largest_path"]
     assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
     assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "nodes", "rounds", "random_start"}
+    learned, shuffled = (rows[("together", value)] for value in ("learned", "shuffled"))
+    assert learned["lift"] > shuffled["lift"]
+    assert learned["nmi"] > shuffled["nmi"]
     page = (compared / "report" / "index.html").read_text()
     assert 'id="sensitivity"' in page
     assert 'id="rivals"' in page
