@@ -199,7 +199,7 @@ def cost_of_a_day(folder: Path) -> dict[str, Any]:
             log, catalogue = world.write(day)
             days.append(run_refresh(config, workdir, world.interval(day), logs=log, catalogue=catalogue))
         rows.append({
-            "history": factor, "events": day_one["data"]["kept"], "events_of_a_day": days[-1]["data"]["kept"],
+            "history": factor, "events": day_one["data"]["events"], "events_of_a_day": days[-1]["data"]["kept"],
             "seconds": round(float(np.median([stage_seconds(day["stages"]) for day in days])), 1),
             "seconds_full": round(stage_seconds(day_one["stages"]), 1),
             "stages": {stage["name"]: stage["seconds"] for stage in days[-1]["stages"]},
