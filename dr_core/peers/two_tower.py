@@ -101,8 +101,8 @@ def _tower(width: int, hidden: int, dim: int) -> nn.Sequential:
 class TwoTower(VectorPeer):
     """score(u, v) = cosine of the two towers' vectors.
 
-    :meth:`fit` starts anew; :meth:`update` goes on with the events of another day. What has to be kept in between are the
-    towers' ``state_dict`` and ``frequency.arrays()``.
+    :meth:`fit` starts anew; :meth:`update` goes on with the events of another day, also after :meth:`arrays` were kept and
+    :meth:`restore` brought them back.
     """
 
     name = "two_tower"
@@ -115,9 +115,39 @@ class TwoTower(VectorPeer):
         config = self.config
         rows_V = assign_embedding_rows(events.counts.astype(np.float64), config.id_rows)
         self.towers = Towers(config, rows_V, events.features or ItemFeatures.none(events.num_items))
-        self.optimizer = torch.optim.Adam(self.towers.parameters(), lr=config.learning_rate)
-        self.frequency = FrequencyEstimator.empty(config.frequency)
+        self.frequency, self.num_updates = FrequencyEstimator.empty(config.frequency), 0
         self.update(events)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return all that has to be kept from one day to the next: the towers and the state of the stream."""
+        towers = {f"towers.{name}": value.numpy() for name, value in self.towers.state_dict().items()}
+        frequency = {f"frequency.{name}": value for name, value in self.frequency.arrays().items()}
+        return towers | frequency | {"rows": self.towers.rows_V.numpy(), "updates": np.array(self.num_updates)}
+
+    @classmethod
+    def restore(
+        cls,
+        config: TwoTowerConfig,
+        arrays: dict[str, npt.NDArray[np.generic]],
+        features: ItemFeatures | None = None,
+        seed: int = 0,
+    ) -> TwoTower:
+        """Return the model whose :meth:`arrays` these are, ready for :meth:`update`.
+
+        Args:
+            features: of the items, as they were given to :meth:`fit`.
+        """
+        peer = cls(config, seed)
+        rows_V = arrays["rows"].astype(np.int64)
+        peer.towers = Towers(config, rows_V, features or ItemFeatures.none(len(rows_V)))
+
+        def below(prefix: str) -> dict[str, npt.NDArray[np.generic]]:
+            return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
+
+        peer.towers.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in below("towers.").items()})
+        peer.frequency = FrequencyEstimator.restore(config.frequency, below("frequency."))
+        peer.num_updates = int(arrays["updates"])
+        return peer
 
     def update(self, events: Events, learned: npt.NDArray[np.int64] | None = None) -> None:
         """Learn what is new: the events after each user's first ``learned`` ones, with all before them as history.
@@ -127,14 +157,17 @@ class TwoTower(VectorPeer):
             learned: int64 [users]; none of the events was learned when None.
         """
         source = HistorySource(events.histories, self.config.cut, self.seed, events.rewards, learned)
+        self.num_updates += 1
+        torch.manual_seed(self.seed * 1_000_003 + self.num_updates)
         self.towers.train().requires_grad_(True)
+        optimizer = torch.optim.Adam(self.towers.parameters(), lr=self.config.learning_rate)
         for epoch in range(self.config.epochs):
             for batch in source.batches(epoch):
                 loss = self._loss(batch)
                 if loss is not None:
-                    self.optimizer.zero_grad()
+                    optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    self.optimizer.step()
+                    optimizer.step()
         self.towers.eval().requires_grad_(False)
         num_items = events.num_items
         parts = [

@@ -6,7 +6,7 @@ import torch
 
 from dr_core.evaluation.metrics import ItemLists, user_metrics
 from dr_core.peers.base import Events, ItemFeatures
-from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
+from dr_core.peers.frequency import FrequencyConfig
 from dr_core.peers.history_source import CutConfig
 from dr_core.peers.popularity import Popularity
 from dr_core.peers.two_tower import TwoTower, TwoTowerConfig, corrected_log_softmax, plain_log_softmax
@@ -177,17 +177,28 @@ def test_a_second_day_is_learned_from_its_own_events_alone(events: Events) -> No
         observe(items)
 
     peer.frequency.observe = watched  # type: ignore[method-assign]
-    new_item = NUM_ITEMS - 1
-    rows = [np.r_[row[row != new_item], new_item] for row in np.split(first_day.item_ids, first_day.offsets[1:-1])]
+    new_items = np.array([NUM_ITEMS - 2, NUM_ITEMS - 1])
+    days = np.split(first_day.item_ids, first_day.offsets[1:-1])
+    rows = [np.r_[row[~np.isin(row, new_items)], new_items[user % 2]] for user, row in enumerate(days)]
     both = ItemLists.from_rows(rows)
     peer.update(Events(both, NUM_ITEMS), learned=np.diff(both.offsets) - 1)
-    assert seen == {new_item}
+    assert seen == set(new_items.tolist())
     assert peer.frequency.step > steps
     assert not np.array_equal(before, peer.item_VE)
 
 
-def test_the_estimator_is_kept_between_days(fitted: TwoTower) -> None:
-    kept = FrequencyEstimator.restore(CONFIG.frequency, fitted.frequency.arrays())
-    items = np.arange(NUM_ITEMS)
-    np.testing.assert_array_equal(kept.probability(items), fitted.frequency.probability(items))
-    assert kept.step == fitted.frequency.step > 0
+def test_kept_and_restored_it_learns_the_next_day_as_if_never_stopped(events: Events) -> None:
+    """Towers and estimator are all that a day hands to the next."""
+    config = CONFIG.model_copy(update={"epochs": 2})
+    offsets, items = events.histories.offsets, events.histories.item_ids
+    first = ItemLists.from_rows([items[a : b - 3] for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
+    learned = np.diff(offsets) - 3
+    peer = TwoTower(config)
+    peer.fit(Events(first, NUM_ITEMS, features=topic_features()))
+    kept = {name: value.copy() for name, value in peer.arrays().items()}
+    peer.update(events, learned)
+    again = TwoTower.restore(config, kept, topic_features())
+    assert again.frequency.step > 0
+    again.update(events, learned)
+    np.testing.assert_array_equal(again.item_VE, peer.item_VE)
+    np.testing.assert_array_equal(again.frequency.gap_MH, peer.frequency.gap_MH)
