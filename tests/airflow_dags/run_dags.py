@@ -1,6 +1,6 @@
 """Runs DAGs with ``dag.test()``, one after the other: ``run_dags.py OUT '[[dag, moment, conf], …]'``.
 
-``moment`` is when the run is due: the end of its data interval. Writes the state, the tries and the seconds of every task, how often
+``moment`` is when the run is due: the end of its data interval. Writes the state and the tries of every task, how often
 the Asset was marked, and the failures that ``[deep_retrieval] on_failure`` was told. Runs in Airflow's environment.
 """
 
@@ -38,7 +38,6 @@ def run(dag: Any, moment: str, conf: dict[str, Any]) -> dict[str, Any]:
         "dag": dag.dag_id,
         "state": ended.state,
         "tasks": {task.task_id: [task.state, task.try_number] for task in ended.get_task_instances()},
-        "seconds": {task.task_id: round(task.duration or 0.0, 1) for task in ended.get_task_instances()},
         "marked": asset_events()[before:],
         "failures": [json.loads(line) for line in failures],
     }
