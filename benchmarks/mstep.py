@@ -53,7 +53,7 @@ def _draw(seed: int, num_items: int, num_candidates: int, num_nodes: int, suffix
             while True:
                 # Within a cluster few paths are on many lists, as the paths that a beam returns are.
                 prefix = (cluster * 7919 + int(PREFIXES * np.random.random() ** 2) * 104729) % num_nodes
-                suffix = (cluster * 31 + int(WIDTH * np.random.random() ** 2) * 17) % suffixes
+                suffix = (cluster * 31 + cluster // num_nodes + int(WIDTH * np.random.random() ** 2) * 17) % suffixes
                 path = prefix * suffixes + suffix
                 is_new = True
                 for other in range(i):

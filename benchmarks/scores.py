@@ -185,7 +185,7 @@ def stage(folder: Path, num_targets: int, num_items: int, per_block: int | None)
         "seconds": seconds,
         "states_per_second_core": states / seconds / 2,
         "shuffles": shuffles(logs),
-        "bound_rows": states * (CANDIDATES + TARGETS) if per_block is None else blocks * num_items * (per_block + 1),
+        "bound_rows": num_targets * (CANDIDATES + 1) if per_block is None else blocks * num_items * (per_block + 1),
         "worker_gib": memory.gib,
         "plan": plan,
     }, pq.read_table(target).to_pandas()

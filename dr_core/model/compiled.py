@@ -23,6 +23,8 @@ IntArray = npt.NDArray[np.int64]
 
 USERS_AT_ONCE = 16
 _LANES = 8
+_FEW = 128
+"""So many successors are ranked by counting the better ones; more go through a heap."""
 _LOG2_E = np.float32(1.4426950408889634)
 _FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0, 1])  # type: ignore[no-untyped-call]
 _C0, _C1, _C2, _C3, _C4, _C5 = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
@@ -73,9 +75,11 @@ class CompiledStructure:
 
     def _user_parts(self, user_UE: FloatArray) -> FloatArray:
         """Return what a user adds to each layer's hidden units, [D, U, H]."""
-        return np.stack(
-            [user_UE @ weight + bias for weight, bias in zip(self.user_maps, self.user_biases, strict=True)]
-        )
+        part_DUH = np.empty((self.num_layers, len(user_UE), self.output_DKH.shape[2]), dtype=np.float32)
+        for part_UH, weight, bias in zip(part_DUH, self.user_maps, self.user_biases, strict=True):
+            np.matmul(user_UE, weight, out=part_UH)
+            part_UH += bias
+        return part_DUH
 
 
 def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
@@ -128,40 +132,79 @@ def _normalise(logit_KR, bias_K, highest_R, total_R, bits_R):  # type: ignore[no
 
 
 @njit(cache=True, nogil=True)
-def _extend(  # type: ignore[no-untyped-def]
-    logit_KR, first, kept, prefixes, prefix_scores, highest_R, total_R, hits, path_B, score_B
-):
-    """Write the best successors of a user's prefixes, best first; return how many.
+def _count_higher(scores, score):  # type: ignore[no-untyped-def]
+    """Return how many scores are higher, without a branch."""
+    higher = np.int32(0)
+    for entry in range(len(scores)):
+        higher += np.int32(scores[entry] > score)
+    return higher
 
-    With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: nothing
-    below that limit is looked at twice.
+
+@njit(cache=True, nogil=True)
+def _keep_best(scores, paths, path_B, score_B):  # type: ignore[no-untyped-def]
+    """Write the best entries, best first; return how many."""
+    beam, size = len(path_B), 0
+    if len(scores) > _FEW:
+        for entry in range(len(scores)):
+            if size < beam:
+                rise(score_B, path_B, size, scores[entry], paths[entry])
+                size += 1
+            elif is_worse(score_B[0], path_B[0], scores[entry], paths[entry]):
+                sink(score_B, path_B, size, scores[entry], paths[entry])
+        unwind(score_B, path_B, size)
+        return size
+    path_B[:] = -1
+    for entry in range(len(scores)):
+        rank, path = _count_higher(scores, scores[entry]), paths[entry]
+        while rank < beam and path_B[rank] >= 0:  # taken by an equal score: the smaller path goes first
+            path_B[rank], path = min(path_B[rank], path), max(path_B[rank], path)
+            rank += 1
+        if rank < beam:
+            path_B[rank], score_B[rank] = path, scores[entry]
+    return min(len(scores), beam)
+
+
+@njit(cache=True, nogil=True)
+def _extend(  # type: ignore[no-untyped-def]
+    logit_KR, highest_R, total_R, users, kept, prefix_UB, prefix_score_UB, work, path_UB, score_UB
+):
+    """Write the best successors of every user's prefixes, best first; return how many.
+
+    With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: the few
+    that reach this limit are found by comparing a node's logits of all rows at once.
     """
-    num_nodes, beam = len(logit_KR), len(path_B)
-    base = np.empty(kept, np.float32)
-    limit = np.float32(-np.inf)
-    for row in range(kept):
-        base[row] = prefix_scores[row] - total_R[first + row]
-    if kept >= beam:
-        limit = base[0] + highest_R[first]
-        for row in range(1, kept):
-            limit = min(limit, base[row] + highest_R[first + row])
-    num_hits = 0
+    base_R, limit_R, flag_R, hit_score_UN, hit_path_UN = work
+    num_nodes, num_rows = logit_KR.shape
+    limit_R[:] = np.float32(np.inf)
+    for user in range(users):
+        first = user * kept
+        for row in range(first, first + kept):
+            base_R[row] = prefix_score_UB[user, row - first] - total_R[row]
+        lowest = np.float32(np.inf if kept == path_UB.shape[1] else -np.inf)
+        for row in range(first, first + kept):
+            lowest = min(lowest, base_R[row] + highest_R[row])
+        limit_R[first : first + kept] = lowest
+    num_hits_U = np.zeros(users, np.int64)
+    words = flag_R.view(np.uint64)
     for node in range(num_nodes):
-        for row in range(kept):
-            hits[num_hits] = row * num_nodes + node
-            num_hits += base[row] + logit_KR[node, first + row] >= limit
-    size = 0
-    for hit in hits[:num_hits]:
-        row, node = hit // num_nodes, hit % num_nodes
-        value = base[row] + logit_KR[node, first + row]
-        path = prefixes[row] * num_nodes + node
-        if size < beam:
-            rise(score_B, path_B, size, value, path)
-            size += 1
-        elif is_worse(score_B[0], path_B[0], value, path):
-            sink(score_B, path_B, size, value, path)
-    unwind(score_B, path_B, size)
-    return size
+        logit_R = logit_KR[node]
+        for row in range(num_rows):
+            flag_R[row] = base_R[row] + logit_R[row] >= limit_R[row]
+        for word in range(num_rows // _LANES):
+            if words[word]:
+                for row in range(word * _LANES, (word + 1) * _LANES):
+                    if flag_R[row]:
+                        user = row // kept
+                        hit_score_UN[user, num_hits_U[user]] = base_R[row] + logit_R[row]
+                        hit_path_UN[user, num_hits_U[user]] = prefix_UB[user, row - user * kept] * num_nodes + node
+                        num_hits_U[user] += 1
+    width = min(kept * num_nodes, path_UB.shape[1])
+    for user in range(users):
+        hits = num_hits_U[user]
+        size = _keep_best(hit_score_UN[user, :hits], hit_path_UN[user, :hits], path_UB[user], score_UB[user])
+        # Only a user whose logits are not numbers has fewer.
+        path_UB[user, size:width], score_UB[user, size:width] = 0, np.float32(-np.inf)
+    return width
 
 
 @njit(cache=True, nogil=True)
@@ -177,7 +220,10 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
     hidden = np.zeros((most_rows, num_hidden), np.float32)
     logits = np.empty(most_rows * num_nodes, np.float32)
     highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
-    bits, hits = np.empty(most_rows, np.int32), np.empty(beam * num_nodes + 1, np.int64)
+    base, limit = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
+    bits, flags = np.empty(most_rows, np.int32), np.empty(most_rows, np.uint8)
+    hit_scores = np.empty((USERS_AT_ONCE, beam * num_nodes), np.float32)
+    hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
     prefixes, scores = np.zeros((USERS_AT_ONCE, beam), np.int64), np.zeros((USERS_AT_ONCE, beam), np.float32)
     for start in range(0, num_users, USERS_AT_ONCE):
         users = min(USERS_AT_ONCE, num_users - start)
@@ -193,13 +239,12 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
             logit_KR = logits[: rows * num_nodes].reshape(num_nodes, rows)
             np.dot(output_DKH[layer], hidden[:rows].T, logit_KR)
             _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
-            size = 0
-            for user in range(users):
-                path, score = path_UB[start + user], log_prob_UB[start + user]
-                size = _extend(
-                    logit_KR, user * kept, kept, prefixes[user], scores[user], highest, total, hits, path, score
-                )
-                prefixes[user, :size], scores[user, :size] = path[:size], score[:size]
+            paths_found, scores_found = path_UB[start : start + users], log_prob_UB[start : start + users]
+            size = _extend(
+                logit_KR, highest, total, users, kept, prefixes, scores,
+                (base[:rows], limit[:rows], flags[:rows], hit_scores, hit_paths), paths_found, scores_found,
+            )  # fmt: skip
+            prefixes[:users, :size], scores[:users, :size] = paths_found[:, :size], scores_found[:, :size]
             kept = size
 
 
