@@ -30,7 +30,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.kernels import median_seconds
 from benchmarks.train import LENGTH, POSITIONS, TARGETS, as_arrays, generate, rounded
-from dr_core.model.compiled import CompiledStructure
+from dr_core.model.compiled import USERS_AT_ONCE, CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
 from dr_core.model.reranker import RerankerConfig
@@ -70,15 +70,17 @@ def kernel(hidden: int, repeats: int, num_states: int = 4096) -> dict[str, float
     targets = torch.from_numpy(rng.integers(0, 20_000, (num_states, TARGETS)))
     batch = StateBatch(user_NE, targets, torch.ones(targets.shape))
     structure = CompiledStructure(model.structure)
-    hidden_RH = torch.rand(num_states * CANDIDATES, hidden)
-    output_HK, user_map_EH = torch.rand(hidden, SPACE.num_nodes), torch.rand(64, hidden)
+    hidden_RH, output_HK = torch.rand(USERS_AT_ONCE * CANDIDATES, hidden), torch.rand(hidden, SPACE.num_nodes)
+    user_map_EH, logit_RK = torch.rand(64, hidden), torch.empty(len(hidden_RH), SPACE.num_nodes)
 
     def products() -> None:
-        for _ in range(SPACE.num_layers):
-            user_NE @ user_map_EH
-        hidden_RH[:num_states] @ output_HK
-        for _ in range(SPACE.num_layers - 1):
-            hidden_RH @ output_HK
+        """Multiply what a beam has to multiply, in blocks of the same size, into memory that is there already."""
+        for first in range(0, num_states, USERS_AT_ONCE):
+            for _ in range(SPACE.num_layers):
+                torch.mm(user_NE[first : first + USERS_AT_ONCE], user_map_EH, out=hidden_RH[:USERS_AT_ONCE])
+            torch.mm(hidden_RH[:USERS_AT_ONCE], output_HK, out=logit_RK[:USERS_AT_ONCE])
+            for _ in range(SPACE.num_layers - 1):
+                torch.mm(hidden_RH, output_HK, out=logit_RK)
 
     bare, search, whole = (
         median_seconds(work, repeats) / num_states * 1e6

@@ -23,7 +23,7 @@ IntArray = npt.NDArray[np.int64]
 
 USERS_AT_ONCE = 16
 _LANES = 8
-_FEW = 128
+_FEW = 256
 """So many successors are ranked by counting the better ones; more go through a heap."""
 _LOG2_E = np.float32(1.4426950408889634)
 _FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0, 1])  # type: ignore[no-untyped-call]
@@ -92,17 +92,26 @@ def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
 def _fill_hidden(part_H, table_DKH, layer, prefixes, count, hidden_RH):  # type: ignore[no-untyped-def]
     """Write relu(user part + the tables' rows of each prefix's nodes)."""
     num_nodes = table_DKH.shape[1]
+    zero = np.float32(0)
     for row in range(count):
-        units = hidden_RH[row]
-        units[:] = part_H
-        rest = prefixes[row]
-        for earlier in range(layer - 1, -1, -1):
-            added = table_DKH[earlier, rest % num_nodes]
-            rest //= num_nodes
+        units, rest = hidden_RH[row], prefixes[row]
+        if layer == 0:
             for unit in range(len(units)):
-                units[unit] += added[unit]
+                units[unit] = max(part_H[unit], zero)
+            continue
+        added = table_DKH[layer - 1, rest % num_nodes]
+        if layer == 1:
+            for unit in range(len(units)):
+                units[unit] = max(part_H[unit] + added[unit], zero)
+            continue
         for unit in range(len(units)):
-            units[unit] = max(units[unit], np.float32(0))
+            units[unit] = part_H[unit] + added[unit]
+        for earlier in range(layer - 2, -1, -1):
+            rest //= num_nodes
+            added = table_DKH[earlier, rest % num_nodes]
+            floor = zero if earlier == 0 else np.float32(-np.inf)
+            for unit in range(len(units)):
+                units[unit] = max(units[unit] + added[unit], floor)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -141,9 +150,35 @@ def _count_higher(scores, score):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _thin(scores, paths, beam):  # type: ignore[no-untyped-def]
+    """Move the entries above a bound to the front, at least ``beam`` and seldom many more; return how many."""
+    low, high, bound = scores.min(), scores.max(), np.float32(-np.inf)
+    for _ in range(12):
+        middle = np.float32(0.5) * (low + high)
+        higher = _count_higher(scores, middle)
+        if higher < beam:
+            high = middle
+            continue
+        low = bound = middle
+        if higher <= beam + beam // 4:
+            break
+    if bound == -np.inf:
+        return len(scores)
+    size = 0
+    for entry in range(len(scores)):
+        score, path = scores[entry], paths[entry]
+        scores[size], paths[size] = score, path
+        size += score > bound
+    return size
+
+
+@njit(cache=True, nogil=True)
 def _keep_best(scores, paths, path_B, score_B):  # type: ignore[no-untyped-def]
-    """Write the best entries, best first; return how many."""
+    """Write the best entries, best first; return how many. What stands in ``scores`` and ``paths`` afterwards is of no use."""
     beam, size = len(path_B), 0
+    if len(scores) > beam + beam // 2:
+        left = _thin(scores, paths, beam)
+        scores, paths = scores[:left], paths[:left]
     if len(scores) > _FEW:
         for entry in range(len(scores)):
             if size < beam:
@@ -173,9 +208,9 @@ def _extend(  # type: ignore[no-untyped-def]
     With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: the few
     that reach this limit are found by comparing a node's logits of all rows at once.
     """
-    base_R, limit_R, flag_R, hit_score_UN, hit_path_UN = work
+    base_R, limit_R, flag_R, user_R, hit_score_UN, hit_path_UN = work
     num_nodes, num_rows = logit_KR.shape
-    limit_R[:] = np.float32(np.inf)
+    base_R[:], limit_R[:] = np.float32(-np.inf), np.float32(np.inf)
     for user in range(users):
         first = user * kept
         for row in range(first, first + kept):
@@ -183,7 +218,7 @@ def _extend(  # type: ignore[no-untyped-def]
         lowest = np.float32(np.inf if kept == path_UB.shape[1] else -np.inf)
         for row in range(first, first + kept):
             lowest = min(lowest, base_R[row] + highest_R[row])
-        limit_R[first : first + kept] = lowest
+        limit_R[first : first + kept], user_R[first : first + kept] = lowest, user
     num_hits_U = np.zeros(users, np.int64)
     words = flag_R.view(np.uint64)
     for node in range(num_nodes):
@@ -194,10 +229,11 @@ def _extend(  # type: ignore[no-untyped-def]
             if words[word]:
                 for row in range(word * _LANES, (word + 1) * _LANES):
                     if flag_R[row]:
-                        user = row // kept
-                        hit_score_UN[user, num_hits_U[user]] = base_R[row] + logit_R[row]
-                        hit_path_UN[user, num_hits_U[user]] = prefix_UB[user, row - user * kept] * num_nodes + node
-                        num_hits_U[user] += 1
+                        user = user_R[row]
+                        hit = num_hits_U[user]
+                        hit_score_UN[user, hit] = base_R[row] + logit_R[row]
+                        hit_path_UN[user, hit] = prefix_UB[user, row - user * kept] * num_nodes + node
+                        num_hits_U[user] = hit + 1
     width = min(kept * num_nodes, path_UB.shape[1])
     for user in range(users):
         hits = num_hits_U[user]
@@ -222,6 +258,7 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
     highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     base, limit = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     bits, flags = np.empty(most_rows, np.int32), np.empty(most_rows, np.uint8)
+    owners = np.empty(most_rows, np.int64)
     hit_scores = np.empty((USERS_AT_ONCE, beam * num_nodes), np.float32)
     hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
     prefixes, scores = np.zeros((USERS_AT_ONCE, beam), np.int64), np.zeros((USERS_AT_ONCE, beam), np.float32)
@@ -242,7 +279,7 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
             paths_found, scores_found = path_UB[start : start + users], log_prob_UB[start : start + users]
             size = _extend(
                 logit_KR, highest, total, users, kept, prefixes, scores,
-                (base[:rows], limit[:rows], flags[:rows], hit_scores, hit_paths), paths_found, scores_found,
+                (base[:rows], limit[:rows], flags[:rows], owners, hit_scores, hit_paths), paths_found, scores_found,
             )  # fmt: skip
             prefixes[:users, :size], scores[:users, :size] = paths_found[:, :size], scores_found[:, :size]
             kept = size

@@ -49,6 +49,27 @@ def test_equal_probabilities_stand_in_order_of_the_path() -> None:
     np.testing.assert_allclose(log_probs, np.log(1 / 16), rtol=1e-5)
 
 
+@pytest.mark.parametrize("beam", [1, 3, 12])
+def test_a_user_who_is_not_a_number_leaves_the_others_as_they_were(beam: int) -> None:
+    compiled, user_UE = CompiledStructure(structure(6, 3)), users()
+    paths, log_probs = compiled.search(user_UE, beam)
+    user_UE[[0, USERS_AT_ONCE + 1, NUM_USERS - 1]] = np.nan
+    others = ~np.isnan(user_UE).any(axis=1)
+    found, found_probs = compiled.search(user_UE, beam)
+    np.testing.assert_array_equal(found[others], paths[others])
+    np.testing.assert_array_equal(found_probs[others], log_probs[others])
+    assert not np.isfinite(found_probs[~others]).any()
+
+
+@pytest.mark.parametrize("beam", [40, 150, 400])
+def test_wide_beams_go_through_the_heap_and_find_the_same(beam: int) -> None:
+    model, user_UE = structure(40, 2, spread=0.3), users()
+    paths, log_probs = CompiledStructure(model).search(user_UE, beam)
+    every = CompiledStructure(model).search(user_UE, 1600)
+    np.testing.assert_allclose(log_probs, every[1][:, :beam], rtol=1e-5)
+    assert all(len(set(row)) == len(row) for row in paths.tolist())
+
+
 def test_far_apart_probabilities_stay_finite() -> None:
     model = structure(6, 2, spread=60.0)
     _, log_probs = CompiledStructure(model).search(users(), 36)
