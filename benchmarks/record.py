@@ -1,6 +1,7 @@
 """Run a benchmark and keep its JSON lines: ``python -m benchmarks.record scores --targets 1000000``.
 
-Every line goes to ``benchmarks/results/<its benchmark>.json`` (``…_spark`` with ``--spark``), with the command, the machine, the versions and the date.
+Every line goes to ``benchmarks/results/<its benchmark>.json``, or ``<its benchmark>_items_20000000.json`` after ``--items 20000000``, with the command, the
+machine, the versions and the date.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def variant(arguments: list[str]) -> str:
+    """Return what sets apart runs of one benchmark: its arguments, without the picture."""
+    words = iter(arguments)
+    kept = [word.removeprefix("--") for word in words if word != "--picture" or not next(words)]
+    return "".join(f"_{word}" for word in kept)
+
+
 def main() -> int:
     """Run, show and keep."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
@@ -56,8 +64,7 @@ def main() -> int:
         if text.startswith("{"):
             line = json.loads(text)
             kept = json.dumps({"line": line} | about, indent=1)
-            variant = "_spark" if "--spark" in arguments else ""
-            (RESULTS / f"{line['benchmark']}{variant}.json").write_text(kept + "\n")
+            (RESULTS / f"{line['benchmark']}{variant(arguments)}.json").write_text(kept + "\n")
     return process.wait()
 
 
