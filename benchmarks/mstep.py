@@ -3,6 +3,7 @@
 Items with Zipf weights and candidates clustered on few prefixes are written to disk once, 32-bit ids and scores. Then
 sweeps of coordinate descent stream them: ``seconds`` counts the sweeps with reading and writing, not the generation.
 ``--spark`` lets two Spark tasks do the same instead. Path sizes are compared with a fresh count at the end.
+``--limits`` takes the kernel apart instead, in memory and on one core.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from dr_core.paths._descent import sweep_items
 from dr_core.paths.assignment import coordinate_descent, log_score
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import PathCandidates
@@ -186,6 +188,58 @@ def prefix_objectives(
     return local.objective_after, objective(workdir, "done", sizes, penalty)
 
 
+@njit(cache=True)
+def _read(path_ids: Any, scores: Any, sizes: Any, gathers: bool) -> float:
+    """Read all candidates, and with ``gathers`` the sizes of their paths with f's three products."""
+    total = 0.0
+    for i in range(len(path_ids)):
+        total += scores[i] * path_ids[i]
+        if gathers:
+            size = float(sizes[path_ids[i]])
+            total += ((size + 1.0 + size) * (size + 1.0) + size * size) * (size + 1.0)
+    return total
+
+
+def limits(num_items: int, num_candidates: int, num_paths: int, penalty: Penalty, spread: int) -> dict[str, Any]:
+    """Time sweeps of one core with the sizes side by side and ``spread`` places apart, and their parts alone."""
+    space = space_of(num_items, num_paths)
+    parts = list(blocks(num_items, num_candidates, num_paths, space))
+    offsets = np.r_[0, np.cumsum(np.concatenate([np.diff(block.offsets) for block in parts]))]
+    ids, scores, weights, current = (
+        np.concatenate([getattr(block, name) for block in parts])
+        for name in ("path_ids", "scores", "weights", "current_paths")
+    )
+    nothing = np.full(num_items, -1), np.zeros((0, 0), np.int64)
+    rates: dict[str, Any] = {}
+    for name, apart in (("side_by_side", 1), ("spread", spread)):
+        codes, found = ids * apart, []
+        for _ in range(3):
+            paths = current * apart
+            sizes = np.bincount(paths.ravel(), minlength=space.num_paths * apart).astype(np.int32)
+            seconds = []
+            for _ in range(3):
+                began = time.perf_counter()
+                sweep_items(offsets, codes, scores, weights, paths, sizes, 1, penalty.alpha, penalty.power, *nothing)
+                seconds.append(time.perf_counter() - began)
+            found.append(seconds)
+        rates[f"sweeps_{name}"] = (num_items / np.median(found, axis=0)).round().tolist()
+        for part, gathers in (("read", False), ("read_and_gather", True)):
+            _read(codes, scores, sizes, gathers)
+            began = time.perf_counter()
+            _read(codes, scores, sizes, gathers)
+            rates[f"{part}_{name}"] = round(num_items / (time.perf_counter() - began))
+        rates[f"sizes_mib_{name}"] = round(sizes.nbytes / 2**20, 1)
+    source = np.ones(2**26, np.float32)
+    target = np.zeros_like(source)
+    began = time.perf_counter()
+    np.copyto(target, source)
+    copied = 2 * source.nbytes / (time.perf_counter() - began)
+    item_bytes = num_candidates * 8 + num_paths * 4 + 12
+    share = item_bytes * rates["sweeps_spread"][-1] / copied
+    return {"benchmark": "mstep_limits", "items": num_items, "S": num_candidates, "J": num_paths, "items_per_second": rates,
+            "bytes_an_item": item_bytes, "copy_gib_per_second": round(copied / 2**30, 1), "share_of_bandwidth": round(share, 4)}  # fmt: skip
+
+
 def space_of(num_items: int, num_paths: int) -> PathSpace:
     """Return the space with two layers whose paths hold about ``ITEMS_PER_PATH`` items where they are in use."""
     return PathSpace(max(math.isqrt(2 * num_items * num_paths // ITEMS_PER_PATH), WIDTH) + 1, 2)
@@ -201,7 +255,12 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--spark", action="store_true", help="let two Spark tasks sweep")
     parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder, removed at the end)")
+    parser.add_argument("--limits", action="store_true", help="time the kernel and its parts on one core, in memory")
     arguments = parser.parse_args()
+    if arguments.limits:
+        penalty = Penalty(4, derive_alpha(MEAN_WEIGHT, ITEMS_PER_PATH))
+        print(json.dumps(limits(arguments.items, arguments.candidates, arguments.paths, penalty, 100)))
+        return 0
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="mstep"))
     space = space_of(arguments.items, arguments.paths)
     penalty = Penalty(4, derive_alpha(MEAN_WEIGHT, ITEMS_PER_PATH))
