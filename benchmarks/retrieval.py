@@ -197,8 +197,8 @@ def build_exact(world: World) -> Built:
     return Built("exact", {"all": run}, 0.0, world.item_VE.nbytes / 2**20)
 
 
-def build_faiss(method: str, world: World, factory: str, settings: dict[str, list[int]]) -> Built:
-    """Build a faiss index with two threads; search it at every setting."""
+def build_faiss(method: str, world: World, factory: str, settings: list[str]) -> Built:
+    """Build a faiss index with two threads; search it at every setting, for example ``nprobe=8,k_factor_rf=4``."""
     faiss.omp_set_num_threads(2)
     started = time.perf_counter()
     index = faiss.index_factory(DIM, factory, faiss.METRIC_INNER_PRODUCT)
@@ -211,14 +211,13 @@ def build_faiss(method: str, world: World, factory: str, settings: dict[str, lis
     seconds = time.perf_counter() - started
     size = len(faiss.serialize_index(index)) / 2**20
     parameters = {}
-    for name, values in settings.items():
-        for value in values:
+    for setting in settings:
 
-            def run(user_UE: Vectors, name: str = name, value: int = value) -> npt.NDArray[np.int64]:
-                space.set_index_parameter(index, name, value)
-                return index.search(user_UE, TOP)[1]
+        def run(user_UE: Vectors, setting: str = setting) -> npt.NDArray[np.int64]:
+            space.set_index_parameters(index, setting)
+            return index.search(user_UE, TOP)[1]
 
-            parameters[f"{name}={value}"] = run
+        parameters[setting] = run
     logger.info("%s %s: built in %.0f s, %.0f MiB", method, factory, seconds, size)
     return Built(method, parameters, seconds, size, {"index": factory})
 
@@ -366,14 +365,16 @@ def main() -> int:
     torch.set_num_threads(2)
     world = World.generate(arguments.items, arguments.train_users, arguments.test_users, arguments.seed)
     truth = exact_top(world.test_UE, world.item_VE, TOP)
-    lists = max(int(4 * arguments.items**0.5) // 2 // 256 * 256, 64)
+    lists = 4096 if arguments.items >= 1_000_000 else max(int(2 * arguments.items**0.5) // 64 * 64, 64)
     probes = [value for value in (1, 2, 4, 8, 16, 32, 64, 128) if value <= lists]
+    refined = [f"nprobe={probe},k_factor_rf={factor}" for factor in (2, 4, 6, 8, 12) for probe in probes[2:-1]]
+    efforts = [200, 256, 320, 400, 512, 800]
     builders: dict[str, Callable[[], Built]] = {
         "exact": lambda: build_exact(world),
-        "ivf_flat": lambda: build_faiss("ivf_flat", world, f"IVF{min(lists, 4096)},Flat", {"nprobe": probes}),
-        "ivf_pq": lambda: build_faiss("ivf_pq", world, f"IVF{min(lists, 4096)},PQ32x4fs,RFlat", {"nprobe": probes}),
-        "hnsw": lambda: build_faiss("hnsw", world, "HNSW32,Flat", {"efSearch": [200, 256, 320, 400, 512, 800]}),
-        "usearch": lambda: build_usearch(world, [200, 256, 320, 400, 512, 800]),
+        "ivf_flat": lambda: build_faiss("ivf_flat", world, f"IVF{lists},Flat", [f"nprobe={probe}" for probe in probes]),
+        "ivf_pq": lambda: build_faiss("ivf_pq", world, f"IVF{lists},PQ32x4fs,RFlat", refined),
+        "hnsw": lambda: build_faiss("hnsw", world, "HNSW32,Flat", [f"efSearch={effort}" for effort in efforts]),
+        "usearch": lambda: build_usearch(world, efforts),
         "deep_retrieval": lambda: build_structure(world, exact_top(world.train_NE, world.item_VE, TOP), arguments),
     }
     curves, builds = [], []
