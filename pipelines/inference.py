@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+from pyspark.sql import DataFrame
 from torch import Tensor
 
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
@@ -24,6 +25,15 @@ from pipelines.reader import COLUMNS, list_column
 from pipelines.tables import is_local
 
 ROWS_PER_BATCH = 256
+
+
+def dealt_by_block(samples: DataFrame) -> DataFrame:
+    """Deal the samples out by block, to as many tasks as ``spark.sql.shuffle.partitions`` says.
+
+    Left to itself, adaptive execution joins partitions by their bytes: a few megabytes of samples, minutes of inference,
+    would be one task.
+    """
+    return samples.repartition(int(samples.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1), "block")
 
 
 @functools.lru_cache(maxsize=2)

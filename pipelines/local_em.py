@@ -27,6 +27,7 @@ from dr_core.paths.scores import (
     accumulate_block,
     accumulate_weights,
     from_fixed,
+    merge_blocks,
     to_candidates,
     top_candidates,
 )
@@ -124,16 +125,9 @@ def score_states(
             sums.append(sum_terms(terms))
             terms = []
     sums += [sum_terms(terms)] if terms else []
-    item, path, fixed, current = (np.concatenate(column) for column in zip(*sums, strict=True))
-    order = np.lexsort((path, item))
-    item, path = item[order], path[order]
-    starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (path[1:] != path[:-1])])
+    merged = merge_blocks(sums)
     rows = top_candidates(
-        item[starts],
-        path[starts],
-        from_fixed(np.add.reduceat(fixed[order], starts)),
-        np.maximum.reduceat(current[order], starts),
-        num_candidates,
+        merged.item_ids, merged.path_ids, from_fixed(merged.scores_fixed), merged.is_current, num_candidates
     )
     weights = np.zeros(model.num_items)
     items, totals = accumulate_weights(states.target_NT.numpy(), states.weight_NT.numpy())

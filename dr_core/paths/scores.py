@@ -1,5 +1,6 @@
 """The scores s[v, c] = sum over events i of item v of w_i * p(c | x_i), and what is kept of them (section 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -195,6 +196,22 @@ def accumulate_block(
         2.0**fraction_bits,
     )
     return BlockScores(*sums)
+
+
+def merge_blocks(blocks: Sequence[BlockScores]) -> BlockScores:
+    """Sum the scores of several blocks, exactly in any order; rows by ascending (item, path).
+
+    Raises:
+        ValueError: no blocks.
+    """
+    item, path, fixed, current = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((path, item))
+    item, path = item[order], path[order]
+    starts = np.flatnonzero(np.r_[True, (item[1:] != item[:-1]) | (path[1:] != path[:-1])][: len(item)])
+    if len(starts) == 0:
+        return BlockScores(item, path, fixed, current)
+    summed, is_current = np.add.reduceat(fixed[order], starts), np.maximum.reduceat(current[order], starts)
+    return BlockScores(item[starts], path[starts], summed, is_current)
 
 
 def accumulate_weights(

@@ -2,12 +2,12 @@
 
 Every sample's user states are beam-searched; p(c|x) of the S beam paths, and of the target's own current paths, is
 added to the target's scores. Partial sums are made per block as a sparse product in 64-bit fixed point, so the totals
-do not depend on partitioning, order or retries.
+do not depend on partitioning, order or retries. A task adds up its blocks before it hands them on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +22,14 @@ from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError
 from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
-from dr_core.paths.scores import FRACTION_BITS, ScoreRows, merge_streaming
-from pipelines.inference import block_batches, cached_array, cached_model, encode_batch
+from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
+from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
 from pipelines.tables import Workdir
 
 MERGE_PARTS = 16
+ROWS_HELD = 8_000_000
+"""Sums that a task holds while it adds up its blocks: about 200 MB."""
 SCORE_SCHEMA = "item_id int, path_id bigint, score bigint, is_current boolean"
 
 
@@ -105,10 +107,16 @@ def accumulate_scores(
     return {"rows_in": rows_in, "rows_out": rows_out}
 
 
-def path_scores(samples: DataFrame, model: FrozenModel, config: ScoresConfig) -> DataFrame:
-    """s[v, c] = sum of w p(c|x) over the samples of each item: its S best paths and, always, its current ones."""
+def path_scores(
+    samples: DataFrame, model: FrozenModel, config: ScoresConfig, *, rows_held: int = ROWS_HELD
+) -> DataFrame:
+    """s[v, c] = sum of w p(c|x) over the samples of each item: its S best paths and, always, its current ones.
+
+    A task adds up its blocks as long as the sums stay below ``rows_held`` rows.
+    """
     # Dealt out by item once: the sums and the best of each item below need no further shuffle.
-    partial = samples.groupBy("block").applyInArrow(_score_block(model, config), SCORE_SCHEMA).repartition("item_id")
+    in_blocks = dealt_by_block(samples).sortWithinPartitions("block")
+    partial = in_blocks.mapInArrow(_score_blocks(model, config, rows_held), SCORE_SCHEMA).repartition("item_id")
     totals = partial.groupBy("item_id", "path_id").agg(
         F.sum("score").alias("score"), F.max("is_current").alias("is_current")
     )
@@ -182,33 +190,68 @@ def item_weights(samples: DataFrame) -> DataFrame:
     )
 
 
-def _score_block(model: FrozenModel, config: ScoresConfig) -> Callable[[pa.Table], pa.Table]:
-    def score(table: pa.Table) -> pa.Table:
+def _score_blocks(
+    model: FrozenModel, config: ScoresConfig, rows_held: int
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
         structure = CompiledStructure(network.structure)
-        terms = [
-            score_batch(network, structure, StateBatch(*encode_batch(network, batch)), config.num_candidates)
-            for batch in block_batches(table)
-        ]
-        item, path, fixed, current = sum_terms(terms)
-        summed = pa.table(
-            {"item_id": pa.array(item, pa.int32()), "path_id": path, "score": fixed, "is_current": current}
-        )
-        if config.candidates_per_block is not None:
-            summed = _best_of_block(summed, config.candidates_per_block)
-        return summed
+        held: list[BlockScores] = []
+        for block in _whole_blocks(batches):
+            terms = [
+                score_batch(network, structure, StateBatch(*encode_batch(network, batch)), config.num_candidates)
+                for batch in block_batches(block)
+            ]
+            summed = sum_terms(terms)
+            if config.candidates_per_block is not None:
+                summed = _best_of_block(summed, config.candidates_per_block)
+            held.append(summed)
+            if sum(len(each.item_ids) for each in held) > rows_held:
+                held = [merge_blocks(held)]
+                if len(held[0].item_ids) > rows_held // 2:
+                    yield from _as_batches(held.pop())
+        if held:
+            yield from _as_batches(merge_blocks(held))
 
     return score
 
 
-def _best_of_block(table: pa.Table, num_candidates: int) -> pa.Table:
-    ordered = table.sort_by([("item_id", "ascending"), ("score", "descending"), ("path_id", "ascending")])
-    item = ordered.column("item_id").to_numpy()
+def _whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Yield one table a block of rows that come in order of their blocks."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        blocks = batch.column("block").to_numpy()
+        edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
+        for first, last in zip(edges, edges[1:], strict=False):
+            if first == last:
+                continue
+            if held and held[-1].column("block")[0].as_py() != blocks[first]:
+                yield pa.Table.from_batches(held)
+                held = []
+            held.append(batch.slice(first, last - first))
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _as_batches(scores: BlockScores) -> list[pa.RecordBatch]:
+    item = pa.array(scores.item_ids, pa.int32())
+    columns = {
+        "item_id": item,
+        "path_id": scores.path_ids,
+        "score": scores.scores_fixed,
+        "is_current": scores.is_current,
+    }
+    batches: list[pa.RecordBatch] = pa.table(columns).to_batches(max_chunksize=65_536)
+    return batches
+
+
+def _best_of_block(scores: BlockScores, num_candidates: int) -> BlockScores:
+    order = np.lexsort((scores.path_ids, -scores.scores_fixed, scores.item_ids))
+    item, path, fixed, current = (column[order] for column in scores)
     starts = np.flatnonzero(np.r_[True, item[1:] != item[:-1]])
     place = np.arange(len(item)) - np.repeat(starts, np.diff(np.r_[starts, len(item)]))
-    return ordered.filter(
-        pa.array((place < num_candidates) | ordered.column("is_current").to_numpy(zero_copy_only=False))
-    )
+    kept = (place < num_candidates) | current
+    return BlockScores(item[kept], path[kept], fixed[kept], current[kept])
 
 
 def measure_likelihood(
@@ -242,6 +285,6 @@ def measure_likelihood(
         return pa.table({"sums": pa.array([sums.tolist()], pa.list_(pa.float64()))})
 
     frame = read_samples(spark, workdir, samples).where(F.col("block") < max_blocks)
-    rows = frame.groupBy("block").applyInArrow(likelihood, "sums array<double>").collect()
+    rows = dealt_by_block(frame).groupBy("block").applyInArrow(likelihood, "sums array<double>").collect()
     sums = np.sum([row.sums for row in rows], axis=0)
     return [float(value / sums[-1]) for value in sums[:-1]]

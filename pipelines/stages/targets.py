@@ -8,7 +8,7 @@ import torch
 from pyspark.sql import SparkSession
 
 from dr_core.model.target_sampler import ItemGroups, MixedTargetsConfig, TargetSampler
-from pipelines.inference import block_batches, cached_array, cached_model, encode_batch
+from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.stages.samples import write_row_groups
 from pipelines.stages.scores import read_samples
 from pipelines.tables import Workdir
@@ -59,7 +59,7 @@ def mix_targets(
             weights.append(weight_BPT.flatten(1).numpy())
         return _with_columns(table, np.concatenate(targets), np.concatenate(weights))
 
-    mixed = frame.groupBy("block").applyInArrow(mix, frame.schema).persist()
+    mixed = dealt_by_block(frame).groupBy("block").applyInArrow(mix, frame.schema).persist()
     try:
         rows = mixed.count()
         write_row_groups(spark, workdir.table(name), mixed, rows, len(frame.inputFiles()), seed)

@@ -13,6 +13,7 @@ from dr_core.paths.scores import (
     accumulate_block,
     accumulate_weights,
     from_fixed,
+    merge_blocks,
     merge_streaming,
     merge_weights,
     to_candidates,
@@ -86,6 +87,23 @@ def test_sums_do_not_depend_on_order_or_on_how_the_states_are_cut(seed: int, num
             total[0] += score
             total[1] |= current
     assert {key: tuple(value) for key, value in parts.items()} == as_dictionary(accumulate_block(**block))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_blocks", [1, 2, 7])
+def test_merged_blocks_equal_one_block(seed: int, num_blocks: int) -> None:
+    block = random_block(seed)
+    parts = [
+        accumulate_block(**{name: values[rows] for name, values in block.items()})
+        for rows in np.array_split(np.arange(len(block["target_items"])), num_blocks)
+    ]
+    whole = accumulate_block(**block)
+    for order in (parts, parts[::-1]):
+        for merged, expected in zip(merge_blocks(order), whole, strict=True):
+            np.testing.assert_array_equal(merged, expected)
+            assert merged.dtype == expected.dtype
+    halves = [merge_blocks(parts[: num_blocks // 2 + 1]), *parts[num_blocks // 2 + 1 :]]
+    np.testing.assert_array_equal(merge_blocks(halves).scores_fixed, whole.scores_fixed)
 
 
 def test_an_own_path_in_the_beam_is_added_once() -> None:

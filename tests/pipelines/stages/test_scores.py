@@ -97,6 +97,16 @@ def test_scores_do_not_depend_on_partitions(spark: SparkSession, world, exact: S
         spark.conf.set("spark.sql.shuffle.partitions", before)
 
 
+@pytest.mark.parametrize("rows_held", [0, 50])
+def test_scores_do_not_depend_on_how_much_a_task_adds_up(
+    spark: SparkSession, world, exact: Scores, rows_held: int
+) -> None:
+    """A task that may hold little hands its sums on in pieces."""
+    samples = read_samples(spark, world.workdir, "samples")
+    found = path_scores(samples, world.frozen, ScoresConfig(num_candidates=S), rows_held=rows_held)
+    assert collect(found) == exact
+
+
 def test_few_paths_a_block_keep_the_current_ones_and_never_overstate(
     spark: SparkSession, world, naive, exact: Scores
 ) -> None:
