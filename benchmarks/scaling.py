@@ -19,7 +19,10 @@ from benchmarks.whole_run import ROUND
 
 def lines(pattern: str) -> list[dict[str, Any]]:
     """Return the kept lines of the files that match."""
-    return [json.loads(path.read_text())["line"] for path in sorted(RESULTS.glob(pattern))]
+    files = sorted(RESULTS.glob(pattern))
+    if not files:
+        raise SystemExit(f"benchmarks/results has no {pattern}: measure it first, with python -m benchmarks.record")
+    return [json.loads(path.read_text())["line"] for path in files]
 
 
 def draw_sweeps(axes: Axes) -> None:
