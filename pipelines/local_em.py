@@ -24,10 +24,10 @@ from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import (
     BlockScores,
     PathCandidates,
+    ScoreRows,
     accumulate_block,
     accumulate_weights,
     from_fixed,
-    merge_blocks,
     to_candidates,
     top_candidates,
 )
@@ -36,7 +36,8 @@ from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048
-BATCHES_PER_SUM = 32
+TARGETS_PER_PASS = 4_000_000
+SCORE_COLUMNS = ("item_ids", "path_ids", "scores", "is_current")
 Terms = tuple[npt.NDArray[Any], ...]
 """The arguments of :func:`dr_core.paths.scores.accumulate_block`, of one batch of states."""
 
@@ -115,20 +116,24 @@ def train_structure(
 def score_states(
     model: DeepRetrievalModel, states: States, path_VJ: npt.NDArray[np.int64], num_candidates: int
 ) -> PathCandidates:
-    """Return s[v, c] and N_v of all states: the S best paths an item and, always, its current ones."""
+    """Return s[v, c] and N_v of all states: the S best paths an item and, always, its current ones.
+
+    The states' terms stay in memory, 16 (S + T J) bytes each; sums are made for a share of the items at a time.
+    """
     model.set_item_paths(path_VJ)
-    sums, structure = [], CompiledStructure(model.structure)
-    terms: list[Terms] = []
-    for batch in states.blocks():
-        terms.append(score_batch(model, structure, batch, num_candidates))
-        if len(terms) == BATCHES_PER_SUM:
-            sums.append(sum_terms(terms))
-            terms = []
-    sums += [sum_terms(terms)] if terms else []
-    merged = merge_blocks(sums)
-    rows = top_candidates(
-        merged.item_ids, merged.path_ids, from_fixed(merged.scores_fixed), merged.is_current, num_candidates
-    )
+    structure = CompiledStructure(model.structure)
+    terms = [score_batch(model, structure, batch, num_candidates) for batch in states.blocks()]
+    targets, *rest = (np.concatenate(column) for column in zip(*terms, strict=True))
+    num_passes = max(-(-targets.size // TARGETS_PER_PASS), 1)
+    kept = []
+    for share in range(num_passes):
+        summed = accumulate_block(np.where(targets % num_passes == share, targets, -1), *rest)
+        kept.append(
+            top_candidates(
+                summed.item_ids, summed.path_ids, from_fixed(summed.scores_fixed), summed.is_current, num_candidates
+            )
+        )
+    rows = ScoreRows(*(np.concatenate([getattr(part, name) for part in kept]) for name in SCORE_COLUMNS))
     weights = np.zeros(model.num_items)
     items, totals = accumulate_weights(states.target_NT.numpy(), states.weight_NT.numpy())
     weights[items] = from_fixed(totals)
@@ -160,7 +165,7 @@ def score_batch(
 
 
 def sum_terms(terms: Sequence[Terms]) -> BlockScores:
-    """Sum the terms of several batches by (target, path); a state's terms take 16 (S + T J) bytes until then."""
+    """Sum the terms of several batches by (target, path)."""
     return accumulate_block(*(np.concatenate(column) for column in zip(*terms, strict=True)))
 
 
