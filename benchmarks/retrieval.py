@@ -1,10 +1,10 @@
 """Recall against time on one core: ``python -m benchmarks.retrieval --items 1500000``.
 
 A world of items and users on a sphere; the truth of a user are the exact top 200 items by inner product. Deep Retrieval's
-structure is trained on *other* users of the same world: k-means of the item vectors, then E-step, scores and M-step on some
-of the items that an IVF index finds for these users; building that index counts as its own build time. The vectors
-themselves are shared by all methods, exact search and indexes alike. Every method is timed one user at a time and in blocks
-of 256, one thread.
+paths start as k-means clusters of the item vectors. Its structure model is trained on *other* users of the same world, on
+some of the items that an IVF index finds for these users (building that index and searching it counts as its own build
+time), with rounds of scores and M-step in between where ``--rounds`` asks for them. The vectors themselves are shared by all
+methods, exact search and indexes alike. Every method is timed one user at a time and in blocks of 256, one thread.
 """
 
 from __future__ import annotations
@@ -115,6 +115,16 @@ def found_lists(world: World, num_targets: int, seed: int) -> npt.NDArray[np.int
     return targets
 
 
+def first_paths(item_VE: Vectors, space: PathSpace, seed: int) -> npt.NDArray[np.int64]:
+    """Return paths int64 [V, 1]: the items' k-means clusters, as many as paths, whose centroids a balanced tree then orders."""
+    faiss.omp_set_num_threads(2)
+    clusters = faiss.Kmeans(DIM, space.num_paths, niter=10, max_points_per_centroid=64, seed=seed)
+    clusters.train(item_VE)
+    path_C = balanced_hierarchical_kmeans(clusters.centroids, space, 1, seed, capacity=1.0, refinement=10)
+    cluster_V = clusters.index.search(item_VE, 1)[1][:, 0]
+    return path_C[cluster_V]
+
+
 @dataclass
 class Built:
     """A method's search at several parameters, and what it cost to build."""
@@ -127,19 +137,19 @@ class Built:
 
 
 def build_structure(world: World, arguments: argparse.Namespace) -> Built:
-    """Train Deep Retrieval's structure: k-means start, then rounds of E-step, scores and M-step, and a last E-step."""
+    """Build Deep Retrieval's structure: k-means start, rounds of E-step, scores and M-step, and a last E-step."""
     num_items, started = len(world.item_VE), time.perf_counter()
     space = PathSpace(max(round((num_items / arguments.items_per_path) ** 0.5), 4), 2)
     target_NT = found_lists(world, arguments.targets, arguments.seed)
     lists_seconds = time.perf_counter() - started
     logger.info("lists of %d users: %.0f s", len(target_NT), lists_seconds)
-    paths = balanced_hierarchical_kmeans(world.item_VE, space, 1, arguments.seed, refinement=arguments.refinement)
+    paths = first_paths(world.item_VE, space, arguments.seed)
     kmeans_seconds = time.perf_counter() - started - lists_seconds
     logger.info("k-means: K=%d, %.0f s", space.num_nodes, kmeans_seconds)
     torch.manual_seed(arguments.seed)
     model = DeepRetrievalModel(
         EncoderConfig(dim=DIM, embedding_rows=1024),
-        StructureConfig(hidden=arguments.hidden, path_dim=32),
+        StructureConfig(hidden=arguments.hidden, path_dim=arguments.path_dim),
         RerankerConfig(),
         space,
         np.ones(num_items),
@@ -196,7 +206,6 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         "K": space.num_nodes,
         "D": 2,
         "hidden": arguments.hidden,
-        "refinement": arguments.refinement,
         "lists_seconds": round(lists_seconds, 1),
         "kmeans_seconds": round(kmeans_seconds, 1),
         "e_step_seconds": round(e_seconds, 1),
@@ -363,17 +372,19 @@ def main() -> int:
     """Generate, train, build, measure; print one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.retrieval", description=__doc__)
     parser.add_argument("--items", type=int, default=1_500_000)
-    parser.add_argument("--train-users", type=int, default=400_000)
+    parser.add_argument("--train-users", type=int, default=800_000)
     parser.add_argument("--targets", type=int, default=48, help="items of a training user's list (default: 48)")
     parser.add_argument("--test-users", type=int, default=1024)
-    parser.add_argument("--items-per-path", type=int, default=100)
-    parser.add_argument("--refinement", type=int, default=10, help="Lloyd steps inside every node (default: 10)")
+    parser.add_argument("--items-per-path", type=int, default=366)
     parser.add_argument("--hidden", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=1, help="rounds of E-step and M-step (default: 1)")
+    parser.add_argument("--path-dim", type=int, default=128)
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="rounds of E-step and M-step before the last E-step (default: 0)"
+    )
     parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--final-epochs", type=int, default=3)
+    parser.add_argument("--final-epochs", type=int, default=4)
     parser.add_argument("--beam", type=int, default=40, help="beam that the M-step's budget counts with")
-    parser.add_argument("--beams", type=int, nargs="*", default=[5, 10, 20, 30, 40, 60, 80, 120, 160])
+    parser.add_argument("--beams", type=int, nargs="*", default=[5, 10, 20, 30, 40, 50, 60, 80])
     parser.add_argument(
         "--methods", nargs="*", default=["exact", "ivf_flat", "ivf_pq", "hnsw", "usearch", "deep_retrieval"]
     )
