@@ -25,6 +25,12 @@ def lines(pattern: str) -> list[dict[str, Any]]:
     return [json.loads(path.read_text())["line"] for path in files]
 
 
+def leave_room(axes: Axes, factor: float) -> None:
+    """Put the legend above everything drawn."""
+    axes.set_ylim(top=axes.get_ylim()[1] * factor)
+    axes.legend(frameon=False, loc="upper left", ncols=2 if factor < 2 else 1)
+
+
 def draw_sweeps(axes: Axes) -> None:
     """Draw seconds against items, and the line of proportional growth."""
     for pattern, style, label in (("mstep_items_*[0-9].json", "o-", "streamed"), ("mstep*_spark.json", "s", "Spark")):
@@ -47,20 +53,20 @@ def draw_growth(axes: Axes) -> None:
     axes.plot(items, [row["microseconds_block"] for row in rows], "^:", label="microseconds a user")
     title = f"recall of the exact top 200 ≥ {line['at_recall']}"
     axes.set(xscale="log", yscale="log", xlabel="items", title=title)
-    axes.legend(frameon=False)
+    leave_room(axes, 20)
 
 
 def draw_rounds(axes: Axes) -> None:
     """Draw the stages of one EM round, one bar a size."""
-    (line,) = lines("whole_run.json")
-    names = [f"{row['users'] / 1000:.0f} k" for row in line["rows"]]
+    rows = sorted((row for line in lines("whole_run*.json") for row in line["rows"]), key=lambda row: row["users"])
+    names = [f"{row['users'] / 1000:.0f} k" for row in rows]
     below = [0.0] * len(names)
     for stage, shade in zip(ROUND, ("0.25", "0.5", "0.7", "0.85"), strict=True):
-        heights = [row["seconds"][stage] for row in line["rows"]]
+        heights = [row["seconds"][stage] for row in rows]
         axes.bar(names, heights, 0.6, bottom=below, color=shade, label=stage)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.set(xlabel="users", ylabel="seconds", title="one EM round, 2 cores")
-    axes.legend(frameon=False)
+    leave_room(axes, 1.3)
 
 
 def main() -> None:
