@@ -99,7 +99,7 @@ def num_lists(num_items: int) -> int:
 
 
 def found_lists(world: World, num_targets: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return, for every training user, some of the top 200 that an IVF index finds, int64 [N, T]."""
+    """Return, for every training user, some of the top 200 that an IVF index finds, int64 [N, T], -1 where it finds fewer."""
     faiss.omp_set_num_threads(2)
     index = faiss.index_factory(DIM, f"IVF{num_lists(len(world.item_VE))},Flat", faiss.METRIC_INNER_PRODUCT)
     index.train(world.item_VE[np.random.default_rng(0).permutation(len(world.item_VE))[:200_000]])
@@ -110,9 +110,7 @@ def found_lists(world: World, num_targets: int, seed: int) -> npt.NDArray[np.int
         lists = index.search(world.train_NE[at : at + 20_000], TOP)[1]
         picks = rng.random(lists.shape).argsort(axis=1)[:, :num_targets]
         parts.append(np.take_along_axis(lists, picks, axis=1))
-    targets: npt.NDArray[np.int64] = np.concatenate(parts)
-    targets[targets < 0] = -1
-    return targets
+    return np.concatenate(parts)
 
 
 def first_paths(item_VE: Vectors, space: PathSpace, seed: int) -> npt.NDArray[np.int64]:

@@ -45,7 +45,7 @@ def draw_sweeps(axes: Axes) -> None:
 
 def draw_growth(axes: Axes) -> None:
     """Draw the beam and the candidates that reach the recall, against the size of the catalogue."""
-    (line,) = lines("retrieval_growth*.json")
+    line = lines("retrieval_growth*.json")[-1]
     rows = [row for row in line["rows"] if row["beam"]]
     items = [row["items"] for row in rows]
     axes.plot(items, [row["candidates"] for row in rows], "o-", label="candidates")
@@ -58,7 +58,8 @@ def draw_growth(axes: Axes) -> None:
 
 def draw_rounds(axes: Axes) -> None:
     """Draw the stages of one EM round, one bar a size."""
-    rows = sorted((row for line in lines("whole_run*.json") for row in line["rows"]), key=lambda row: row["users"])
+    by_size = {row["users"]: row for line in lines("whole_run*.json") for row in line["rows"]}
+    rows = [by_size[users] for users in sorted(by_size)]
     names = [f"{row['users'] / 1000:.0f} k" for row in rows]
     below = [0.0] * len(names)
     for stage, shade in zip(ROUND, ("0.25", "0.5", "0.7", "0.85"), strict=True):

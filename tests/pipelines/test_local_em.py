@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.model.compiled import CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -58,11 +59,20 @@ def test_scores_are_the_sums_over_all_states_in_any_number_of_passes(world, monk
 
 
 def test_the_best_candidates_and_the_current_paths_are_kept(world):
-    """With fewer candidates than paths, each item keeps its own paths and at most S others."""
+    """With S below the number of paths, an item keeps its own paths and its S best others among all that were scored."""
     model, states, paths = world
     candidates = local_em.score_states(model, states, paths, 3)
-    seen = set(states.target_NT[states.target_NT >= 0].tolist())
-    for item in seen:
+    structure, users = CompiledStructure(model.structure), states.user_NE.numpy()
+    beams = structure.search(users, 3)[0]
+    prob_NC = np.exp(structure.log_prob(users, np.tile(np.arange(SPACE.num_paths), (NUM_STATES, 1))))
+    cut = 0
+    for item in range(NUM_ITEMS):
         found = candidates.path_ids[candidates.offsets[item] : candidates.offsets[item + 1]]
-        assert set(paths[item]) <= set(found)
-        assert len(found) <= 3 + paths.shape[1]
+        scores = np.zeros(SPACE.num_paths)
+        for state, place in zip(*np.nonzero(states.target_NT.numpy() == item), strict=True):
+            scores[beams[state]] += float(states.weight_NT[state, place]) * prob_NC[state, beams[state]]
+        others = [path for path in np.argsort(-scores, kind="stable") if scores[path] > 0 and path not in paths[item]]
+        expected = {*others[:3], *(paths[item] if scores.any() else ())}
+        assert set(found) == expected
+        cut += len(others) > 3
+    assert cut > 0
