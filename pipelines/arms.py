@@ -99,8 +99,14 @@ def learn(
     choice: StructureChoice,
     rounds: int,
     seed: int,
+    *,
+    descends: bool = True,
 ) -> Arm:
-    """Run the EM loop in memory from a start; ``model`` is updated."""
+    """Run the EM loop in memory from a start; ``model`` is updated.
+
+    Args:
+        descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
+    """
     logger.info("arm %s: %d rounds", name, rounds)
     retriever = Retriever(
         model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
@@ -110,23 +116,25 @@ def learn(
     alpha: float | None = None
     for number in range(1, rounds + 1):
         _fit(config, model, states, paths, config.em.e_step_epochs, seed)
-        candidates = score_states(model, states, paths, config.scores.num_candidates)
-        if alpha is None:
-            alpha = rule.start(float(candidates.weights.mean()))
-        visited = beam_search(model.structure, validation_UE, config.budget.beam).path_NB.numpy()
-        assignment, alpha, _ = assign_to_budget(
-            candidates,
-            alpha,
-            rule,
-            num_paths=paths.shape[1],
-            num_sweeps=config.assignment.num_sweeps,
-            visited_paths=visited,
-            space=choice.space,
-        )
+        if descends:
+            candidates = score_states(model, states, paths, config.scores.num_candidates)
+            if alpha is None:
+                alpha = rule.start(float(candidates.weights.mean()))
+            visited = beam_search(model.structure, validation_UE, config.budget.beam).path_NB.numpy()
+            assignment, alpha, _ = assign_to_budget(
+                candidates,
+                alpha,
+                rule,
+                num_paths=paths.shape[1],
+                num_sweeps=config.assignment.num_sweeps,
+                visited_paths=visited,
+                space=choice.space,
+            )
+            paths = assignment.path_ids
         paths = refined(
             model,
             states.user_NE[: config.paths.profile_states],
-            assignment.path_ids,
+            paths,
             choice.space,
             config.assignment,
             candidates=choice.candidates,

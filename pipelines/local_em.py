@@ -19,6 +19,7 @@ from torch import Tensor
 from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.model.target_sampler import TargetSampler
 from dr_core.paths.assignment import PathAssignment, coordinate_descent
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import (
@@ -57,6 +58,23 @@ class States:
         model.eval()
         parts = [model.encode(batch) for batch in batches]
         return States(*(torch.cat([part[column] for part in parts]).clone() for column in range(3)))
+
+    @torch.inference_mode()
+    def mixed(self, sampler: TargetSampler, seed: int) -> States:
+        """Return the states with items drawn from the softmax as further targets, as the stage of mixed targets does."""
+        config = sampler.config
+        drawn_NM = torch.cat(
+            [
+                sampler.sample(user_NE, seed=seed * 1_000_003 + number)
+                for number, user_NE in enumerate(self.user_NE.split(STATES_PER_BATCH))
+            ]
+        )
+        total_N1 = self.weight_NT.sum(1, keepdim=True) * (config.share / (1 - config.share) / config.draws)
+        return States(
+            self.user_NE,
+            torch.cat([self.target_NT, drawn_NM.masked_fill(total_N1 == 0, -1)], 1).clone(),
+            torch.cat([self.weight_NT, total_N1.expand(-1, config.draws)], 1).clone(),
+        )
 
     def batch(self, rows: Tensor) -> StateBatch:
         """Return some of the states as a training batch."""

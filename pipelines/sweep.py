@@ -20,8 +20,11 @@ from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
+from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
+from dr_core.model.target_sampler import TargetSampler
 from dr_core.paths.health import measure_health
 from dr_core.paths.initialization import random_paths
+from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
 from pipelines.arms import learn
 from pipelines.budget import choose_structure
@@ -30,11 +33,12 @@ from pipelines.config import RunConfig, validate_config
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
 from pipelines.local_em import States, fresh_structure
-from pipelines.measure import SWEEP_STAGE, load_states, sweep_rows, without
+from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
+from pipelines.reader import read_files
 from pipelines.rivals import cut_of
 from pipelines.runs import lease
 from pipelines.session import spark_session
-from pipelines.stages.evaluate import Arm, Point
+from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
 from pipelines.stages.initialize import kmeans_paths, starting_vectors
 from pipelines.tables import Workdir
 
@@ -108,12 +112,31 @@ class Sweep:
             return self._beam(int(value))
         if study == "together":
             return self._together(value)
-        return self._structure(study, value)
-
-    def _structure(self, study: str, value: Any) -> dict[str, Any]:
+        if study == "encoder":
+            return self._encoder(value)
         overrides, rounds = OVERRIDES[study](self, value)
-        config = changed(self.config, overrides)
-        model, states = self.comparison.arm.model, self.states
+        return self._structure(
+            f"{study}={value}",
+            changed(self.config, overrides),
+            rounds,
+            self.comparison.arm.model,
+            self.states,
+            self.comparison.evaluator,
+            descends=(study, value) != ("assignment", REFINEMENT_ALONE),
+        )
+
+    def _structure(
+        self,
+        name: str,
+        config: RunConfig,
+        rounds: int,
+        model: DeepRetrievalModel,
+        states: States,
+        evaluator: Evaluator,
+        *,
+        descends: bool = True,
+    ) -> dict[str, Any]:
+        """Learn a structure over a frozen encoder and softmax, and read it."""
         num_items, num_paths = self.day.num_items, config.paths.paths_per_item
         choice = choose_structure(config, num_items, num_paths)
         arm = fresh_structure(model, config.structure, choice.space, self.day.seed)
@@ -127,11 +150,11 @@ class Sweep:
                 candidates=choice.candidates,
             )  # fmt: skip
         learned = learn(
-            config, f"{study}={value}", arm, states, start, self.day.validation, choice, rounds, self.day.seed
+            config, name, arm, states, start, self.day.validation, choice, rounds, self.day.seed, descends=descends
         )
         health = measure_health(learned.path_VJ, choice.space)
         standing = Arm(learned.name, learned.model, without(learned.path_VJ, self.comparison.retired))
-        curve = self.comparison.evaluator.curve(standing, up_to=1.2 * READ_SHARE * num_items)
+        curve = evaluator.curve(standing, up_to=1.2 * READ_SHARE * num_items)
         return {
             "rows_in": len(states.user_NE),
             "rows_out": len(curve),
@@ -192,6 +215,34 @@ class Sweep:
             figures["nmi"] = normalized_mutual_information(mapping[labelled, 0], labels)
         return {"rows_in": len(events.histories.item_ids), "rows_out": len(mapping), **figures}
 
+    def _encoder(self, kind: str) -> dict[str, Any]:
+        """The whole method over another encoder: its own softmax, brute force and mixed targets."""
+        config, day, comparison = self.config, self.day, self.comparison
+        encoder = changed(config, {"encoder.kind": kind}).encoder
+        peer = SoftmaxEncoder(
+            kind,
+            SoftmaxEncoderConfig(
+                encoder=encoder,
+                reranker=config.reranker,
+                cut=cut_of(config),
+                learning_rate=config.training.learning_rate,
+                epochs=config.em.warm_up_epochs,
+            ),
+            day.seed,
+        )
+        peer.fit(comparison.events)
+        files = read_files(day.workdir.filesystem, day.workdir.table("samples"))
+        states = States.encode(peer.model, (batch_from_arrays(columns) for columns in files))
+        mixed = config.mixed_targets
+        if mixed.share:
+            everywhere = mixed.model_copy(update={"exact_below": day.num_items})
+            states = states.mixed(TargetSampler(peer.model.reranker, everywhere, None), day.seed)
+        users = EvaluationUsers.load(day.spark, day.workdir, "test")
+        evaluator = evaluator_of(day, peer.model, users, comparison.up_to, comparison.retired)
+        figures = self._structure(f"encoder={kind}", config, config.em.rounds, peer.model, states, evaluator)
+        exact = evaluator.brute_force.metric("precision", comparison.filtered, comparison.k)
+        return figures | {"brute_force_precision": float(np.nanmean(exact))}
+
     def _two_tower(self, value: str) -> dict[str, Any]:
         """The rival's own ablation: plain or corrected softmax, by temperature (its table 2)."""
         kind, temperature = value.split("@")
@@ -220,6 +271,16 @@ def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
     return validate_config(tree, "sweep")
 
 
+REFINEMENT_ALONE = "refinement"
+ASSIGNMENTS: dict[str, Overrides] = {
+    "best path": {"penalty.alpha": 0, "assignment.refine_sweeps": 0},
+    "one sweep": {"assignment.num_sweeps": 1, "assignment.refine_sweeps": 0},
+    "descent": {"assignment.refine_sweeps": 0},
+    REFINEMENT_ALONE: {},
+    "both": {},
+}
+
+
 def _nodes(bench: Sweep) -> list[int]:
     chosen = bench.day.choice.space.num_nodes
     return sorted({max(2, round(chosen * factor)) for factor in (0.5, 0.75, 1, 1.5, 2)})
@@ -246,6 +307,8 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
     "rounds": lambda bench: [0, 1, 2, 4],
     "random_start": lambda bench: [1, 2, 4, 8],
     "mean_path": lambda bench: [0.5, 1, 2, 4],
+    "assignment": lambda bench: ["best path", "one sweep", "descent", REFINEMENT_ALONE, "both"],
+    "encoder": lambda bench: ["gru", "attention", "mean"],
     "together": lambda bench: ["learned", "initial", "shuffled"],
     "two_tower": lambda bench: [
         f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)
@@ -253,7 +316,8 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
 }
 """Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's; candidate_paths
 S; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the items
-wanted on a visited path, alpha corrected to it; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
+wanted on a visited path, alpha corrected to it; assignment, what the M-step is: every item to its best paths whatever their
+size, one sweep of the descent, the descent, the refinement, or (the default) the refinement after the descent; encoder; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
 OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
     "nodes": lambda bench, value: ({"paths.num_nodes": value}, bench.config.em.rounds),
     "layers": lambda bench, value: ({"paths.num_layers": value}, bench.config.em.rounds),
@@ -270,5 +334,6 @@ OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
          "paths.num_nodes": bench.day.choice.space.num_nodes},
         bench.config.em.rounds,
     ),
+    "assignment": lambda bench, value: (ASSIGNMENTS[value], bench.config.em.rounds),
 }  # fmt: skip
 """What a study's value changes in the configuration, and the rounds of EM."""

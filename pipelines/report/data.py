@@ -82,6 +82,7 @@ class SweepRow(Part):
     overlap: Number | None = None
     candidate_recall: Number | None = None
     precision: Number | None = None
+    brute_force_precision: Number | None = None
     recall: Number | None = None
     multiply_adds: Number | None = None
     beam: Number | None = None

@@ -238,7 +238,10 @@ def _sweep_rows(data: ReportData) -> list[tuple[str, list[str]]]:
             sweep_figures.STUDIES.get(row.study, row.study),
             [
                 row.value,
-                *(formats.percent(value) for value in (row.overlap, row.candidate_recall, row.precision)),
+                *(
+                    formats.percent(value)
+                    for value in (row.overlap, row.candidate_recall, row.precision, row.brute_force_precision)
+                ),
                 *(formats.count(value) for value in (row.beam, row.occupied_paths, row.largest_path)),
                 formats.magnitude(row.multiply_adds),
                 *(formats.plain(value) for value in (row.lift, row.nmi)),

@@ -21,6 +21,8 @@ STUDIES = {
     "rounds": "rounds of EM from clusters",
     "random_start": "rounds of EM from random paths",
     "mean_path": "items wanted on a visited path, in units of the run's",
+    "assignment": "what the M-step is",
+    "encoder": "encoder of the history",
     "together": "paths: do their items belong together",
     "two_tower": "two-tower: softmax @ temperature",
 }
@@ -52,7 +54,7 @@ def sweep_figure(rows: Sequence[SweepRow]) -> Markup | None:
                     place.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line,
                                label=FRACTIONS[metric])  # fmt: skip
             place.set_xticks(range(len(points)), [row.value for row in points])
-            if study == "two_tower":
+            if study in ("two_tower", "assignment"):
                 place.tick_params(axis="x", labelrotation=60)
             place.set_title(STUDIES[study])
             place.set_ylim(bottom=0)

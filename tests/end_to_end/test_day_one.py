@@ -38,6 +38,8 @@ SWEPT: dict[str, list[Any]] = {
     "rounds": [0],
     "random_start": [1],
     "mean_path": [2],
+    "assignment": ["best path", "refinement"],
+    "encoder": ["mean"],
     "together": ["learned", "shuffled"],
     "two_tower": ["plain@0.1"],
 }
@@ -252,12 +254,11 @@ def test_an_unknown_method_is_named(compared: Path, capsys: pytest.CaptureFixtur
 
 
 def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    studies = "beam,nodes,layers,paths_per_item,alpha,candidate_paths,rounds,random_start,mean_path,together,two_tower"
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
             patch.setitem(STUDIES, name, lambda bench, values=values: values)
         patch.setattr("pipelines.sweep.READ_SHARE", 0.1)
-        code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", studies, "--json"])
+        code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", ",".join(SWEPT), "--json"])
     assert code == 0
     rows = {(row["study"], row["value"]): row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == {(study, str(value)) for study, values in SWEPT.items() for value in values}
@@ -266,6 +267,8 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     assert rows[("paths_per_item", "1")]["J"] == 1
     assert rows[("alpha", "0")]["largest_path"] > rows[("alpha", "100")]["largest_path"]
     assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
+    assert 0 < rows[("encoder", "mean")]["brute_force_precision"] < 1
+    assert rows[("assignment", "best path")]["largest_path"] > rows[("assignment", "refinement")]["largest_path"]
     assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "nodes", "rounds", "random_start"}
     for value in ("learned", "shuffled"):
         assert rows[("together", value)]["lift"] > 0

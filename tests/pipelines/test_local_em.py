@@ -9,6 +9,7 @@ from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
+from dr_core.model.target_sampler import MixedTargetsConfig, TargetSampler
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from pipelines import local_em
@@ -76,3 +77,20 @@ def test_the_best_candidates_and_the_current_paths_are_kept(world):
         assert set(found) == expected
         cut += len(others) > 3
     assert cut > 0
+
+
+def test_mixed_targets_carry_their_share_of_every_state(world):
+    """Drawn items are among the softmax's best, weigh the asked share of a state, and nothing where a state weighs nothing."""
+    model, states, _ = world
+    states = local_em.States(states.user_NE, states.target_NT, states.weight_NT.clone())
+    states.weight_NT[3] = 0
+    config = MixedTargetsConfig(share=0.4, draws=6, top=5)
+    mixed = states.mixed(TargetSampler(model.reranker, config, None), seed=1)
+    drawn, weight = mixed.target_NT[:, NUM_TARGETS:], mixed.weight_NT[:, NUM_TARGETS:]
+    torch.testing.assert_close(weight.sum(1), 0.4 * mixed.weight_NT.sum(1))
+    assert (drawn[3] == -1).all()
+    best = model.reranker.score_all(states.user_NE).topk(5, dim=1).indices
+    with_weight = states.weight_NT.sum(1) > 0
+    found = (drawn[:, :, None] == best[:, None, :]).any(2)
+    assert found[with_weight].all()
+    torch.testing.assert_close(mixed.target_NT[:, :NUM_TARGETS], states.target_NT)
