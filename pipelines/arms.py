@@ -116,6 +116,7 @@ def learn(
     alpha: float | None = None
     for number in range(1, rounds + 1):
         _fit(config, model, states, paths, config.em.e_step_epochs, seed)
+        parent = paths
         if descends:
             candidates = score_states(model, states, paths, config.scores.num_candidates)
             if alpha is None:
@@ -135,9 +136,11 @@ def learn(
             model,
             states.user_NE[: config.paths.profile_states],
             paths,
+            parent,
             choice.space,
             config.assignment,
             candidates=choice.candidates,
+            beam=config.budget.beam,
             seed=seed + number,
         )
     _fit(config, model, states, paths, config.em.final_epochs, seed)

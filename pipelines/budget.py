@@ -26,7 +26,7 @@ def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> Struc
     """Choose K and the items wanted on a visited path from V, J and the budget.
 
     A beam of B that is to find C candidates needs C / B items on a visited path; K is the smallest with
-    K^D >= 2 V J / (C / B): fewer, longer paths cost far fewer node scores at equal recall.
+    K^D >= spare V J / (C / B): fewer, longer paths cost far fewer node scores at equal recall.
     """
     candidates = float(config.budget.candidates or max(1.0, config.budget.candidate_share * num_items))
     wanted = max(1.0, candidates / config.budget.beam)
@@ -35,9 +35,9 @@ def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> Struc
     ]
     num_layers = config.paths.num_layers
     if config.paths.num_nodes == "auto":
-        num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers)
+        num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers, config.paths.spare)
         reasons.append(
-            f"K={num_nodes}: the smallest with K^{num_layers} >= 2 x {num_items} items x J={num_paths} / {wanted:.1f}"
+            f"K={num_nodes}: the smallest with K^{num_layers} >= {config.paths.spare:g} x {num_items} items x J={num_paths} / {wanted:.1f}"
         )
     else:
         num_nodes = config.paths.num_nodes

@@ -32,7 +32,7 @@ from pipelines.config import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
 from pipelines.measure import RIVAL_STAGE, Measurement, evaluator_of, inactive_items, released_arm, rival_file, without
-from pipelines.rivals import INDEXES, RERANKERS, RIVALS, SOFTMAX_INDEXES, TRIALS, Settings, families, families_of
+from pipelines.rivals import INDEXES, RERANKERS, RIVALS, SOFTMAX_INDEXES, Settings, families_of, offered, tried
 from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
@@ -82,7 +82,7 @@ def compare(
         for day in days:
             comparison = Comparison(day)
             for family in chosen:
-                settings = {"trials": TRIALS, "methods": list(families()[family])}
+                settings = offered(family)
                 name = RIVAL_STAGE + family
                 known = next((stage for stage in day.run.record["stages"] if stage["name"] == name), None)
                 day.run.stage(
@@ -189,8 +189,7 @@ class Comparison:
             "rows_in": len(self.evaluator.users),
             "rows_out": sum(map(len, points.values())),
             "fits": fits,
-            "methods": list(families()[family]),
-            "trials": TRIALS,
+            **offered(family),
         }
 
     def _rival(self, name: str) -> tuple[Points, list[dict[str, Any]]]:
@@ -201,7 +200,7 @@ class Comparison:
             peer.fit(self.events)
             return peer
 
-        peer, fit = self._choose(name, rival.settings[:TRIALS], fitted, self._validation_recall)
+        peer, fit = self._choose(name, tried(rival.settings), fitted, self._validation_recall)
         points: Points = {name: [self._measure_peer(peer)]}
         fits = [fit | {"megabytes": peer.megabytes()}]
         for method, kind in rival.indexes.items():
@@ -283,7 +282,7 @@ class Comparison:
                     return float(np.interp(wanted, *zip(before, reached, strict=True)))
             return reached[1]
 
-        index, fit = self._choose(method, settings[:TRIALS], lambda some: build(vectors, some), overlap_at_budget)
+        index, fit = self._choose(method, tried(settings), lambda some: build(vectors, some), overlap_at_budget)
         zeros = np.zeros(len(item_VE), dtype=np.float32)
         barred = tuple(self.evaluator.history)
         points: list[Measured] = []

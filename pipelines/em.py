@@ -322,20 +322,22 @@ class DayOne:
             visited_paths=visited,
         )
         descended = read_paths(self.spark, self.workdir, self.release_id(t))
+        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
         mapping = refined(
             model,
             sample_states(self.workdir, "samples", model, self.config.paths.profile_states),
             descended,
+            parent,
             self.choice.space,
             self.config.assignment,
             candidates=self.choice.candidates,
+            beam=self.config.budget.beam,
             seed=self.seed + t,
         )
         items_refined = int((mapping != descended).any(axis=1).sum())
         if items_refined:
             write_paths(self.spark, self.workdir, mapping, self.release_id(t))
         mapping = self.export_paths(t)
-        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
         moved = int(changed_rows(parent, mapping).sum())
         health = measure_health(mapping, self.choice.space)
         before, after = measure_likelihood(

@@ -6,7 +6,7 @@ validation users is measured on the test users.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,22 +63,22 @@ def _encoder(name: str) -> Callable[[RunConfig, Settings, int], Peer]:
 RIVALS: dict[str, Rival] = {
     "item_cf": Rival(
         lambda config, settings, seed: ItemCF(ItemCFConfig(**settings)),
-        ({"shrinkage": 20.0, "num_neighbours": 200}, {"shrinkage": 100.0, "num_neighbours": 1000},
-         {"shrinkage": 5.0, "num_neighbours": 200}),
+        ({"shrinkage": 20.0}, {"shrinkage": 20.0, "half_life": 3.0}, {"shrinkage": 5.0, "half_life": 10.0}),
     ),
     "ease": Rival(
         lambda config, settings, seed: EASE(EASEConfig(max_items=MOST_DENSE_ITEMS, **settings)),
-        ({"regularisation": 300.0}, {"regularisation": 1000.0}, {"regularisation": 100.0}),
+        ({"regularisation": 300.0}, {"regularisation": 3000.0, "half_life": 4.0},
+         {"regularisation": 300.0, "half_life": 10.0}),
     ),
     "als": Rival(
         lambda config, settings, seed: ALS(ALSConfig(**settings), seed),
         ({"factors": 64, "alpha": 1.0, "regularisation": 50.0}, {"factors": 64, "alpha": 1.0, "regularisation": 10.0},
-         {"factors": 128, "alpha": 1.0, "regularisation": 50.0}),
+         {"factors": 64, "alpha": 1.0, "regularisation": 10.0, "half_life": 10.0}),
     ),
     "mult_vae": Rival(
         lambda config, settings, seed: MultVAE(MultVAEConfig(max_items=MOST_DENSE_ITEMS, **settings), seed),
         ({"hidden": 300, "latent": 100, "epochs": 40}, {"hidden": 300, "latent": 100, "epochs": 40, "beta": 0.5},
-         {"hidden": 300, "latent": 100, "epochs": 40, "dropout": 0.7}),
+         {"hidden": 300, "latent": 100, "epochs": 40, "half_life": 10.0}),
     ),
     "youtube_dnn": Rival(
         _encoder("youtube_dnn"),
@@ -106,7 +106,7 @@ RERANKERS = {"deep_retrieval_logistic": "logistic", "deep_retrieval_mlp": "mlp"}
 INDEXES: dict[str, tuple[Callable[[FloatArray, Settings], AnnIndex], tuple[Settings, ...]]] = {
     "ivf": (
         lambda vectors, settings: IVF(vectors, **settings),
-        ({"items_per_list": 16}, {"items_per_list": 16, "lengthened": False}, {"items_per_list": 32}),
+        ({"items_per_list": 16}, {"items_per_list": 4}, {"items_per_list": 4, "lengthened": False}),
     ),
     "ivf_pq": (
         lambda vectors, settings: IVFPQ(vectors, **settings),
@@ -128,6 +128,24 @@ def families() -> dict[str, tuple[str, ...]]:
     """Return what is fitted together, with the methods that come of it."""
     fitted = {name: (name, *rival.indexes) for name, rival in RIVALS.items()}
     return fitted | {"softmax": tuple(SOFTMAX_INDEXES), "rerankers": tuple(RERANKERS)}
+
+
+def tried(settings: Sequence[Settings]) -> Sequence[Settings]:
+    """Return those of a method's settings that are tried."""
+    return settings[:TRIALS]
+
+
+def offered(family: str) -> dict[str, Any]:
+    """Return what a family's methods may choose from: what is measured anew when it changes."""
+    rival = RIVALS.get(family)
+    indexes = rival.indexes if rival else SOFTMAX_INDEXES if family == "softmax" else {}
+    settings = {method: INDEXES[kind][1] for method, kind in indexes.items()}
+    if rival:
+        settings[family] = rival.settings
+    return {
+        "methods": list(families()[family]),
+        "offered": {method: [dict(some) for some in tried(each)] for method, each in settings.items()},
+    }
 
 
 def families_of(methods: list[str]) -> list[str]:

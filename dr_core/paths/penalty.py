@@ -100,8 +100,10 @@ def correct_alpha(alpha: float, measured: float, wanted: float, max_factor: floa
     return alpha * min(max((measured / wanted) ** 3, 1.0 / max_factor), max_factor)
 
 
-def suggest_num_nodes(num_items: int, paths_per_item: int, items_per_visited_path: float, num_layers: int) -> int:
-    """The smallest K >= 2 with K^D >= 2 * V * J / l.
+def suggest_num_nodes(
+    num_items: int, paths_per_item: int, items_per_visited_path: float, num_layers: int, spare: float = 2.0
+) -> int:
+    """The smallest K >= 2 with K^D >= spare * V * J / l.
 
     Fewer, longer paths cost far fewer node scores at equal recall, so that K need not be larger than this.
 
@@ -110,17 +112,19 @@ def suggest_num_nodes(num_items: int, paths_per_item: int, items_per_visited_pat
         paths_per_item: J.
         items_per_visited_path: l, items wanted on a visited path.
         num_layers: D.
+        spare: how many times longer a visited path is than the mean path.
 
     Raises:
         ValueError: an argument is not positive.
     """
     _require_positive(
+        spare=spare,
         num_items=num_items,
         paths_per_item=paths_per_item,
         items_per_visited_path=items_per_visited_path,
         num_layers=num_layers,
     )
-    wanted_paths = 2.0 * num_items * paths_per_item / items_per_visited_path
+    wanted_paths = spare * num_items * paths_per_item / items_per_visited_path
     num_nodes = max(2, int(wanted_paths ** (1.0 / num_layers)) - 1)
     while num_nodes**num_layers < wanted_paths:
         num_nodes += 1

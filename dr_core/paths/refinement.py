@@ -1,6 +1,6 @@
-"""Refines a first mapping so that the paths a user would visit hold more of what the softmax wants for that user.
+"""Refines a mapping so that the paths a user would visit hold more of what the softmax wants for that user.
 
-Not in the paper: it prepares pi_0. Each user state visits its best paths, by the softmax's mass on them, until they hold
+Not in the paper. Each user state visits its best paths, by the softmax's mass on them, until they hold
 C items. An item gains on a path the mass it has with the states that visit the path, and costs a candidate to each of
 them; the price of a candidate is the mass a state's last visited path gives for one.
 
@@ -58,13 +58,15 @@ def refine_paths(
     return best_V
 
 
-def captured_mass(mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float) -> float:
-    """Return the mean mass of a state on its best paths, visited until they hold ``candidates`` items."""
-    return _visits(mass_NV, path_V, num_paths, candidates)[1]
+def captured_mass(
+    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float, beam: int | None = None
+) -> float:
+    """Return the mean mass of a state on its best paths, visited until they hold ``candidates`` items or are ``beam``."""
+    return _visits(mass_NV, path_V, num_paths, candidates, beam)[1]
 
 
 def _visits(
-    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float
+    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float, beam: int | None = None
 ) -> tuple[csr_matrix, float, float]:
     """Return which paths each state visits [N, P], the mean mass captured, and the mean price of a candidate."""
     num_items = len(path_V)
@@ -77,7 +79,7 @@ def _visits(
         order = np.argsort(-mass_NP.data[part], kind="stable")
         paths, mass = mass_NP.indices[part][order], mass_NP.data[part][order]
         held = np.cumsum(size_P[paths])
-        count = min(int(np.searchsorted(held, candidates)) + 1, len(paths))
+        count = min(int(np.searchsorted(held, candidates)) + 1, len(paths), beam or len(paths))
         if count:
             rows.append(np.full(count, state))
             columns.append(paths[:count])

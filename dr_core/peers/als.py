@@ -9,12 +9,11 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, VectorPeer, incidence
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, VectorPeer, weighted
 
 
-class ALSConfig(Config):
+class ALSConfig(HistoryConfig):
     """Size and fit of the factors."""
 
     factors: int = Field(default=64, ge=1)
@@ -28,7 +27,10 @@ class ALSConfig(Config):
 
 
 class ALS(VectorPeer):
-    """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q."""
+    """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q.
+
+    With a half life, the confidence of an old event falls below that of an item never met: towards nothing known.
+    """
 
     name = "als"
 
@@ -52,5 +54,5 @@ class ALS(VectorPeer):
         self.item_VE = np.asarray(self.model.item_factors, dtype=np.float32)
 
     def users(self, histories: ItemLists) -> FloatArray:
-        met = incidence(histories, len(self.item_VE))
+        met = weighted(histories, len(self.item_VE), self.config.half_life)
         return np.asarray(self.model.recalculate_user(np.arange(met.shape[0]), met), dtype=np.float32)

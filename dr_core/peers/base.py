@@ -8,8 +8,10 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 from scipy import sparse
 
+from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 
 IntArray = npt.NDArray[np.int64]
@@ -71,6 +73,29 @@ def incidence(histories: ItemLists, num_items: int) -> sparse.csr_matrix:
     matrix = sparse.csr_matrix((ones, histories.item_ids, offsets), shape=(len(offsets) - 1, num_items))
     matrix.sum_duplicates()
     matrix.data[:] = 1
+    return matrix
+
+
+class HistoryConfig(Config):
+    """What the events of a history are worth when a method without a sense of order answers."""
+
+    half_life: float | None = Field(default=None, gt=0)
+    """Events after which one counts half; all count alike when None."""
+
+
+def weighted(histories: ItemLists, num_items: int, half_life: float | None) -> sparse.csr_matrix:
+    """Return float32 [U, V]: :func:`incidence`, an item that was last met n events before the end weighing 2^(-n / half life)."""
+    matrix = incidence(histories, num_items)
+    if half_life is None:
+        return matrix
+    offsets = np.asarray(histories.offsets, dtype=np.int64)
+    row = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    age = offsets[row + 1] - 1 - np.arange(offsets[-1])
+    order = np.lexsort((age, histories.item_ids, row))
+    pair = row[order] * num_items + np.asarray(histories.item_ids, dtype=np.int64)[order]
+    latest = order[np.r_[True, pair[1:] != pair[:-1]][: len(pair)]]
+    matrix.sort_indices()
+    matrix.data = np.exp2(-age[latest] / half_life).astype(np.float32)
     return matrix
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, Peer, incidence
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
 
 
-class EASEConfig(Config):
+class EASEConfig(HistoryConfig):
     """Regularisation, and how much is inverted."""
 
     regularisation: float = Field(default=300.0, gt=0)
@@ -25,7 +24,7 @@ class EASEConfig(Config):
 
 
 class EASE(Peer):
-    """score(u, .) = x_u B."""
+    """score(u, .) = x_u B, x_u the weights of the history's events."""
 
     name = "ease"
 
@@ -46,7 +45,9 @@ class EASE(Peer):
 
     def scores(self, histories: ItemLists) -> FloatArray:
         scores = np.full((len(histories.offsets) - 1, self.num_items), -np.inf, dtype=np.float32)
-        scores[:, self.items] = incidence(histories, self.num_items)[:, self.items] @ self.weight_II
+        scores[:, self.items] = (
+            weighted(histories, self.num_items, self.config.half_life)[:, self.items] @ self.weight_II
+        )
         return scores
 
     def megabytes(self) -> float:

@@ -10,14 +10,13 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, Peer, incidence
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
 
 ITEMS_AT_ONCE = 2048
 
 
-class ItemCFConfig(Config):
+class ItemCFConfig(HistoryConfig):
     """Which neighbours count, and how much."""
 
     num_neighbours: int = Field(default=200, ge=1)
@@ -27,7 +26,7 @@ class ItemCFConfig(Config):
 
 
 class ItemCF(Peer):
-    """score(u, j) = sum over the history's i of cos(i, j) n_ij / (n_ij + shrinkage), n_ij users who met both."""
+    """score(u, j) = sum over the history's i of w_i cos(i, j) n_ij / (n_ij + shrinkage), n_ij users who met both."""
 
     name = "item_cf"
 
@@ -51,7 +50,9 @@ class ItemCF(Peer):
         self.similarity_VV = sparse.vstack(kept, format="csr")
 
     def scores(self, histories: ItemLists) -> FloatArray:
-        scores: FloatArray = (incidence(histories, self.similarity_VV.shape[0]) @ self.similarity_VV).toarray()
+        scores: FloatArray = (
+            weighted(histories, self.similarity_VV.shape[0], self.config.half_life) @ self.similarity_VV
+        ).toarray()
         return scores
 
     def megabytes(self) -> float:

@@ -11,12 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, Peer, incidence
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
 
 
-class MultVAEConfig(Config):
+class MultVAEConfig(HistoryConfig):
     """Sizes and schedule."""
 
     hidden: int = Field(default=600, ge=1)
@@ -95,7 +94,7 @@ class MultVAE(Peer):
         self.network.eval().requires_grad_(False)
 
     def scores(self, histories: ItemLists) -> FloatArray:
-        users = incidence(histories, self.num_items)[:, self.items]
+        users = weighted(histories, self.num_items, self.config.half_life)[:, self.items]
         scores = np.full((users.shape[0], self.num_items), -np.inf, dtype=np.float32)
         with torch.inference_mode():
             scores[:, self.items] = self.network(torch.from_numpy(users.toarray()))[0].numpy()

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.refinement import refine_paths
+from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.initialize import softmax_mass
@@ -16,32 +16,46 @@ from pipelines.stages.initialize import softmax_mass
 def refined(
     model: DeepRetrievalModel,
     user_NE: Tensor,
-    path_VJ: npt.NDArray[np.int64],
+    descended_VJ: npt.NDArray[np.int64],
+    parent_VJ: npt.NDArray[np.int64],
     space: PathSpace,
     config: AssignmentConfig,
     *,
     candidates: float,
+    beam: int,
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """Return the mapping after :func:`dr_core.paths.refinement.refine_paths`, or as it is where that does not apply.
+    """Return the descent's mapping after :func:`dr_core.paths.refinement.refine_paths`, or its parent's.
 
-    It applies with one path an item, every item on a path, and up to ``config.refine_items`` items.
+    Both are refined; kept is the one whose paths hold more of the softmax's mass within the budget of retrieval, at most
+    ``beam`` paths and about ``candidates`` items a user. Where the paths are what is scarce that is the descent's, whose
+    visited paths are the longer ones. The descent's comes back as it is with several paths an item, with items on no
+    path, or with more than ``config.refine_items`` items.
 
     Args:
         user_NE: a sample of user states.
-        path_VJ: int64 [V, J].
+        descended_VJ: int64 [V, J], after the descent.
+        parent_VJ: int64 [V, J], before it.
         candidates: C, items a user visits.
+        beam: B, paths a user visits.
     """
-    num_items, num_paths = path_VJ.shape
-    if num_paths > 1 or not config.refine_sweeps or num_items > config.refine_items or path_VJ.min() < 0:
-        return path_VJ
-    path_V = refine_paths(
-        softmax_mass(model, user_NE),
-        path_VJ[:, 0],
-        space,
-        candidates=candidates,
-        num_sweeps=config.refine_sweeps,
-        capacity=config.refine_capacity,
-        seed=seed,
-    )
-    return path_V[:, np.newaxis]
+    num_items, num_paths = descended_VJ.shape
+    if num_paths > 1 or not config.refine_sweeps or num_items > config.refine_items or descended_VJ.min() < 0:
+        return descended_VJ
+    mass_NV = softmax_mass(model, user_NE)
+    best_VJ, most = descended_VJ, -1.0
+    usable = parent_VJ.shape == descended_VJ.shape and parent_VJ.min() >= 0
+    for start_VJ in (descended_VJ, parent_VJ) if usable else (descended_VJ,):
+        path_V = refine_paths(
+            mass_NV,
+            start_VJ[:, 0],
+            space,
+            candidates=candidates,
+            num_sweeps=config.refine_sweeps,
+            capacity=config.refine_capacity,
+            seed=seed,
+        )
+        captured = captured_mass(mass_NV, path_V, space.num_paths, candidates, beam)
+        if captured > most:
+            best_VJ, most = path_V[:, np.newaxis], captured
+    return best_VJ

@@ -181,7 +181,7 @@ def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("compared") / "W"
     shutil.copytree(finished, workdir)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.compare.TRIALS", 1)
+        patch.setattr("pipelines.rivals.TRIALS", 1)
         assert main(["compare", "--config", CONFIG, "--workdir", str(workdir)]) == 0
     return workdir
 
@@ -239,7 +239,7 @@ def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
 
 
 def test_compared_again_nothing_is_fitted(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.compare.TRIALS", 1)
+    monkeypatch.setattr("pipelines.rivals.TRIALS", 1)
     monkeypatch.setattr("pipelines.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again"))
     before = (compared / "report" / "summary.json").read_bytes()
     assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0

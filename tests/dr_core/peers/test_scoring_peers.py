@@ -5,7 +5,7 @@ import pytest
 
 from dr_core.evaluation.metrics import ItemLists, user_metrics
 from dr_core.peers.als import ALS
-from dr_core.peers.base import Events, Peer, best
+from dr_core.peers.base import Events, Peer, best, incidence, weighted
 from dr_core.peers.ease import EASE, EASEConfig
 from dr_core.peers.item_cf import ItemCF, ItemCFConfig
 from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
@@ -86,6 +86,27 @@ def test_ease_of_some_items_finds_only_those(events: Events, strangers) -> None:
     found = peer.retrieve(strangers[0], 40, filtered=False)
     assert set(found[found >= 0].tolist()) <= popular
     assert (found[:, 30:] == -1).all()
+
+
+def test_weights_halve_with_every_half_life_and_a_repeat_counts_once_at_its_last_place() -> None:
+    histories = ItemLists.from_rows([[3, 1, 3, 0], [], [2], [1, 1, 1]])
+    np.testing.assert_allclose(
+        weighted(histories, 5, 2.0).toarray(),
+        [[1, 2**-1.0, 0, 2**-0.5, 0], [0] * 5, [0, 0, 1, 0, 0], [0, 1, 0, 0, 0]],
+        rtol=1e-6,
+    )
+    assert (weighted(histories, 5, None) != incidence(histories, 5)).nnz == 0
+    assert weighted(ItemLists.from_rows([[]]), 5, 2.0).nnz == 0
+
+
+@pytest.mark.parametrize(("kind", "config"), [(ItemCF, ItemCFConfig), (EASE, EASEConfig), (MultVAE, MultVAEConfig)])
+def test_only_the_last_event_counts_with_a_short_half_life(kind, config, events: Events, strangers) -> None:
+    settings = {"epochs": 2} if kind is MultVAE else {}
+    peer = kind(config(half_life=0.01, **settings))
+    peer.fit(events)
+    rows = [strangers[0].item_ids[a:b] for a, b in zip(strangers[0].offsets, strangers[0].offsets[1:], strict=False)]
+    last = ItemLists.from_rows([row[-1:] for row in rows])
+    np.testing.assert_allclose(peer.scores(strangers[0]), peer.scores(last), rtol=1e-4, atol=1e-5)
 
 
 def test_best_breaks_ties_by_item_and_pads() -> None:
