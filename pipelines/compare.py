@@ -1,7 +1,7 @@
 """``dr compare``: Deep Retrieval and its rivals on the same users, histories and filter, with their costs.
 
 Day one is run as ``dr run`` does; then, seed by seed, every family of rivals is a stage of its own: settings chosen on the
-validation users, measured on the test users, kept below ``runs/`` so that a killed comparison goes on where it stopped.
+first seed's validation users, measured on the test users, kept below ``runs/`` so that a killed comparison goes on where it stopped.
 Everything is fitted and timed with one thread.
 """
 
@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import faiss
@@ -79,8 +80,9 @@ def compare(
         spark_session(f"dr compare {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
     ):
         days = days_of(spark, config, workdir, logs, catalogue, num_seeds)
+        settled: dict[str, Settings] = {}
         for day in days:
-            comparison = Comparison(day)
+            comparison = Comparison(day, settled)
             for family in chosen:
                 settings = offered(family)
                 name = RIVAL_STAGE + family
@@ -90,14 +92,21 @@ def compare(
                     partial(comparison.measure, family),
                     redo=known is not None and any(known["result"].get(key) != settings[key] for key in settings),
                 )
+            fits = [fit for family in chosen for fit in day.result(RIVAL_STAGE + family)["fits"]]
+            settled = settled or {fit["method"]: fit["settings"] for fit in fits}
         return finish_report(days)
 
 
 class Comparison:
-    """Fits and measures rivals on one seed's split."""
+    """Fits and measures rivals on one seed's split.
 
-    def __init__(self, day: DayOne) -> None:
-        self.day, self.config = day, day.config
+    Args:
+        day: the seed's run.
+        settled: by method, settings that were chosen before: nothing else is tried for these.
+    """
+
+    def __init__(self, day: DayOne, settled: Mapping[str, Settings] = MappingProxyType({})) -> None:
+        self.day, self.config, self.settled = day, day.config, settled
         self.k, self.filtered = day.config.evaluation.k[0], day.config.evaluation.filter_history
 
     @cached_property
@@ -219,6 +228,8 @@ class Comparison:
     ) -> tuple[Any, dict[str, Any]]:
         """Fit with every setting; return the best on the validation users, and what was tried."""
         best, chosen, trials = None, -1, []
+        if method in self.settled:
+            settings = [self.settled[method]]
         for number, some in enumerate(settings):
             started = time.monotonic()
             candidate = fitted(some)
