@@ -1,0 +1,53 @@
+"""The choice among a rival's settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dr_core.peers.ease import EASEConfig
+from pipelines.compare import Comparison
+from pipelines.config import load_config
+
+CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")
+OFFERED = [{"regularisation": value} for value in (300.0, 20.0, 1000.0)]
+
+
+def chosen(settled: dict[str, Any], method: str = "ease") -> tuple[EASEConfig, dict[str, Any], list[EASEConfig]]:
+    comparison = Comparison(SimpleNamespace(config=CONFIG), settled)  # type: ignore[arg-type]
+    fitted: list[EASEConfig] = []
+
+    def fit(settings: Any) -> EASEConfig:
+        fitted.append(EASEConfig(**settings))
+        return fitted[-1]
+
+    best, record = comparison._choose(method, OFFERED, fit, lambda some: -abs(some.regularisation - 30.0))
+    return best, record, fitted
+
+
+def test_the_best_on_the_validation_users_is_kept_and_all_that_was_tried_is_told() -> None:
+    best, record, fitted = chosen({})
+    assert best.regularisation == record["settings"]["regularisation"] == 20.0
+    assert [trial["settings"] for trial in record["trials"]] == OFFERED
+    assert len(fitted) == len(OFFERED)
+    assert record["validation"] == max(trial["validation"] for trial in record["trials"])
+
+
+def test_the_first_of_equals_is_kept() -> None:
+    comparison = Comparison(SimpleNamespace(config=CONFIG))  # type: ignore[arg-type]
+    best, _ = comparison._choose("ease", OFFERED, dict, lambda _: 0.5)
+    assert best == OFFERED[0]
+
+
+@pytest.mark.parametrize("value", [300.0, 1000.0])
+def test_what_an_earlier_seed_chose_is_fitted_alone(value: float) -> None:
+    best, record, fitted = chosen({"ease": {"regularisation": value}})
+    assert best.regularisation == value
+    assert len(fitted) == len(record["trials"]) == 1
+
+
+def test_another_method_is_still_chosen() -> None:
+    assert chosen({"als": {"factors": 64}})[0].regularisation == 20.0
