@@ -47,6 +47,8 @@ Measured = tuple[Point, npt.NDArray[np.int32]]
 Points = dict[str, list[Measured]]
 TUNED_SHARE = 0.025
 """Candidates, as a share of the items, at which the settings of an index are compared."""
+FULL = 0.99
+"""Share of the headline lists' places that a method's operating point has to fill."""
 RERANKER_USERS = 3000
 """Training users whose candidates a reranker learns from."""
 
@@ -190,7 +192,8 @@ class Comparison:
         own = self.measured.operating["deep_retrieval"].mean_candidates
         operating, lists = {}, {}
         for method, measured in points.items():
-            operating[method] = nearest([point for point, _ in measured], own)
+            answers = [point for point, items in measured if _answers(items)]
+            operating[method] = nearest(answers or [point for point, _ in measured], own)
             lists[method] = next(items for point, items in measured if point is operating[method])
         Measurement(curves, operating, self.measured.beam).save(self.day.workdir, rival_file(self.day, family))
         self.day.workdir.write_arrays(lists, "runs", f"{rival_file(self.day, family)}.lists.npz")
@@ -314,7 +317,7 @@ class Comparison:
                 * _median_seconds(lambda block, width=width: index.search(block, self.evaluator.k_max, width), user_UE),  # type: ignore[misc]
             )
             points.append(self._listed(point, plain, filtered))
-            if found.scored >= self.up_to:
+            if found.scored >= self.up_to and _answers(points[-1][1]):
                 break
         return points, fit | {"megabytes": index.megabytes()}
 
@@ -382,6 +385,11 @@ class Comparison:
                 {"method": method, "seconds": round(seconds, 2), "settings": {}, "trials": [], "megabytes": None}
             )
         return points, fits
+
+
+def _answers(items_Uk: npt.NDArray[np.int32]) -> bool:
+    """Return whether the lists are as good as full: a graph searched with less than k in sight cannot fill them."""
+    return float((items_Uk >= 0).mean()) >= FULL
 
 
 def _seconds_a_user(peer: Peer, histories: ItemLists, k: int) -> float:

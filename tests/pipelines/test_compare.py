@@ -6,10 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dr_core.peers.ease import EASEConfig
-from pipelines.compare import Comparison
+from pipelines.compare import Comparison, _answers
 from pipelines.config import load_config
 
 CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")
@@ -51,3 +52,10 @@ def test_what_an_earlier_seed_chose_is_fitted_alone(value: float) -> None:
 
 def test_another_method_is_still_chosen() -> None:
     assert chosen({"als": {"factors": 64}})[0].regularisation == 20.0
+
+
+def test_lists_with_empty_places_are_no_answer() -> None:
+    full_Uk = np.arange(400, dtype=np.int32).reshape(40, 10)
+    assert _answers(full_Uk)
+    assert _answers(np.where(full_Uk == 7, np.int32(-1), full_Uk))
+    assert not _answers(np.where(np.arange(10) < 9, full_Uk, np.int32(-1)))
