@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dr_core.model.structure import StructureModel
+from dr_core.model.structure import StructureModel, conditioned
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,11 @@ def beam_search(model: StructureModel, user_NE: Tensor, beam: int) -> Beam:
     path_NB = torch.arange(num_nodes, device=user_NE.device).expand(len(user_NE), -1)
     score_NB, path_NB = _keep(score_NB, path_NB, beam)
     for layer in range(1, model.space.num_layers):
-        hidden_NBH = user_parts[layer][:, None, :]
-        prefix_NB = path_NB
+        prefix_NB, rows = path_NB, []
         for earlier in reversed(range(layer)):
-            hidden_NBH = hidden_NBH + tables[layer][earlier][prefix_NB % num_nodes]
+            rows.append(tables[layer][earlier][prefix_NB % num_nodes])
             prefix_NB = prefix_NB // num_nodes
+        hidden_NBH = conditioned(user_parts[layer][:, None, :], rows)
         score_NBK = score_NB[..., None] + model.layer_log_prob(layer, hidden_NBH)
         path_NBK = path_NB[..., None] * num_nodes + torch.arange(num_nodes, device=user_NE.device)
         score_NB, path_NB = _keep(score_NBK.flatten(1), path_NBK.flatten(1), beam)

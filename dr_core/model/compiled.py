@@ -5,7 +5,7 @@ this is what serves and what accumulates scores. Users go through a layer some a
 logits of all their prefixes, [K, R], and every loop after it runs along R, which the compiler vectorises.
 
 Shape legend: U users, E user dimension, H hidden, K nodes, D layers, B beam, M given paths a user, R rows: the prefixes of
-some users, filled up to a multiple of eight.
+some users, filled up to a multiple of eight; T = 2 H, scales and shifts.
 """
 
 from __future__ import annotations
@@ -45,11 +45,13 @@ class CompiledStructure:
         outputs, biases = zip(*(_linear(layer) for layer in structure.outputs), strict=True)
         self.output_DKH = np.ascontiguousarray(np.stack(outputs).transpose(0, 2, 1))
         self.bias_DK = np.stack(biases)
-        self.table_DDKH = np.zeros((layers, layers, nodes, hidden), dtype=np.float32)
+        self.table_DDKT = np.zeros((layers, layers, nodes, 2 * hidden), dtype=np.float32)
         with no_grad():
             for layer, tables in enumerate(structure.prefix_tables()):
                 for earlier, table in enumerate(tables):
-                    self.table_DDKH[layer, earlier] = table.numpy()
+                    self.table_DDKT[layer, earlier] = table.numpy()
+                if layer:
+                    self.table_DDKT[layer, layer - 1, :, :hidden] += 1  # the scale that all tables add to
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
         """Return what :func:`dr_core.model.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
@@ -62,14 +64,14 @@ class CompiledStructure:
         width = min(beam, self.num_nodes**self.num_layers)
         paths = np.empty((len(user_UE), width), dtype=np.int64)
         log_probs = np.empty((len(user_UE), width), dtype=np.float32)
-        _search(self._user_parts(user_UE), self.table_DDKH, self.output_DKH, self.bias_DK, paths, log_probs)
+        _search(self._user_parts(user_UE), self.table_DDKT, self.output_DKH, self.bias_DK, paths, log_probs)
         return paths, log_probs
 
     def log_prob(self, user_UE: FloatArray, path_UM: IntArray) -> FloatArray:
         """Return log p(c|x) of given paths, float32 [U, M]; -inf for a path of -1."""
         log_probs = np.zeros(path_UM.shape, dtype=np.float32)
         parts = self._user_parts(user_UE)
-        _log_prob(parts, self.table_DDKH, self.output_DKH, self.bias_DK, np.maximum(path_UM, 0), log_probs)
+        _log_prob(parts, self.table_DDKT, self.output_DKH, self.bias_DK, np.maximum(path_UM, 0), log_probs)
         log_probs[path_UM < 0] = -np.inf
         return log_probs
 
@@ -89,29 +91,28 @@ def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
 
 
 @njit(cache=True, nogil=True)
-def _fill_hidden(part_H, table_DKH, layer, prefixes, count, hidden_RH):  # type: ignore[no-untyped-def]
-    """Write relu(user part + the tables' rows of each prefix's nodes)."""
-    num_nodes = table_DKH.shape[1]
+def _fill_hidden(part_H, table_DKT, layer, prefixes, count, hidden_RH):  # type: ignore[no-untyped-def]
+    """Write relu(scales * user part + shifts), both summed over the tables' rows of each prefix's nodes."""
+    num_nodes, num_hidden = table_DKT.shape[1], len(part_H)
     zero = np.float32(0)
+    summed = np.empty(2 * num_hidden if layer > 1 else 0, np.float32)
     for row in range(count):
         units, rest = hidden_RH[row], prefixes[row]
         if layer == 0:
             for unit in range(len(units)):
                 units[unit] = max(part_H[unit], zero)
             continue
-        added = table_DKH[layer - 1, rest % num_nodes]
-        if layer == 1:
-            for unit in range(len(units)):
-                units[unit] = max(part_H[unit] + added[unit], zero)
-            continue
-        for unit in range(len(units)):
-            units[unit] = part_H[unit] + added[unit]
-        for earlier in range(layer - 2, -1, -1):
-            rest //= num_nodes
-            added = table_DKH[earlier, rest % num_nodes]
-            floor = zero if earlier == 0 else np.float32(-np.inf)
-            for unit in range(len(units)):
-                units[unit] = max(units[unit] + added[unit], floor)
+        added = table_DKT[layer - 1, rest % num_nodes]
+        if layer > 1:
+            summed[:] = added
+            for earlier in range(layer - 2, -1, -1):
+                rest //= num_nodes
+                added = table_DKT[earlier, rest % num_nodes]
+                for entry in range(len(summed)):
+                    summed[entry] += added[entry]
+            added = summed
+        for unit in range(num_hidden):
+            units[unit] = max(added[unit] * part_H[unit] + added[num_hidden + unit], zero)
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -249,7 +250,7 @@ def _rows(count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
+def _search(part_DUH, table_DDKT, output_DKH, bias_DK, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
     num_layers, num_users, num_hidden = part_DUH.shape
     num_nodes, beam = bias_DK.shape[1], path_UB.shape[1]
     most_rows = USERS_AT_ONCE * _rows(beam)
@@ -269,7 +270,7 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
         for layer in range(num_layers):
             for user in range(users):
                 _fill_hidden(
-                    part_DUH[layer, start + user], table_DDKH[layer], layer, prefixes[user], kept,
+                    part_DUH[layer, start + user], table_DDKT[layer], layer, prefixes[user], kept,
                     hidden[user * kept :],
                 )  # fmt: skip
             rows = _rows(users * kept)
@@ -286,7 +287,7 @@ def _search(part_DUH, table_DDKH, output_DKH, bias_DK, path_UB, log_prob_UB):  #
 
 
 @njit(cache=True, nogil=True)
-def _log_prob(part_DUH, table_DDKH, output_DKH, bias_DK, path_UM, log_prob_UM):  # type: ignore[no-untyped-def]
+def _log_prob(part_DUH, table_DDKT, output_DKH, bias_DK, path_UM, log_prob_UM):  # type: ignore[no-untyped-def]
     num_layers, num_users, num_hidden = part_DUH.shape
     num_nodes, num_paths = bias_DK.shape[1], path_UM.shape[1]
     most_rows = _rows(USERS_AT_ONCE * num_paths)
@@ -312,7 +313,7 @@ def _log_prob(part_DUH, table_DDKH, output_DKH, bias_DK, path_UM, log_prob_UM): 
                         distinct += 1
                     row_of[user, place] = filled + known
                 _fill_hidden(
-                    part_DUH[layer, start + user], table_DDKH[layer], layer, prefixes, distinct, hidden[filled:]
+                    part_DUH[layer, start + user], table_DDKT[layer], layer, prefixes, distinct, hidden[filled:]
                 )
                 filled += distinct
             rows = _rows(filled)

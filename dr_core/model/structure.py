@@ -1,9 +1,12 @@
 """The structure model p(c|x): one MLP a layer over the user vector and the embeddings of the path so far.
 
-Deep Retrieval, section 2.1. Shape legend: N user states, M paths a state, E user dimension, H hidden, K nodes, D layers.
+Deep Retrieval, section 2.1; how a path conditions its layer follows feature-wise linear modulation (Perez et al., AAAI 2018).
+Shape legend: N user states, M paths a state, E user dimension, H hidden, K nodes, D layers.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from pydantic import Field
@@ -25,9 +28,10 @@ class StructureConfig(Config):
 class StructureModel(nn.Module):
     """p(c|x) = prod_d p(c_d | x, c_1..c_{d-1}), each factor an MLP with one hidden layer (paper, equation 1).
 
-    The first linear map over [user, emb(c_1), ..., emb(c_{d-1})] is kept as one map per part. They add up to the same
-    map, but the user's part is computed once a user and the prefix's part is a table lookup once a release
-    (:meth:`prefix_tables`).
+    The first linear map over [user, emb(c_1), ..., emb(c_{d-1})] is kept as one map per part: the user's part is
+    computed once a user, and what a prefix adds to it is a table lookup once a release (:meth:`prefix_tables`).
+    A prefix also scales the user's part, unit by unit, so that what a user's coordinates mean may differ from node to
+    node; it starts without scaling, as the paper's MLP over the concatenation.
     """
 
     def __init__(self, config: StructureConfig, space: PathSpace, user_dim: int) -> None:
@@ -40,9 +44,12 @@ class StructureModel(nn.Module):
             nn.Parameter(torch.randn(num_nodes, config.path_dim) * config.path_dim**-0.5) for _ in range(num_layers - 1)
         )
         self.prefix_maps = nn.ModuleList(
-            nn.ModuleList(nn.Linear(config.path_dim, config.hidden, bias=False) for _ in range(layer))
+            nn.ModuleList(nn.Linear(config.path_dim, 2 * config.hidden, bias=False) for _ in range(layer))
             for layer in range(num_layers)
         )
+        for maps in self.prefix_maps.modules():
+            if isinstance(maps, nn.Linear):
+                nn.init.zeros_(maps.weight[: config.hidden])
         self.outputs = nn.ModuleList(nn.Linear(config.hidden, num_nodes) for _ in range(num_layers))
 
     def user_parts(self, user_NE: Tensor) -> list[Tensor]:
@@ -50,7 +57,8 @@ class StructureModel(nn.Module):
         return [layer(user_NE) for layer in self.user_maps]
 
     def prefix_tables(self) -> list[list[Tensor]]:
-        """Return, for layer d and each earlier layer l, the [K, H] table of what node c_l adds before the activation."""
+        """Return, for layer d and each earlier layer l, the [K, 2 H] table of node c_l: what it adds to the scales of the
+        user's part, which start at 1, then what it adds before the activation."""
         return [
             [maps[earlier](self.node_embeddings[earlier]) for earlier in range(layer)]  # type: ignore[index]
             for layer, maps in enumerate(self.prefix_maps)
@@ -84,20 +92,25 @@ class StructureModel(nn.Module):
                 prefix_R * self.space.num_nodes + path_RD[:, layer - 1], return_inverse=True
             )
             row_U = torch.empty_like(unique_U).scatter_(0, prefix_R, row_R)
-            hidden_UH = user_parts[layer][row_U // max(num_paths, 1)]
-            for earlier in reversed(range(layer)):
-                hidden_UH = hidden_UH + tables[layer][earlier][path_RD[row_U, earlier]]
+            rows = [tables[layer][earlier][path_RD[row_U, earlier]] for earlier in reversed(range(layer))]
+            hidden_UH = conditioned(user_parts[layer][row_U // max(num_paths, 1)], rows)
             node_UK = self.layer_log_prob(layer, hidden_UH)
             log_p_R = node_UK.view(-1)[prefix_R * self.space.num_nodes + path_RD[:, layer]]
             total_NM = total_NM + log_p_R.view(num_states, num_paths)
         return total_NM
 
 
+def conditioned(part: Tensor, rows: Sequence[Tensor]) -> Tensor:
+    """Return the hidden units [..., H] before the activation: a user's part under a prefix's table rows [..., 2 H]."""
+    scale, shift = sum(rows[1:], rows[0]).chunk(2, dim=-1)
+    return torch.addcmul(part + shift, part, scale)
+
+
 def beam_multiply_adds(config: StructureConfig, space: PathSpace, user_dim: int, beam: int) -> int:
-    """Count the multiply-adds of one user's beam search (user parts, then H*K a kept prefix and layer)."""
+    """Count the multiply-adds of one user's beam search (user parts, then H*K a kept prefix and layer, and H for its scales)."""
     kept = 1
     total = space.num_layers * user_dim * config.hidden
-    for _ in range(space.num_layers):
-        total += kept * config.hidden * space.num_nodes
+    for layer in range(space.num_layers):
+        total += kept * config.hidden * (space.num_nodes + (layer > 0))
         kept = min(beam, kept * space.num_nodes)
     return total

@@ -18,6 +18,9 @@ def structure_of(num_nodes: int, num_layers: int) -> StructureModel:
     torch.manual_seed(7)
     model = StructureModel(StructureConfig(hidden=8, path_dim=4), PathSpace(num_nodes, num_layers), 6)
     with torch.no_grad():
+        for maps in model.prefix_maps:
+            for one in maps:
+                one.weight.normal_(std=one.in_features**-0.5)  # scales start at zero, which tests would not tell from none
         for parameter in model.parameters():
             parameter.mul_(2.5)
     return model.requires_grad_(False)
@@ -40,7 +43,11 @@ def algorithm_1(model: StructureModel, user_E: torch.Tensor, beam: int) -> list[
     for layer in range(model.space.num_layers):
         grown: dict[tuple[int, ...], float] = {}
         for prefix in kept:
-            hidden = parts[layer][0] + sum(tables[layer][earlier][node] for earlier, node in enumerate(prefix))
+            scale, shift = torch.ones(model.config.hidden), torch.zeros(model.config.hidden)
+            for earlier, node in enumerate(prefix):
+                said = tables[layer][earlier][node]
+                scale, shift = scale + said[: model.config.hidden], shift + said[model.config.hidden :]
+            hidden = scale * parts[layer][0] + shift
             for node, value in enumerate(model.layer_log_prob(layer, hidden).tolist()):
                 grown[(*prefix, node)] = log_p[prefix] + value
         kept = sorted(grown, key=lambda path: -grown[path])[:beam]
@@ -102,7 +109,7 @@ def test_prefix_counts_even_where_the_last_layer_is_certain() -> None:
         module.bias.zero_()
     model.outputs[0].bias.copy_(torch.tensor([0.9, 0.1]).log())
     model.node_embeddings[0].copy_(torch.tensor([[0.0] * 4, [1.0] * 4]))
-    model.prefix_maps[1][0].weight.copy_(torch.ones(8, 4))
+    model.prefix_maps[1][0].weight.copy_(torch.ones(16, 4))
     model.outputs[1].weight.copy_(torch.tensor([[0.0] * 8, [1.0] * 8]))
     found = beam_search(model, users(1), 4)
     assert found.path_NB[0].tolist()[:2] == [0, 1]

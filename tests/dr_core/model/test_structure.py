@@ -1,4 +1,4 @@
-"""p(c|x): a distribution over paths, and the same function as a plain MLP a layer."""
+"""p(c|x): a distribution over paths, and the same function written out layer by layer."""
 
 import itertools
 
@@ -16,6 +16,9 @@ def structure_of(num_nodes: int, num_layers: int) -> StructureModel:
     torch.manual_seed(3)
     model = StructureModel(StructureConfig(hidden=6, path_dim=3), PathSpace(num_nodes, num_layers), USER_DIM)
     with torch.no_grad():
+        for maps in model.prefix_maps:
+            for one in maps:
+                one.weight.normal_(std=one.in_features**-0.5)  # scales start at zero
         for parameter in model.parameters():
             parameter.mul_(2.0)
     return model
@@ -30,12 +33,28 @@ def all_paths(num_nodes: int, num_layers: int) -> torch.Tensor:
 
 
 def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
+    """One path at a time: layer d scales and shifts the user's part by what the nodes before it say."""
+    total = torch.zeros(())
+    for layer in range(model.space.num_layers):
+        scale, shift = torch.ones(model.config.hidden), torch.zeros(model.config.hidden)
+        for depth in range(layer):
+            said = model.prefix_maps[layer][depth].weight @ model.node_embeddings[depth][path_D[depth]]
+            scale, shift = scale + said[: model.config.hidden], shift + said[model.config.hidden :]
+        part = model.user_maps[layer].weight @ user_E + model.user_maps[layer].bias
+        logits = model.outputs[layer].weight @ torch.relu(scale * part + shift) + model.outputs[layer].bias
+        total = total + torch.log_softmax(logits, dim=0)[path_D[layer]]
+    return total
+
+
+def mlp_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
     """The paper's equation 1: layer d is one MLP over the concatenation [x, emb(c_1), ..., emb(c_{d-1})]."""
     total = torch.zeros(())
     for layer in range(model.space.num_layers):
         inputs = torch.cat([user_E, *(model.node_embeddings[depth][path_D[depth]] for depth in range(layer))])
-        weight = torch.cat([model.user_maps[layer].weight, *(m.weight for m in model.prefix_maps[layer])], dim=1)
-        hidden = torch.relu(weight @ inputs + model.user_maps[layer].bias)
+        shifts = [maps.weight[model.config.hidden :] for maps in model.prefix_maps[layer]]
+        hidden = torch.relu(
+            torch.cat([model.user_maps[layer].weight, *shifts], dim=1) @ inputs + model.user_maps[layer].bias
+        )
         logits = model.outputs[layer].weight @ hidden + model.outputs[layer].bias
         total = total + torch.log_softmax(logits, dim=0)[path_D[layer]]
     return total
@@ -52,7 +71,7 @@ def test_probabilities_of_all_paths_sum_to_one(num_nodes: int, num_layers: int) 
 
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
-def test_log_prob_equals_a_plain_mlp_over_concatenated_inputs(num_nodes: int, num_layers: int) -> None:
+def test_log_prob_equals_the_layers_written_out(num_nodes: int, num_layers: int) -> None:
     model = structure_of(num_nodes, num_layers)
     user_NE = users()
     path_NMD = torch.randint(0, num_nodes, (4, 7, num_layers), generator=torch.Generator().manual_seed(5))
@@ -65,7 +84,15 @@ def test_log_prob_equals_a_plain_mlp_over_concatenated_inputs(num_nodes: int, nu
     torch.testing.assert_close(model.log_prob(user_NE, path_NMD), expected)
 
 
-def test_gradients_equal_those_of_the_plain_mlp() -> None:
+def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> None:
+    torch.manual_seed(3)
+    model = StructureModel(StructureConfig(hidden=6, path_dim=3), PathSpace(4, 3), USER_DIM)
+    user_NE, path_MD = users(2), all_paths(4, 3)
+    expected = torch.stack([torch.stack([mlp_log_prob(model, user, path) for path in path_MD]) for user in user_NE])
+    torch.testing.assert_close(model.log_prob(user_NE, path_MD.expand(2, -1, -1)), expected)
+
+
+def test_gradients_equal_those_of_the_layers_written_out() -> None:
     model = structure_of(3, 3)
     user_NE = users(2).requires_grad_()
     path_NMD = torch.tensor([[[0, 1, 2], [0, 1, 0], [0, 1, 2]], [[2, 2, 2], [0, 1, 2], [2, 0, 1]]])
@@ -93,8 +120,8 @@ def test_no_paths_and_no_states_are_allowed() -> None:
     assert model.log_prob(users(0), torch.zeros(0, 3, 2, dtype=torch.int64)).shape == (0, 3)
 
 
-def test_cost_of_a_beam_is_user_parts_and_one_output_layer_a_kept_prefix() -> None:
+def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix() -> None:
     config, space = StructureConfig(hidden=6), PathSpace(4, 3)
-    assert beam_multiply_adds(config, space, USER_DIM, 1) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 1 + 1)
-    assert beam_multiply_adds(config, space, USER_DIM, 5) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 5)
-    assert beam_multiply_adds(config, space, USER_DIM, 10**6) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 16)
+    assert beam_multiply_adds(config, space, USER_DIM, 1) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 1 + 1) + 6 * (1 + 1)
+    assert beam_multiply_adds(config, space, USER_DIM, 5) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 5) + 6 * (4 + 5)
+    assert beam_multiply_adds(config, space, USER_DIM, 10**6) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 16) + 6 * (4 + 16)
