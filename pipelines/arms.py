@@ -64,9 +64,7 @@ def train_arms(
     vectors = starting_vectors(model, sample_NE, config.paths, seed)
 
     def clustered(space: PathSpace, num_paths: int) -> IntArray:
-        return kmeans_paths(
-            model, sample_NE, vectors, space, num_paths, config.paths, seed, candidates=choice.candidates
-        )
+        return kmeans_paths(model, sample_NE, vectors, space, num_paths, config.paths, seed, budgets=choice.budgets)
 
     embedding_paths = initial_paths
     if config.paths.start == "random":
@@ -139,8 +137,7 @@ def learn(
             parent,
             choice.space,
             config.assignment,
-            candidates=choice.candidates,
-            beam=config.budget.beam,
+            budgets=choice.budgets,
             seed=seed + number,
         )
     _fit(config, model, states, paths, config.em.final_epochs, seed)

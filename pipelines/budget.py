@@ -11,6 +11,9 @@ from pipelines.config import RunConfig
 SMALLEST_MULTIPLE = 1.5
 """Items wanted on a visited path, at least, in units of the mean path; asked for less, alpha flattens all paths."""
 
+SERVED = (0.4, 1.0, 2.5)
+"""Widths at which a mapping is judged, in units of the candidates asked for: a structure is not served at one width alone."""
+
 
 @dataclass(frozen=True)
 class StructureChoice:
@@ -20,6 +23,11 @@ class StructureChoice:
     candidates: float
     items_per_visited_path: float
     reasons: tuple[str, ...]
+
+    @property
+    def budgets(self) -> tuple[float, ...]:
+        """Candidates a user at the widths that mappings are refined for."""
+        return tuple(share * self.candidates for share in SERVED)
 
 
 def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> StructureChoice:

@@ -223,7 +223,7 @@ class DayOne:
             release_id=self.release_id(0),
             space=self.choice.space,
             config=self.config.paths,
-            candidates=self.choice.candidates,
+            budgets=self.choice.budgets,
             seed=self.seed,
         )
         mapping = self.export_paths(0)
@@ -330,8 +330,7 @@ class DayOne:
             parent,
             self.choice.space,
             self.config.assignment,
-            candidates=self.choice.candidates,
-            beam=self.config.budget.beam,
+            budgets=self.choice.budgets,
             seed=self.seed + t,
         )
         items_refined = int((mapping != descended).any(axis=1).sum())

@@ -147,7 +147,7 @@ class Sweep:
             vectors = starting_vectors(model, sample_NE, config.paths, self.day.seed)
             start = kmeans_paths(
                 model, sample_NE, vectors, choice.space, num_paths, config.paths, self.day.seed,
-                candidates=choice.candidates,
+                budgets=choice.budgets,
             )  # fmt: skip
         learned = learn(
             config, name, arm, states, start, self.day.validation, choice, rounds, self.day.seed, descends=descends

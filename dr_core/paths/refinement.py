@@ -1,13 +1,16 @@
 """Refines a mapping so that the paths a user would visit hold more of what the softmax wants for that user.
 
-Not in the paper. Each user state visits its best paths, by the softmax's mass on them, until they hold
-C items. An item gains on a path the mass it has with the states that visit the path, and costs a candidate to each of
-them; the price of a candidate is the mass a state's last visited path gives for one.
+Not in the paper. Each user state visits its best paths, by the softmax's mass on them, until they hold C items; so it
+does for several C at once, because a structure is served at more than one width. An item gains on a path the mass it
+has with the states that visit the path, and costs a candidate to each of them; the price of a candidate is the mass
+that a state's last visited path gives for one.
 
-Shape legend: N states, V items, P occupied or possible paths.
+Shape legend: N states, V items, P = K^D paths, F budgets, W moves.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +21,9 @@ from dr_core.paths.space import Int64Array, PathSpace
 
 SHARE_MOVED = 0.3
 """Items considered in a sweep: all at once would rush to the same paths."""
+_OFFERS = 4
+"""Paths an item may fall back on, best first, when a better one has no room left."""
+Float64Array = npt.NDArray[np.float64]
 
 
 def refine_paths(
@@ -25,7 +31,7 @@ def refine_paths(
     path_V: Int64Array,
     space: PathSpace,
     *,
-    candidates: float,
+    budgets: Sequence[float],
     num_sweeps: int,
     capacity: float,
     seed: int,
@@ -36,7 +42,7 @@ def refine_paths(
         mass_NV: softmax mass of a sample of states on their best items (the rest may be left out).
         path_V: int64 [V], one path an item.
         space: [K]^D.
-        candidates: C, items a state visits.
+        budgets: each C, items a state visits.
         num_sweeps: passes; each considers a share of the items.
         capacity: largest path, as a multiple of the mean V / K^D; paths that are larger take no more items.
         seed: of the shares.
@@ -46,78 +52,133 @@ def refine_paths(
     """
     generator = np.random.default_rng(seed)
     largest = max(1, int(capacity * len(path_V) / space.num_paths))
-    path_V = path_V.copy()
+    path_V = path_V.astype(np.int64)
+    by_item_VN = mass_NV.T.tocsr()
     best_V, best = path_V.copy(), -1.0
     for sweep in range(num_sweeps + 1):
-        visits_NP, captured, price = _visits(mass_NV, path_V, space.num_paths, candidates)
-        if captured > best:
-            best_V, best = path_V.copy(), captured
-        if sweep < num_sweeps:
-            considered = generator.random(len(path_V)) < SHARE_MOVED
-            _move(mass_NV, visits_NP, path_V, price, largest, considered)
+        offsets, paths, times, captured_F, price_F, visits_FP = _visits(mass_NV, path_V, space.num_paths, budgets)
+        if captured_F.mean() > best:
+            best_V, best = path_V.copy(), captured_F.mean()
+        if sweep == num_sweeps:
+            break
+        considered = np.flatnonzero(generator.random(len(path_V)) < SHARE_MOVED)
+        item_W, path_W, profit_W = _offers(
+            by_item_VN.data, by_item_VN.indices, by_item_VN.indptr, considered, path_V, offsets, paths, times,
+            price_F @ visits_FP,
+        )  # fmt: skip
+        order = np.lexsort((path_W, item_W, -profit_W))
+        _take(item_W[order], path_W[order], path_V, np.bincount(path_V, minlength=space.num_paths), largest)
     return best_V
 
 
-def captured_mass(
-    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float, beam: int | None = None
-) -> float:
-    """Return the mean mass of a state on its best paths, visited until they hold ``candidates`` items or are ``beam``."""
-    return _visits(mass_NV, path_V, num_paths, candidates, beam)[1]
+def captured_mass(mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]) -> float:
+    """Return the mean mass of a state on its best paths, visited until they hold each of the budgets' items."""
+    return float(_visits(mass_NV, path_V, num_paths, budgets)[3].mean())
 
 
 def _visits(
-    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, candidates: float, beam: int | None = None
-) -> tuple[csr_matrix, float, float]:
-    """Return which paths each state visits [N, P], the mean mass captured, and the mean price of a candidate."""
-    num_items = len(path_V)
-    member_VP = csr_matrix((np.ones(num_items), (np.arange(num_items), path_V)), (num_items, num_paths))
+    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]
+) -> tuple[Int64Array, Int64Array, npt.NDArray[np.float32], Float64Array, Float64Array, Float64Array]:
+    """Return which paths each state visits as CSR with the number of budgets that reach them, the mean mass captured and
+    the mean price of a candidate under each budget, float64 [F], and the visits of each path, float64 [F, P]."""
     size_P = np.bincount(path_V, minlength=num_paths)
-    mass_NP = (mass_NV @ member_VP).tocsr()
-    rows, columns, captured, price = [], [], 0.0, 0.0
-    for state in range(mass_NP.shape[0]):
-        part = slice(mass_NP.indptr[state], mass_NP.indptr[state + 1])
-        order = np.argsort(-mass_NP.data[part], kind="stable")
-        paths, mass = mass_NP.indices[part][order], mass_NP.data[part][order]
-        held = np.cumsum(size_P[paths])
-        count = min(int(np.searchsorted(held, candidates)) + 1, len(paths), beam or len(paths))
-        if count:
-            rows.append(np.full(count, state))
-            columns.append(paths[:count])
-            captured += mass[:count].sum()
-            price += mass[count - 1] / size_P[paths[count - 1]]
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    num_states = mass_NP.shape[0]
-    visits_NP = csr_matrix((np.ones(len(row)), (row, column)), mass_NP.shape)
-    return visits_NP, captured / num_states, price / num_states
+    wanted_F = np.asarray(budgets, dtype=np.float64)
+    found = _visit(mass_NV.data, mass_NV.indices, mass_NV.indptr, path_V.astype(np.int64), size_P, wanted_F)
+    offsets, paths, times, captured_F, price_F, visits_FP = found
+    num_states = max(mass_NV.shape[0], 1)
+    return offsets, paths, times, captured_F / num_states, price_F / num_states, visits_FP
 
 
-def _move(
-    mass_NV: csr_matrix,
-    visits_NP: csr_matrix,
-    path_V: Int64Array,
-    price: float,
-    largest: int,
-    considered: npt.NDArray[np.bool_],
-) -> None:
-    """Move the considered items, the most profitable moves first, to the best path that has room; in place."""
-    gain_VP = (mass_NV.T @ visits_NP).tocsr()
-    cost_P = price * np.asarray(visits_NP.sum(axis=0)).ravel()
-    size_P = np.bincount(path_V, minlength=len(cost_P))
-    item_W = np.repeat(np.arange(len(path_V)), np.diff(gain_VP.indptr))
-    worth_W = gain_VP.data - cost_P[gain_VP.indices]
-    own_V = -cost_P[path_V]
-    on_own = gain_VP.indices == path_V[item_W]
-    own_V[item_W[on_own]] = worth_W[on_own]
-    better = considered[item_W] & (worth_W > own_V[item_W] + 1e-12)
-    item_W, path_W, profit_W = item_W[better], gain_VP.indices[better], (worth_W - own_V[item_W])[better]
-    order = np.lexsort((path_W, item_W, -profit_W))
-    _take(item_W[order], path_W[order].astype(np.int64), path_V, size_P, largest)
+@njit(cache=True)
+def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    num_states, num_paths, num_budgets = len(indptr) - 1, len(size_P), len(wanted_F)
+    captured_F, price_F = np.zeros(num_budgets), np.zeros(num_budgets)
+    visits_FP = np.zeros((num_budgets, num_paths))
+    offsets = np.zeros(num_states + 1, np.int64)
+    paths, times = np.empty(64 * num_states, np.int64), np.empty(64 * num_states, np.float32)
+    mass_P, touched = np.zeros(num_paths), np.empty(num_paths, np.int64)
+    is_open_F = np.empty(num_budgets, np.bool_)
+    filled = 0
+    for state in range(num_states):
+        count = 0
+        for entry in range(indptr[state], indptr[state + 1]):
+            path = path_V[indices[entry]]
+            if mass_P[path] == 0.0 and data[entry] > 0:
+                touched[count] = path
+                count += 1
+            mass_P[path] += data[entry]
+        found = np.sort(touched[:count])
+        order = found[np.argsort(-mass_P[found], kind="mergesort")]
+        if filled + count > len(paths):
+            paths = np.concatenate((paths, np.empty(len(paths) + count, np.int64)))
+            times = np.concatenate((times, np.empty(len(times) + count, np.float32)))
+        is_open_F[:] = True
+        held = 0
+        for place in range(count):
+            path = order[place]
+            reached = 0
+            for budget in range(num_budgets):
+                if is_open_F[budget]:
+                    reached += 1
+                    captured_F[budget] += mass_P[path]
+                    visits_FP[budget, path] += 1
+                    if held + size_P[path] >= wanted_F[budget] or place == count - 1:
+                        is_open_F[budget] = False
+                        price_F[budget] += mass_P[path] / size_P[path]
+            if reached == 0:
+                break
+            paths[filled], times[filled] = path, reached
+            filled += 1
+            held += size_P[path]
+        offsets[state + 1] = filled
+        mass_P[found] = 0.0
+    return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, visits_FP
+
+
+@njit(cache=True)
+def _offers(data, indices, indptr, considered, path_V, offsets, paths, times, cost_P):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Return the moves worth making, at most ``_OFFERS`` an item: items, paths and what each is worth more than staying."""
+    item_W = np.empty(_OFFERS * len(considered), np.int64)
+    path_W, profit_W = np.empty_like(item_W), np.empty(len(item_W))
+    gain_P, is_met_P, touched = np.zeros(len(cost_P)), np.zeros(len(cost_P), np.bool_), np.empty(len(cost_P), np.int64)
+    filled = 0
+    for item in considered:
+        count = 0
+        for entry in range(indptr[item], indptr[item + 1]):
+            state, mass = indices[entry], data[entry]
+            for visit in range(offsets[state], offsets[state + 1]):
+                path = paths[visit]
+                if not is_met_P[path]:
+                    is_met_P[path] = True
+                    touched[count] = path
+                    count += 1
+                gain_P[path] += mass * times[visit]
+        own = gain_P[path_V[item]] - cost_P[path_V[item]]
+        first = filled
+        for path in touched[:count]:
+            profit = gain_P[path] - cost_P[path] - own
+            gain_P[path], is_met_P[path] = 0.0, False
+            if profit <= 1e-12:
+                continue
+            place = filled
+            while place > first and (
+                profit > profit_W[place - 1] or (profit == profit_W[place - 1] and path < path_W[place - 1])
+            ):
+                if place < first + _OFFERS:
+                    profit_W[place], path_W[place] = profit_W[place - 1], path_W[place - 1]
+                place -= 1
+            if place < first + _OFFERS:
+                profit_W[place], path_W[place] = profit, path
+                filled = min(filled + 1, first + _OFFERS)
+        item_W[first:filled] = item
+    return item_W[:filled], path_W[:filled], profit_W[:filled]
 
 
 @njit(cache=True)
 def _take(
     item_W: Int64Array, path_W: Int64Array, path_V: Int64Array, size_P: Int64Array, largest: int
 ) -> None:  # pragma: no cover - compiled
+    """Make the moves in their order, one an item, to paths that have room; in place."""
     has_moved = np.zeros(len(path_V), dtype=np.bool_)
     for move in range(len(item_W)):
         item, path = item_W[move], path_W[move]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ from pipelines.reader import read_files
 from pipelines.tables import Workdir
 
 COMPARED_STATES = 1024
-MASS_ITEMS = 300
-"""Items a state whose mass counts: beyond them there is hardly any."""
+MASS_ITEMS = 4096
+"""Items a state whose mass counts."""
 ASSIGN_SCHEMA = "item_id int, path_ids array<bigint>"
 
 
@@ -39,7 +39,7 @@ def initialize_paths(
     release_id: str,
     space: PathSpace,
     config: PathsConfig,
-    candidates: float,
+    budgets: Sequence[float],
     seed: int,
 ) -> None:
     """Write ``item_paths`` of ``release_id`` with the first paths of every item.
@@ -55,7 +55,7 @@ def initialize_paths(
     user_NE = sample_states(workdir, samples, model, config.profile_states)
     vectors = starting_vectors(model, user_NE, config, seed)
     if num_items <= config.kmeans_sample:
-        paths = kmeans_paths(model, user_NE, vectors, space, num_paths, config, seed, candidates=candidates)
+        paths = kmeans_paths(model, user_NE, vectors, space, num_paths, config, seed, budgets=budgets)
         write_paths(spark, workdir, paths, release_id)
         return
     chosen = np.sort(np.random.default_rng(seed).choice(num_items, config.kmeans_sample, replace=False))
@@ -97,13 +97,13 @@ def kmeans_paths(
     config: PathsConfig,
     seed: int,
     *,
-    candidates: float,
+    budgets: Sequence[float],
 ) -> npt.NDArray[np.int64]:
     """Return the leaf of every item in the best of several balanced trees, then its J - 1 nearest other leaves.
 
     Args:
-        user_NE: states on which the trees are compared, by the softmax's mass on the paths that ``candidates`` items
-            are visited on (:func:`dr_core.paths.refinement.captured_mass`).
+        user_NE: states on which the trees are compared, by the softmax's mass on the paths visited for
+            ``budgets`` items (:func:`dr_core.paths.refinement.captured_mass`).
 
     Returns:
         int64 [V, J].
@@ -112,7 +112,7 @@ def kmeans_paths(
     best: tuple[float, KMeansTree, npt.NDArray[np.int64]] | None = None
     for restart in range(config.kmeans_restarts):
         tree, leaves = _fit(vectors, space, seed + restart * 1_000_003, config)
-        captured = captured_mass(mass_NV, leaves, space.num_paths, candidates)
+        captured = captured_mass(mass_NV, leaves, space.num_paths, budgets)
         if best is None or captured > best[0]:
             best = captured, tree, leaves
     if best is None:
@@ -122,13 +122,13 @@ def kmeans_paths(
 
 @torch.inference_mode()
 def softmax_mass(model: DeepRetrievalModel, user_NE: Tensor) -> csr_matrix:
-    """Return each state's softmax mass on its best items, float64 [N, V], sparse."""
+    """Return each state's softmax mass on its best items, float32 [N, V], sparse."""
     top = min(MASS_ITEMS, model.num_items)
     masses, items = [], []
     for start in range(0, len(user_NE), 256):
         best = torch.softmax(model.reranker.score_all(user_NE[start : start + 256]), dim=1).topk(top, dim=1)
-        masses.append(best.values.double().numpy().ravel())
-        items.append(best.indices.numpy().ravel())
+        masses.append(best.values.numpy().ravel())
+        items.append(best.indices.numpy().ravel().astype(np.int32))
     offsets = np.arange(len(user_NE) + 1) * top
     return csr_matrix((np.concatenate(masses), np.concatenate(items), offsets), (len(user_NE), model.num_items))
 

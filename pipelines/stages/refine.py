@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
@@ -21,23 +23,20 @@ def refined(
     space: PathSpace,
     config: AssignmentConfig,
     *,
-    candidates: float,
-    beam: int,
+    budgets: Sequence[float],
     seed: int,
 ) -> npt.NDArray[np.int64]:
     """Return the descent's mapping after :func:`dr_core.paths.refinement.refine_paths`, or its parent's.
 
-    Both are refined; kept is the one whose paths hold more of the softmax's mass within the budget of retrieval, at most
-    ``beam`` paths and about ``candidates`` items a user. Where the paths are what is scarce that is the descent's, whose
-    visited paths are the longer ones. The descent's comes back as it is with several paths an item, with items on no
-    path, or with more than ``config.refine_items`` items.
+    Both are refined; kept is the one whose paths hold more of the softmax's mass at the widths that retrieval may be
+    served with, candidates being what both pay for. The descent's comes back as it is with several paths an item, with
+    items on no path, or with more than ``config.refine_items`` items.
 
     Args:
         user_NE: a sample of user states.
         descended_VJ: int64 [V, J], after the descent.
         parent_VJ: int64 [V, J], before it.
-        candidates: C, items a user visits.
-        beam: B, paths a user visits.
+        budgets: each C, items a user visits.
     """
     num_items, num_paths = descended_VJ.shape
     if num_paths > 1 or not config.refine_sweeps or num_items > config.refine_items or descended_VJ.min() < 0:
@@ -50,12 +49,12 @@ def refined(
             mass_NV,
             start_VJ[:, 0],
             space,
-            candidates=candidates,
+            budgets=budgets,
             num_sweeps=config.refine_sweeps,
             capacity=config.refine_capacity,
             seed=seed,
         )
-        captured = captured_mass(mass_NV, path_V, space.num_paths, candidates, beam)
+        captured = captured_mass(mass_NV, path_V, space.num_paths, budgets)
         if captured > most:
             best_VJ, most = path_V[:, np.newaxis], captured
     return best_VJ

@@ -20,7 +20,9 @@ def structure_of(num_nodes: int, num_layers: int) -> StructureModel:
     with torch.no_grad():
         for maps in model.prefix_maps:
             for one in maps:
-                one.weight.normal_(std=one.in_features**-0.5)  # scales start at zero, which tests would not tell from none
+                one.weight.normal_(
+                    std=one.in_features**-0.5
+                )  # scales start at zero, which tests would not tell from none
         for parameter in model.parameters():
             parameter.mul_(2.5)
     return model.requires_grad_(False)

@@ -19,7 +19,9 @@ def structure(num_nodes: int, num_layers: int, spread: float = 3.0) -> Structure
     with torch.no_grad():
         for maps in model.prefix_maps:
             for one in maps:
-                one.weight.normal_(std=one.in_features**-0.5)  # scales start at zero, which tests would not tell from none
+                one.weight.normal_(
+                    std=one.in_features**-0.5
+                )  # scales start at zero, which tests would not tell from none
         for parameter in model.parameters():
             parameter *= spread
     return model

@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
-from dr_core.paths.refinement import captured_mass, refine_paths
+from dr_core.paths.refinement import _offers, _visits, captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 
 SPACE = PathSpace(3, 2)
 
 
 def brute_force(mass_NV: np.ndarray, path_V: np.ndarray, candidates: float) -> float:
+    """Mean mass of the paths visited, best first, until they hold the candidates."""
     total = 0.0
     for mass_V in mass_NV:
         on_path = np.bincount(path_V, mass_V, minlength=9)
@@ -26,13 +27,41 @@ def brute_force(mass_NV: np.ndarray, path_V: np.ndarray, candidates: float) -> f
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 10_000), candidates=st.sampled_from([1, 4, 9, 30]))
-def test_captured_mass_is_that_of_visiting_path_by_path(seed: int, candidates: int) -> None:
+@given(seed=st.integers(0, 10_000), budgets=st.lists(st.sampled_from([1, 4, 9, 30]), min_size=1, max_size=3))
+def test_captured_mass_is_that_of_visiting_path_by_path(seed: int, budgets: list[int]) -> None:
     rng = np.random.default_rng(seed)
     mass_NV = rng.dirichlet(np.full(30, 0.3), size=8)
     path_V = rng.integers(0, 9, size=30)
-    found = captured_mass(csr_matrix(mass_NV), path_V, 9, candidates)
-    assert found == pytest.approx(brute_force(mass_NV, path_V, candidates))
+    found = captured_mass(csr_matrix(mass_NV), path_V, 9, budgets)
+    assert found == pytest.approx(np.mean([brute_force(mass_NV, path_V, candidates) for candidates in budgets]))
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 10_000), num_budgets=st.integers(1, 3))
+def test_an_offer_is_worth_what_its_visitors_would_gain(seed: int, num_budgets: int) -> None:
+    """Against dense sums over states and budgets: the mass on a path's visits less the visits' price, against staying."""
+    rng = np.random.default_rng(seed)
+    mass_NV = csr_matrix(rng.dirichlet(np.full(30, 0.3), size=12))
+    path_V, budgets = rng.integers(0, 9, size=30), [3.0, 8.0, 20.0][:num_budgets]
+    offsets, paths, times, captured_F, price_F, visits_FP = _visits(mass_NV, path_V, 9, budgets)
+    assert captured_F.mean() == captured_mass(mass_NV, path_V, 9, budgets)
+    times_NP = np.zeros((12, 9))
+    for state in range(12):
+        visited = slice(offsets[state], offsets[state + 1])
+        times_NP[state, paths[visited]] = times[visited]
+    np.testing.assert_allclose(times_NP.sum(0), visits_FP.sum(0))
+    worth_VP = mass_NV.toarray().T @ times_NP - price_F @ visits_FP
+    is_visited_P, by_item = times_NP.any(axis=0), mass_NV.T.tocsr()
+    item_W, path_W, profit_W = _offers(
+        by_item.data, by_item.indices, by_item.indptr, np.arange(30), path_V, offsets, paths, times, price_F @ visits_FP
+    )
+    for item in range(30):
+        profit_P = worth_VP[item] - worth_VP[item, path_V[item]]
+        best = [path for path in np.argsort(-profit_P, kind="stable") if is_visited_P[path] and profit_P[path] > 1e-9][
+            :4
+        ]
+        assert path_W[item_W == item].tolist() == best
+        np.testing.assert_allclose(profit_W[item_W == item], profit_P[best])
 
 
 @settings(deadline=None)
@@ -42,11 +71,11 @@ def test_refining_never_loses_mass_and_keeps_to_the_capacity(seed: int) -> None:
     mass_NV = csr_matrix(rng.dirichlet(np.full(45, 0.2), size=20))
     path_V = rng.permutation(np.arange(45) % 9)
     before = path_V.copy()
-    refined = refine_paths(mass_NV, path_V, SPACE, candidates=10, num_sweeps=6, capacity=1.6, seed=seed)
+    refined = refine_paths(mass_NV, path_V, SPACE, budgets=[4, 10], num_sweeps=6, capacity=1.6, seed=seed)
     np.testing.assert_array_equal(path_V, before, "the caller's mapping is not changed")
-    assert captured_mass(mass_NV, refined, 9, 10) >= captured_mass(mass_NV, path_V, 9, 10)
+    assert captured_mass(mass_NV, refined, 9, [4, 10]) >= captured_mass(mass_NV, path_V, 9, [4, 10])
     assert np.bincount(refined, minlength=9).max() <= 8
-    again = refine_paths(mass_NV, path_V, SPACE, candidates=10, num_sweeps=6, capacity=1.6, seed=seed)
+    again = refine_paths(mass_NV, path_V, SPACE, budgets=[4, 10], num_sweeps=6, capacity=1.6, seed=seed)
     np.testing.assert_array_equal(refined, again)
 
 
@@ -60,6 +89,6 @@ def test_planted_groups_are_found_again() -> None:
     start = group_V.copy()
     moved = rng.choice(45, 12, replace=False)
     start[moved] = rng.permutation(start[moved])
-    refined = refine_paths(csr_matrix(mass_NV), start, SPACE, candidates=5, num_sweeps=30, capacity=1.6, seed=1)
-    assert captured_mass(csr_matrix(mass_NV), start, 9, 5) < 0.9
-    assert captured_mass(csr_matrix(mass_NV), refined, 9, 5) > 0.97
+    refined = refine_paths(csr_matrix(mass_NV), start, SPACE, budgets=[5], num_sweeps=30, capacity=1.6, seed=1)
+    assert captured_mass(csr_matrix(mass_NV), start, 9, [5]) < 0.9
+    assert captured_mass(csr_matrix(mass_NV), refined, 9, [5]) > 0.97

@@ -36,7 +36,7 @@ def initialized(spark: SparkSession, world, config: PathsConfig, seed: int = 0) 
         release_id="start",
         space=SPACE,
         config=config,
-        candidates=6.0,
+        budgets=[6.0],
         seed=seed,
     )
     return read_paths(spark, world.workdir, "start")
@@ -104,7 +104,7 @@ def test_softmax_mass_is_each_states_softmax(world) -> None:
 def test_refined_paths_hold_more_of_the_softmax(world) -> None:
     """With one path an item; other mappings stay as they are."""
     user_NE = sample_states(world.workdir, "samples", world.model, 200)
-    options = {"candidates": 6.0, "beam": 25, "seed": 0}
+    options = {"budgets": [3.0, 6.0], "seed": 0}
     for num_paths in (1, 2):
         paths = random_paths(NUM_ITEMS, num_paths, SPACE, 0)
         found = refined(world.model, user_NE, paths, paths, SPACE, AssignmentConfig(), **options)
@@ -112,7 +112,7 @@ def test_refined_paths_hold_more_of_the_softmax(world) -> None:
         assert (found == paths).all() == (num_paths == 2)
     mass_NV = softmax_mass(world.model, user_NE)
     before, after = (
-        captured_mass(mass_NV, each[:, 0].copy(), 25, 6.0)
+        captured_mass(mass_NV, each[:, 0].copy(), 25, [3.0, 6.0])
         for each in (
             random_paths(NUM_ITEMS, 1, SPACE, 0),
             refined(
@@ -126,36 +126,15 @@ def test_refined_paths_hold_more_of_the_softmax(world) -> None:
     assert refined(world.model, user_NE, start, start, SPACE, off, **options) is start
 
 
-def test_the_mapping_kept_is_the_better_one_within_the_budget(world) -> None:
-    """Few long paths serve a beam that is scarce; where candidates are scarce, balanced paths are kept."""
+def test_the_mapping_kept_is_the_better_one_at_equal_candidates(world) -> None:
     user_NE = sample_states(world.workdir, "samples", world.model, 200)
     mass_NV = softmax_mass(world.model, user_NE)
-    config = AssignmentConfig(refine_sweeps=1, refine_capacity=1)
-    balanced, long = np.arange(NUM_ITEMS)[:, None] % 25, np.arange(NUM_ITEMS)[:, None] // 10
-    for candidates, beam, longer in ((10.0, 1, True), (4.0, 25, None)):
-        one, other = (
-            refined(world.model, user_NE, *pair, SPACE, config, candidates=candidates, beam=beam, seed=0)
-            for pair in ((balanced, long), (long, balanced))
-        )
-        alone = [
-            refined(world.model, user_NE, each, each, SPACE, config, candidates=candidates, beam=beam, seed=0)
-            for each in (balanced, long)
-        ]
-        masses = [captured_mass(mass_NV, each[:, 0], 25, candidates, beam) for each in alone]
-        best = alone[int(np.argmax(masses))]
-        np.testing.assert_array_equal(one, best)
-        np.testing.assert_array_equal(other, best)
-        if longer:
-            assert best is not alone[0]
-            assert masses[1] > masses[0]
-
-
-def test_paths_beyond_the_beam_capture_nothing(world) -> None:
-    user_NE = sample_states(world.workdir, "samples", world.model, 50)
-    mass_NV = softmax_mass(world.model, user_NE)
-    path_V = np.arange(NUM_ITEMS) % 25
-    dense = mass_NV.toarray()
-    on_path_NP = np.stack([dense[:, path_V == path].sum(1) for path in range(25)], axis=1)
-    for beam in (1, 3):
-        expected = -np.sort(-on_path_NP, axis=1)[:, :beam].sum(1).mean()
-        assert captured_mass(mass_NV, path_V, 25, 1e9, beam) == pytest.approx(expected)
+    options = {"space": SPACE, "config": AssignmentConfig(refine_sweeps=1, refine_capacity=1), "seed": 0}
+    short, long = np.arange(NUM_ITEMS)[:, None] % 25, np.arange(NUM_ITEMS)[:, None] // 10
+    for budgets in ([4.0], [10.0, 30.0]):
+        alone = [refined(world.model, user_NE, each, each, budgets=budgets, **options) for each in (short, long)]
+        masses = [captured_mass(mass_NV, each[:, 0], 25, budgets) for each in alone]
+        assert masses[0] != pytest.approx(masses[1])
+        for pair in ((short, long), (long, short)):
+            found = refined(world.model, user_NE, *pair, budgets=budgets, **options)
+            np.testing.assert_array_equal(found, alone[int(np.argmax(masses))])
