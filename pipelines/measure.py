@@ -160,9 +160,9 @@ def measure(day: DayOne) -> dict[str, Any]:
     up_to = max(config.evaluation.curve_shares) * day.num_items
     evaluator = evaluator_of(day, arm.model, users, up_to, retired)
     live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
-    curves = {arm.name: evaluator.curve(live, up_to=up_to), "brute_force": [evaluator.brute_force]}
     beam = serving_beam(day, live, retired)
-    own = evaluator.measure_beam(live, beam)
+    curves = {arm.name: evaluator.curve(live, up_to=up_to, including=beam), "brute_force": [evaluator.brute_force]}
+    own = next(point for point in curves[arm.name] if point.beam == beam)
     operating = {
         "deep_retrieval": own,
         "deep_retrieval_paths_only": evaluator.measure_beam(

@@ -259,12 +259,12 @@ class Evaluator:
         items = np.arange(self.num_items)
         return Retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
 
-    def curve(self, arm: Arm, *, up_to: float) -> list[Point]:
-        """Measure an arm from beam 1 until its candidates reach ``up_to`` a user."""
+    def curve(self, arm: Arm, *, up_to: float, including: int = 1) -> list[Point]:
+        """Measure an arm from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
         points, retriever = [], self.retriever_of(arm)
-        for beam in beams(arm.model.space.num_paths):
+        for beam in sorted({*beams(arm.model.space.num_paths), including}):
             points.append(self.measure_beam(arm, beam, retriever=retriever))
-            if points[-1].mean_candidates >= up_to:
+            if points[-1].mean_candidates >= up_to and beam >= including:
                 break
         return points
 

@@ -105,6 +105,8 @@ def test_widest_beam_is_brute_force(finished: Path) -> None:
     own = [row for row in summary.curves if row.method == "deep_retrieval" and row.k == 5 and row.filtered]
     recalls = [row.candidate_recall or 0.0 for row in sorted(own, key=lambda row: row.beam or 0)]
     assert recalls[-1] >= recalls[0]
+    served = next(row for row in summary.results if row.method == "deep_retrieval" and row.k == 5 and row.filtered)
+    assert [row.candidates for row in own if row.beam == served.beam] == [served.candidates], "its cost is in the curve"
 
 
 def test_index_is_the_inverse_of_the_mapping(contents, finished: Path) -> None:
