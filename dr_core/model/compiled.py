@@ -15,7 +15,7 @@ import numpy.typing as npt
 from numba import njit
 from torch import nn, no_grad
 
-from dr_core.model._heap import is_worse, rise, sink, unwind
+from dr_core._heap import is_worse, rise, sink, unwind
 from dr_core.model.structure import StructureModel
 
 FloatArray = npt.NDArray[np.float32]

@@ -17,10 +17,13 @@ import numpy.typing as npt
 from numba import njit
 from scipy.sparse import csr_matrix
 
+from dr_core._heap import rise, sink
 from dr_core.paths.space import Int64Array, PathSpace
 
 SHARE_MOVED = 0.3
 """Items considered in a sweep: all at once would rush to the same paths."""
+NEGLIGIBLE = 0.05
+"""A mass below this share of what a candidate costs at the widest budget is not looked at when moves are weighed."""
 _OFFERS = 4
 """Paths an item may fall back on, best first, when a better one has no room left."""
 Float64Array = npt.NDArray[np.float64]
@@ -54,6 +57,9 @@ def refine_paths(
     largest = max(1, int(capacity * len(path_V) / space.num_paths))
     path_V = path_V.astype(np.int64)
     by_item_VN = mass_NV.T.tocsr()
+    price_F = _visits(mass_NV, path_V, space.num_paths, budgets)[4]
+    by_item_VN.data[by_item_VN.data < NEGLIGIBLE * price_F.min()] = 0
+    by_item_VN.eliminate_zeros()
     best_V, best = path_V.copy(), -1.0
     for sweep in range(num_sweeps + 1):
         offsets, paths, times, captured_F, price_F, visits_FP = _visits(mass_NV, path_V, space.num_paths, budgets)
@@ -97,6 +103,7 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
     offsets = np.zeros(num_states + 1, np.int64)
     paths, times = np.empty(64 * num_states, np.int64), np.empty(64 * num_states, np.float32)
     mass_P, touched = np.zeros(num_paths), np.empty(num_paths, np.int64)
+    score_H, key_H = np.empty(num_paths), np.empty(num_paths, np.int64)  # the next path to visit is the heap's worst
     is_open_F = np.empty(num_budgets, np.bool_)
     filled = 0
     for state in range(num_states):
@@ -107,22 +114,23 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
                 touched[count] = path
                 count += 1
             mass_P[path] += data[entry]
-        found = np.sort(touched[:count])
-        order = found[np.argsort(-mass_P[found], kind="mergesort")]
+        for place in range(count):
+            rise(score_H, key_H, place, -mass_P[touched[place]], -touched[place])
         if filled + count > len(paths):
             paths = np.concatenate((paths, np.empty(len(paths) + count, np.int64)))
             times = np.concatenate((times, np.empty(len(times) + count, np.float32)))
         is_open_F[:] = True
         held = 0
         for place in range(count):
-            path = order[place]
+            path, left = -key_H[0], count - place - 1
+            sink(score_H, key_H, left, score_H[left], key_H[left])
             reached = 0
             for budget in range(num_budgets):
                 if is_open_F[budget]:
                     reached += 1
                     captured_F[budget] += mass_P[path]
                     visits_FP[budget, path] += 1
-                    if held + size_P[path] >= wanted_F[budget] or place == count - 1:
+                    if held + size_P[path] >= wanted_F[budget] or left == 0:
                         is_open_F[budget] = False
                         price_F[budget] += mass_P[path] / size_P[path]
             if reached == 0:
@@ -131,7 +139,7 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
             filled += 1
             held += size_P[path]
         offsets[state + 1] = filled
-        mass_P[found] = 0.0
+        mass_P[touched[:count]] = 0.0
     return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, visits_FP
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from dr_core.model._heap import rise, sink, unwind
+from dr_core._heap import rise, sink, unwind
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.candidates import _slot, _table
 
