@@ -122,7 +122,7 @@ class Sweep:
             self.comparison.arm.model,
             self.states,
             self.comparison.evaluator,
-            descends=(study, value) != ("assignment", REFINEMENT_ALONE),
+            descends=value != REFINEMENT_ALONE,
         )
 
     def _structure(
@@ -272,6 +272,8 @@ def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
 
 
 REFINEMENT_ALONE = "refinement"
+RANDOM_ROUNDS = 4
+"""Rounds of EM from random paths in the study of assignments."""
 ASSIGNMENTS: dict[str, Overrides] = {
     "best path": {"penalty.alpha": 0, "assignment.refine_sweeps": 0},
     "one sweep": {"assignment.num_sweeps": 1, "assignment.refine_sweeps": 0},
@@ -308,6 +310,7 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
     "random_start": lambda bench: [1, 2, 4, 8],
     "mean_path": lambda bench: [0.5, 1, 2, 4],
     "assignment": lambda bench: ["best path", "one sweep", "descent", REFINEMENT_ALONE, "both"],
+    "assignment_random": lambda bench: ["descent", REFINEMENT_ALONE, "both"],
     "encoder": lambda bench: ["gru", "attention", "mean"],
     "together": lambda bench: ["learned", "initial", "shuffled"],
     "two_tower": lambda bench: [
@@ -317,7 +320,8 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
 """Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's; candidate_paths
 S; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the items
 wanted on a visited path, alpha corrected to it; assignment, what the M-step is: every item to its best paths whatever their
-size, one sweep of the descent, the descent, the refinement, or (the default) the refinement after the descent; encoder; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
+size, one sweep of the descent, the descent, the refinement, or (the default) the refinement after the descent;
+assignment_random, the last three from random paths; encoder; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
 OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
     "nodes": lambda bench, value: ({"paths.num_nodes": value}, bench.config.em.rounds),
     "layers": lambda bench, value: ({"paths.num_layers": value}, bench.config.em.rounds),
@@ -335,5 +339,6 @@ OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
         bench.config.em.rounds,
     ),
     "assignment": lambda bench, value: (ASSIGNMENTS[value], bench.config.em.rounds),
+    "assignment_random": lambda bench, value: ({"paths.start": "random", **ASSIGNMENTS[value]}, RANDOM_ROUNDS),
 }  # fmt: skip
 """What a study's value changes in the configuration, and the rounds of EM."""

@@ -21,7 +21,8 @@ STUDIES = {
     "rounds": "rounds of EM from clusters",
     "random_start": "rounds of EM from random paths",
     "mean_path": "items wanted on a visited path, in units of the run's",
-    "assignment": "what the M-step is",
+    "assignment": "what the M-step is, from clusters",
+    "assignment_random": "what the M-step is, from random paths",
     "encoder": "encoder of the history",
     "together": "paths: do their items belong together",
     "two_tower": "two-tower: softmax @ temperature",
@@ -54,7 +55,7 @@ def sweep_figure(rows: Sequence[SweepRow]) -> Markup | None:
                     place.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line,
                                label=FRACTIONS[metric])  # fmt: skip
             place.set_xticks(range(len(points)), [row.value for row in points])
-            if study in ("two_tower", "assignment"):
+            if study.startswith(("two_tower", "assignment")):
                 place.tick_params(axis="x", labelrotation=60)
             place.set_title(STUDIES[study])
             place.set_ylim(bottom=0)
