@@ -4,6 +4,7 @@
 its targets, beside the bare matrix products of that beam in the same run. *Spark*: the scores of N sample targets through the
 real stage on ``local[2]``, with the rows and bytes that each shuffle wrote, and the largest Python worker at N and at a quarter of it.
 *Top S'*: what keeping only S' paths an item and block saves, and how far its scores and the M-step's objective are then off.
+*Parts* (``--only parts``): where the stage's seconds go. The same samples through ever more of the stage; each part is what it adds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,21 @@ from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace
 from dr_core.training.checkpoint import read_manifest, save_model
+from pipelines.inference import block_batches, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
 from pipelines.session import spark_session
-from pipelines.stages.scores import FrozenModel, ScoresConfig, path_scores
+from pipelines.stages.scores import (
+    ROWS_HELD,
+    SCORE_SCHEMA,
+    FrozenModel,
+    ScoresConfig,
+    path_scores,
+    score_blocks,
+    whole_blocks,
+)
 
 SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
+CONF = {"spark.sql.shuffle.partitions": "8"}
 
 
 def build(num_items: int, hidden: int) -> DeepRetrievalModel:
@@ -115,6 +127,17 @@ def write_samples(folder: str, num_targets: int, num_items: int) -> int:
     return num_blocks
 
 
+def save_frozen(folder: str, num_items: int) -> FrozenModel:
+    """Return a model on disk as the stage's workers load it; written when it is not there."""
+    if not Path(folder).exists():
+        model = build(num_items, 64)
+        save_model(model, fsspec.filesystem("file"), folder)
+        np.save(f"{folder}/item_paths.npy", model.item_path_VJ.numpy())
+    manifest = read_manifest(fsspec.filesystem("file"), folder)
+    assert manifest is not None
+    return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
+
+
 class WorkerMemory:
     """Largest resident size of a Python worker below this process while the context lasts."""
 
@@ -162,16 +185,9 @@ def stage(folder: Path, num_targets: int, num_items: int, per_block: int | None)
     for place in (target, logs):
         shutil.rmtree(place, ignore_errors=True)
     Path(logs).mkdir()
-    model_folder = f"{folder}/model-{num_items}"
-    if not Path(model_folder).exists():
-        model = build(num_items, 64)
-        save_model(model, fsspec.filesystem("file"), model_folder)
-        np.save(f"{model_folder}/item_paths.npy", model.item_path_VJ.numpy())
-    manifest = read_manifest(fsspec.filesystem("file"), model_folder)
-    assert manifest is not None
-    frozen = FrozenModel(model_folder, manifest["sha256"]["model.safetensors"], f"{model_folder}/item_paths.npy")
+    frozen = save_frozen(f"{folder}/model-{num_items}", num_items)
     conf = {"spark.eventLog.enabled": "true", "spark.eventLog.dir": logs, "spark.eventLog.compress": "false",
-            "spark.eventLog.rolling.enabled": "false", "spark.sql.shuffle.partitions": "8"}  # fmt: skip
+            "spark.eventLog.rolling.enabled": "false", **CONF}  # fmt: skip
     config = ScoresConfig(num_candidates=CANDIDATES, candidates_per_block=per_block)
     with spark_session("scores", master="local[2]", conf=conf) as spark, WorkerMemory() as memory:
         frame: DataFrame = path_scores(spark.read.parquet(samples), frozen, config)
@@ -191,6 +207,51 @@ def stage(folder: Path, num_targets: int, num_items: int, per_block: int | None)
         "worker_gib": memory.gib,
         "plan": plan,
     }, pq.read_table(target).to_pandas()
+
+
+def parts(folder: Path, num_targets: int, num_items: int, repeats: int) -> dict[str, float]:
+    """Median seconds that each part of the stage adds, on one session whose workers have started and read the model."""
+    samples = f"{folder}/samples-{num_targets}"
+    write_samples(samples, num_targets, num_items)
+    frozen, config = save_frozen(f"{folder}/model-{num_items}", num_items), ScoresConfig(num_candidates=CANDIDATES)
+    work = score_blocks(frozen, config, ROWS_HELD)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            pass
+        yield from ()
+
+    def encode(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        network, _ = frozen.load()
+        for block in whole_blocks(batches):
+            for batch in block_batches(block):
+                encode_batch(network, batch)
+        yield from ()
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in work(batches):
+            pass
+        yield from ()
+
+    with spark_session("scores", master="local[2]", conf=CONF) as spark:
+        frame = spark.read.parquet(samples)
+        dealt = dealt_by_block(frame).sortWithinPartitions("block")
+        steps: dict[str, Callable[[], DataFrame]] = {
+            "read_and_deal": lambda: dealt.mapInArrow(read, SCORE_SCHEMA),
+            "encode": lambda: dealt.mapInArrow(encode, SCORE_SCHEMA),
+            "beam_and_sums": lambda: dealt.mapInArrow(score, SCORE_SCHEMA),
+            "hand_over": lambda: dealt.mapInArrow(work, SCORE_SCHEMA),
+            "shuffle_and_best": lambda: path_scores(frame, frozen, config),
+        }
+        for warm in ("read_and_deal", "beam_and_sums"):
+            steps[warm]().write.format("noop").mode("overwrite").save()
+        taken = {
+            name: median_seconds(lambda step=step: step().write.format("noop").mode("overwrite").save(), repeats)  # type: ignore[misc]
+            for name, step in steps.items()
+        }
+    whole = list(taken.values())
+    added = {name: seconds - before for (name, seconds), before in zip(taken.items(), [0.0, *whole], strict=False)}
+    return {"targets": num_targets, "items": num_items, "seconds": whole[-1], **added}
 
 
 def _plan(spark: SparkSession, frame: DataFrame) -> list[str]:
@@ -226,11 +287,16 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--per-block", type=int, default=CANDIDATES, help="S' (default: 20)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--only", choices=("kernel", "spark"))
+    parser.add_argument("--only", choices=("kernel", "spark", "parts"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     line: dict[str, Any] = {"benchmark": "scores", "K": SPACE.num_nodes, "D": SPACE.num_layers, "S": CANDIDATES,
                             "targets_a_state": TARGETS, "history": LENGTH}  # fmt: skip
+    if arguments.only == "parts":
+        with tempfile.TemporaryDirectory() as folder:
+            line["parts"] = parts(Path(folder), arguments.targets // 4, arguments.items, arguments.repeats)
+        print(json.dumps(rounded(line)))
+        return 0
     if arguments.only != "spark":
         line["kernel"] = [kernel(hidden, arguments.repeats) for hidden in (64, 128)]
         print(json.dumps(rounded(line["kernel"])), file=sys.stderr, flush=True)

@@ -116,7 +116,7 @@ def path_scores(
     """
     # Dealt out by item once: the sums and the best of each item below need no further shuffle.
     in_blocks = dealt_by_block(samples).sortWithinPartitions("block")
-    partial = in_blocks.mapInArrow(_score_blocks(model, config, rows_held), SCORE_SCHEMA).repartition("item_id")
+    partial = in_blocks.mapInArrow(score_blocks(model, config, rows_held), SCORE_SCHEMA).repartition("item_id")
     totals = partial.groupBy("item_id", "path_id").agg(
         F.sum("score").alias("score"), F.max("is_current").alias("is_current")
     )
@@ -190,14 +190,16 @@ def item_weights(samples: DataFrame) -> DataFrame:
     )
 
 
-def _score_blocks(
+def score_blocks(
     model: FrozenModel, config: ScoresConfig, rows_held: int
 ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """Return what a task does with its samples, sorted by block: rows of ``SCORE_SCHEMA``, scores in fixed point."""
+
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
         structure = CompiledStructure(network.structure)
         held: list[BlockScores] = []
-        for block in _whole_blocks(batches):
+        for block in whole_blocks(batches):
             terms = [
                 score_batch(network, structure, StateBatch(*encode_batch(network, batch)), config.num_candidates)
                 for batch in block_batches(block)
@@ -216,7 +218,7 @@ def _score_blocks(
     return score
 
 
-def _whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield one table a block of rows that come in order of their blocks."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
