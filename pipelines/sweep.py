@@ -274,10 +274,11 @@ def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
 REFINEMENT_ALONE = "refinement"
 RANDOM_ROUNDS = 4
 """Rounds of EM from random paths in the study of assignments."""
+DESCENT_ALONE: Overrides = {"assignment.refine_sweeps": 0}
 ASSIGNMENTS: dict[str, Overrides] = {
-    "best path": {"penalty.alpha": 0, "assignment.refine_sweeps": 0},
-    "one sweep": {"assignment.num_sweeps": 1, "assignment.refine_sweeps": 0},
-    "descent": {"assignment.refine_sweeps": 0},
+    "best path": {"penalty.alpha": 0, **DESCENT_ALONE},
+    "one sweep": {"assignment.num_sweeps": 1, **DESCENT_ALONE},
+    "descent": DESCENT_ALONE,
     REFINEMENT_ALONE: {},
     "both": {},
 }
@@ -317,20 +318,21 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
         f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)
     ],
 }
-"""Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's; candidate_paths
-S; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the items
-wanted on a visited path, alpha corrected to it; assignment, what the M-step is: every item to its best paths whatever their
-size, one sweep of the descent, the descent, the refinement, or (the default) the refinement after the descent;
-assignment_random, the last three from random paths; encoder; together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
+"""Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's, and
+candidate_paths S, both with the descent alone, which they belong to; rounds of EM, 0 being the clusters that are never
+changed; rounds from random paths; mean_path, a multiple of the items wanted on a visited path, alpha corrected to it;
+assignment, what the M-step is: every item to its best paths whatever their size, one sweep of the descent, the descent, the
+refinement, or (the default) the refinement after the descent; assignment_random, the last three from random paths; encoder;
+together, whether items on one path belong together; two_tower, the rival's softmax and temperature."""
 OVERRIDES: dict[str, Callable[[Sweep, Any], tuple[Overrides, int]]] = {
     "nodes": lambda bench, value: ({"paths.num_nodes": value}, bench.config.em.rounds),
     "layers": lambda bench, value: ({"paths.num_layers": value}, bench.config.em.rounds),
     "paths_per_item": lambda bench, value: ({"paths.paths_per_item": value}, bench.config.em.rounds),
     "alpha": lambda bench, value: (
-        {"penalty.alpha": value * bench.alpha, "paths.num_nodes": bench.day.choice.space.num_nodes},
+        {"penalty.alpha": value * bench.alpha, "paths.num_nodes": bench.day.choice.space.num_nodes, **DESCENT_ALONE},
         bench.config.em.rounds,
     ),
-    "candidate_paths": lambda bench, value: ({"scores.num_candidates": value}, bench.config.em.rounds),
+    "candidate_paths": lambda bench, value: ({"scores.num_candidates": value, **DESCENT_ALONE}, bench.config.em.rounds),
     "rounds": lambda bench, value: (_as_long(bench, value, 4), value),
     "random_start": lambda bench, value: ({"paths.start": "random", **_as_long(bench, value, 8)}, value),
     "mean_path": lambda bench, value: (

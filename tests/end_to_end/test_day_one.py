@@ -272,7 +272,12 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
     assert 0 < rows[("encoder", "mean")]["brute_force_precision"] < 1
     assert rows[("assignment", "best path")]["largest_path"] > rows[("assignment", "refinement")]["largest_path"]
-    assert {row["study"] for row in rows.values() if "overlap" in row} >= {"beam", "nodes", "rounds", "assignment_random"}
+    assert {row["study"] for row in rows.values() if "overlap" in row} >= {
+        "beam",
+        "nodes",
+        "rounds",
+        "assignment_random",
+    }
     for value in ("learned", "shuffled"):
         assert rows[("together", value)]["lift"] > 0
         assert 0 <= rows[("together", value)]["nmi"] <= 1
