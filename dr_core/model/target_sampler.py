@@ -23,7 +23,6 @@ from torch import Tensor
 from dr_core.config import Config
 from dr_core.model.reranker import SoftmaxReranker
 
-
 STATES_AT_ONCE = 256
 """States whose scores of all items are held: 100 MB with 100,000 items."""
 
