@@ -22,7 +22,7 @@ from pipelines.config import RunConfig
 from pipelines.local_em import States, assign_to_budget, fresh_structure, score_states, train_structure
 from pipelines.stages.assign import AlphaRule
 from pipelines.stages.evaluate import Arm, EvaluationUsers
-from pipelines.stages.initialize import kmeans_paths, starting_vectors
+from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
 from pipelines.stages.refine import refined
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def train_arms(
         _fit(config, arm, states, paths, total_epochs(config), seed)
         return Arm(name, arm, paths)
 
-    sample_NE = states.user_NE[: config.paths.profile_states]
+    sample_NE = spread(states.user_NE, config.paths.profile_states)
     vectors = starting_vectors(model, sample_NE, config.paths, seed)
 
     def clustered(space: PathSpace, num_paths: int) -> IntArray:
@@ -132,7 +132,7 @@ def learn(
             paths = assignment.path_ids
         paths = refined(
             model,
-            states.user_NE[: config.paths.profile_states],
+            spread(states.user_NE, config.paths.profile_states),
             paths,
             parent,
             choice.space,

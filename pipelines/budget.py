@@ -11,14 +11,17 @@ from pipelines.config import RunConfig
 SMALLEST_MULTIPLE = 1.5
 """Items wanted on a visited path, at least, in units of the mean path; asked for less, alpha flattens all paths."""
 
-SERVED = (0.4, 1.0, 2.5)
+SERVED = (0.4, 1.0, 2.5, 6.5)
 """Widths at which a mapping is judged, in units of the candidates asked for: a structure is not served at one width alone."""
+ALWAYS, WIDEST_SHARE = 2.5, 0.05
+"""Widths of more than ``ALWAYS`` budgets count only up to this share of the items."""
 
 
 @dataclass(frozen=True)
 class StructureChoice:
     """What was chosen, and the sentences that say why."""
 
+    num_items: int
     space: PathSpace
     candidates: float
     items_per_visited_path: float
@@ -27,7 +30,11 @@ class StructureChoice:
     @property
     def budgets(self) -> tuple[float, ...]:
         """Candidates a user at the widths that mappings are refined for."""
-        return tuple(share * self.candidates for share in SERVED)
+        return tuple(
+            share * self.candidates
+            for share in SERVED
+            if share <= ALWAYS or share * self.candidates <= WIDEST_SHARE * self.num_items
+        )
 
 
 def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> StructureChoice:
@@ -57,4 +64,4 @@ def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> Struc
         reasons.append(
             f"items wanted on a visited path raised to {wanted:.1f}: {SMALLEST_MULTIPLE} times the mean path of {mean_path:.1f}"
         )
-    return StructureChoice(space, candidates, wanted, tuple(reasons))
+    return StructureChoice(num_items, space, candidates, wanted, tuple(reasons))

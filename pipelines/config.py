@@ -61,8 +61,8 @@ class PathsConfig(Config):
     """J, paths an item stands on."""
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
-    profile_states: int = Field(4096, ge=64)
-    """User states on which the items' profiles are taken."""
+    profile_states: int = Field(8192, ge=64)
+    """User states on which the items' profiles are taken, and paths are refined."""
     profile_dimensions: int = Field(64, ge=2)
     """Singular directions of the profiles that k-means sees."""
     popularity_weight: float = Field(0.7, ge=0)

@@ -39,7 +39,7 @@ from pipelines.rivals import cut_of
 from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
-from pipelines.stages.initialize import kmeans_paths, starting_vectors
+from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
 from pipelines.tables import Workdir
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Sweep:
         if config.paths.start == "random":
             start = random_paths(num_items, num_paths, choice.space, self.day.seed + 2)
         else:
-            sample_NE = states.user_NE[: config.paths.profile_states]
+            sample_NE = spread(states.user_NE, config.paths.profile_states)
             vectors = starting_vectors(model, sample_NE, config.paths, self.day.seed)
             start = kmeans_paths(
                 model, sample_NE, vectors, choice.space, num_paths, config.paths, self.day.seed,

@@ -25,6 +25,8 @@ from pipelines.reader import read_files
 from pipelines.tables import Workdir
 
 COMPARED_STATES = 1024
+SPREAD = 8
+"""States looked through for one that is taken."""
 MASS_ITEMS = 4096
 """Items a state whose mass counts."""
 ASSIGN_SCHEMA = "item_id int, path_ids array<bigint>"
@@ -66,13 +68,21 @@ def initialize_paths(
 
 
 def sample_states(workdir: Workdir, samples: str, model: DeepRetrievalModel, num_states: int) -> Tensor:
-    """Return up to ``num_states`` user states [N, E] of the samples: whole files, in their order (that of a hash)."""
+    """Return up to ``num_states`` user states [N, E] of the samples, read file by file in their order (that of a hash)."""
     states: list[Tensor] = []
     for columns in read_files(workdir.filesystem, workdir.table(samples)):
         states.append(encode_batch(model, batch_from_arrays(columns))[0])
-        if sum(len(part) for part in states) >= num_states:
+        if sum(len(part) for part in states) >= SPREAD * num_states:
             break
-    return torch.cat(states)[:num_states]
+    return spread(torch.cat(states), num_states)
+
+
+def spread(user_NE: Tensor, num_states: int) -> Tensor:
+    """Return ``num_states`` of the first ``SPREAD`` times as many states, in their order: few of each user, since one user's
+    states resemble each other."""
+    first = user_NE[: SPREAD * num_states]
+    drawn = torch.randperm(len(first), generator=torch.Generator().manual_seed(0))[:num_states]
+    return first[drawn.sort().values]
 
 
 def starting_vectors(
@@ -108,7 +118,7 @@ def kmeans_paths(
     Returns:
         int64 [V, J].
     """
-    mass_NV = softmax_mass(model, user_NE[:COMPARED_STATES])
+    mass_NV = softmax_mass(model, spread(user_NE, COMPARED_STATES))
     best: tuple[float, KMeansTree, npt.NDArray[np.int64]] | None = None
     for restart in range(config.kmeans_restarts):
         tree, leaves = _fit(vectors, space, seed + restart * 1_000_003, config)

@@ -13,11 +13,13 @@ from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig
 from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.initialize import (
+    SPREAD,
     assign_on_spark,
     initialize_paths,
     read_paths,
     sample_states,
     softmax_mass,
+    spread,
     write_paths,
 )
 from pipelines.stages.refine import refined
@@ -88,11 +90,15 @@ def test_items_assigned_by_spark_are_those_the_tree_assigns(spark: SparkSession,
     np.testing.assert_array_equal(found, tree.assign(vectors, num_paths))
 
 
-def test_states_are_those_of_the_first_samples(world) -> None:
+def test_states_are_drawn_from_more_samples_than_are_taken(world) -> None:
     every = sample_states(world.workdir, "samples", world.model, 10_000)
     assert len(every) == (world.columns["positions"] >= 0).sum()
     few = sample_states(world.workdir, "samples", world.model, 20)
-    torch.testing.assert_close(few, every[:20])
+    places = [int((state == every).all(1).nonzero()[0]) for state in few]
+    assert len(set(places)) == 20
+    assert places == sorted(places)
+    assert 20 < places[-1] < 20 * SPREAD
+    torch.testing.assert_close(few, spread(every, 20))
 
 
 def test_softmax_mass_is_each_states_softmax(world) -> None:
