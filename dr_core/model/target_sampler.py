@@ -108,7 +108,9 @@ class TargetSampler:
     def _best(self, query_NE: Tensor) -> tuple[Tensor, Tensor]:
         if self.exact:
             wanted = min(self.config.top, len(self.vector_VE))
-            tops = [(some_NE @ self.vector_VE.T).topk(wanted, dim=1) for some_NE in query_NE.split(STATES_AT_ONCE)]
+            tops = [
+                (some_NE @ self.vector_VE.T).topk(wanted, dim=1) for some_NE in torch.split(query_NE, STATES_AT_ONCE)
+            ]
             return torch.cat([top.values for top in tops]), torch.cat([top.indices for top in tops])
         num_probes = min(self.config.probes, len(self.centre_GE))
         group_NG = (query_NE @ self.centre_GE.T).topk(num_probes, dim=1).indices
