@@ -24,6 +24,9 @@ SHARE_MOVED = 0.3
 """Items considered in a sweep: all at once would rush to the same paths."""
 NEGLIGIBLE = 0.05
 """A mass below this share of what a candidate costs at the widest budget is not looked at when moves are weighed."""
+WORTH_A_SWEEP = 0.001
+"""Sweeping ends when this many times the captured mass was not gained by the last ``_PATIENCE`` sweeps."""
+_PATIENCE = 3
 _OFFERS = 4
 """Paths an item may fall back on, best first, when a better one has no room left."""
 Float64Array = npt.NDArray[np.float64]
@@ -46,7 +49,7 @@ def refine_paths(
         path_V: int64 [V], one path an item.
         space: [K]^D.
         budgets: each C, items a state visits.
-        num_sweeps: passes; each considers a share of the items.
+        num_sweeps: passes at most; each considers a share of the items.
         capacity: largest path, as a multiple of the mean V / K^D; paths that are larger take no more items.
         seed: of the shares.
 
@@ -61,11 +64,14 @@ def refine_paths(
     by_item_VN.data[by_item_VN.data < NEGLIGIBLE * price_F.min()] = 0
     by_item_VN.eliminate_zeros()
     best_V, best = path_V.copy(), -1.0
+    reached = []
     for sweep in range(num_sweeps + 1):
         offsets, paths, times, captured_F, price_F, visits_FP = _visits(mass_NV, path_V, space.num_paths, budgets)
         if captured_F.mean() > best:
             best_V, best = path_V.copy(), captured_F.mean()
-        if sweep == num_sweeps:
+        reached.append(best)
+        is_settled = sweep > _PATIENCE and best < (1 + WORTH_A_SWEEP) * reached[-1 - _PATIENCE]
+        if sweep == num_sweeps or is_settled:
             break
         considered = np.flatnonzero(generator.random(len(path_V)) < SHARE_MOVED)
         item_W, path_W, profit_W = _offers(

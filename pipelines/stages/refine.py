@@ -26,11 +26,11 @@ def refined(
     budgets: Sequence[float],
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """Return the descent's mapping after :func:`dr_core.paths.refinement.refine_paths`, or its parent's.
+    """Return a mapping after :func:`dr_core.paths.refinement.refine_paths`: the descent's, or its parent's.
 
-    Both are refined; kept is the one whose paths hold more of the softmax's mass at the widths that retrieval may be
-    served with, candidates being what both pay for. The descent's comes back as it is with several paths an item, with
-    items on no path, or with more than ``config.refine_items`` items.
+    Refined is the one whose paths hold more of the softmax's mass at the widths that retrieval may be served with,
+    candidates being what both pay for. The descent's comes back as it is with several paths an item, with items on no path,
+    or with more than ``config.refine_items`` items.
 
     Args:
         user_NE: a sample of user states.
@@ -42,19 +42,18 @@ def refined(
     if num_paths > 1 or not config.refine_sweeps or num_items > config.refine_items or descended_VJ.min() < 0:
         return descended_VJ
     mass_NV = softmax_mass(model, user_NE)
-    best_VJ, most = descended_VJ, -1.0
     usable = parent_VJ.shape == descended_VJ.shape and parent_VJ.min() >= 0
-    for start_VJ in (descended_VJ, parent_VJ) if usable else (descended_VJ,):
-        path_V = refine_paths(
-            mass_NV,
-            start_VJ[:, 0],
-            space,
-            budgets=budgets,
-            num_sweeps=config.refine_sweeps,
-            capacity=config.refine_capacity,
-            seed=seed,
-        )
-        captured = captured_mass(mass_NV, path_V, space.num_paths, budgets)
-        if captured > most:
-            best_VJ, most = path_V[:, np.newaxis], captured
-    return best_VJ
+    start_V = max(
+        (descended_VJ[:, 0], parent_VJ[:, 0]) if usable else (descended_VJ[:, 0],),
+        key=lambda path_V: captured_mass(mass_NV, path_V, space.num_paths, budgets),
+    )
+    path_V = refine_paths(
+        mass_NV,
+        start_V,
+        space,
+        budgets=budgets,
+        num_sweeps=config.refine_sweeps,
+        capacity=config.refine_capacity,
+        seed=seed,
+    )
+    return path_V[:, np.newaxis]
