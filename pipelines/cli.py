@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from pathlib import Path
@@ -232,12 +232,20 @@ def sweep_command(arguments: argparse.Namespace) -> Answer:
         studies=_keys(arguments.studies),
         num_seeds=arguments.seeds,
     )
-    shown = ("overlap", "candidate_recall", "precision", "largest_path")
-    lines = [f"{'study':16} {'value':>14} " + " ".join(f"{name:>16}" for name in shown)]
+    return Answer(rows, "\n".join([*sweep_table(rows), f"report: {workdir.rstrip('/')}/report/index.html"]))
+
+
+SWEEP_COLUMNS = ("overlap", "candidate_recall", "precision", "recall", "multiply_adds", "largest_path", "lift", "nmi")
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the lines of a table of a sweep's points, with the columns that any of them has; – where one has no figure."""
+    shown = [name for name in SWEEP_COLUMNS if any(row.get(name) is not None for row in rows)]
+    lines = [f"{'study':17} {'value':>14} " + " ".join(f"{name:>16}" for name in shown)]
     for row in rows:
-        cells = " ".join(f"{row[name]:16.4g}" if name in row else f"{'':16}" for name in shown)
-        lines.append(f"{row['study']:16} {row['value']:>14} {cells}")
-    return Answer(rows, "\n".join([*lines, f"report: {workdir.rstrip('/')}/report/index.html"]))
+        cells = " ".join(f"{'–' if row.get(name) is None else format(row[name], '.4g'):>16}" for name in shown)
+        lines.append(f"{row['study']:17} {row['value']:>14} {cells}")
+    return lines
 
 
 def refresh_command(arguments: argparse.Namespace) -> Answer:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.cli import build_parser, main
+from pipelines.cli import build_parser, main, sweep_table
 
 OPTIONS = {
     "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
@@ -229,3 +229,16 @@ def test_what_others_print_meanwhile_goes_to_stderr(
     assert said.out == "[]\n"
     assert "from Python" in said.err
     assert "from a child process" in said.err
+
+
+def test_a_sweeps_table_has_a_dash_where_a_collapsed_structure_was_not_read() -> None:
+    lines = sweep_table(
+        [
+            {"study": "alpha", "value": "0", "overlap": None, "candidate_recall": None, "largest_path": 1263},
+            {"study": "alpha", "value": "1", "overlap": 0.961, "candidate_recall": 0.29, "largest_path": 6},
+            {"study": "together", "value": "learned", "lift": 2.88, "nmi": None},
+        ]
+    )
+    assert lines[0].split() == ["study", "value", "overlap", "candidate_recall", "largest_path", "lift"]
+    assert lines[1].split() == ["alpha", "0", "–", "–", "1263", "–"]
+    assert lines[3].split() == ["together", "learned", "–", "–", "–", "2.88"]
