@@ -28,6 +28,12 @@ LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes lo
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Sums of several threads differ in their last digits from run to run."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     session = build_session(
