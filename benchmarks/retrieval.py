@@ -183,7 +183,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], assigned.num_moved)
         paths = assigned.path_ids
     items = PathOrderedItems(build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32))
-    search = CompiledStructure(model.structure)
+    search = CompiledStructure(model.structure, items.index.log_sizes(space.num_paths))
 
     def at(beam: int) -> Search:
         def run(user_UE: Vectors) -> npt.NDArray[np.int64]:

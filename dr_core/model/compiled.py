@@ -30,14 +30,21 @@ _FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0, 1])  # type: i
 _C0, _C1, _C2, _C3, _C4, _C5 = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
 """Coefficients of 2^f for f in [0, 1], relative error below 3e-7."""
 _LOWEST = np.float32(-120)
+_ROUNDING = np.float32(1e-4)
+"""What a limit is lowered by, so that no rounding of sums in another order loses a path."""
 _EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
 """A float32 whose bits are n * 2^23 + 127 * 2^23 is 2^n."""
 
 
 class CompiledStructure:
-    """A structure model's weights, laid out for :meth:`search` and :meth:`log_prob`."""
+    """A structure model's weights, laid out for :meth:`search` and :meth:`log_prob`.
 
-    def __init__(self, structure: StructureModel) -> None:
+    Args:
+        structure: the model.
+        log_size_P: float32 [K^D], ln |c| of every path; :meth:`search` then ranks paths by p(c|x) / |c|.
+    """
+
+    def __init__(self, structure: StructureModel, log_size_P: FloatArray | None = None) -> None:
         space, hidden = structure.space, structure.config.hidden
         layers, nodes = space.num_layers, space.num_nodes
         self.num_nodes, self.num_layers = nodes, layers
@@ -52,9 +59,16 @@ class CompiledStructure:
                     self.table_DDKT[layer, earlier] = table.numpy()
                 if layer:
                     self.table_DDKT[layer, layer - 1, :, :hidden] += 1  # the scale that all tables add to
+        self.log_size_P = np.zeros(0, np.float32) if log_size_P is None else log_size_P
+        by_prefix_QK = self.log_size_P.reshape(-1, nodes)
+        self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
         """Return what :func:`dr_core.model.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
+
+        With sizes, the last layer keeps and orders paths by p(c|x) / |c|, the probability of one of their items: of all
+        choices of paths that hold C items, the first ones in this order hold the most probability (Dantzig 1957, the
+        fractional knapsack). Prefixes above it are kept by p alone, as without.
 
         Raises:
             ValueError: ``beam`` < 1.
@@ -64,7 +78,12 @@ class CompiledStructure:
         width = min(beam, self.num_nodes**self.num_layers)
         paths = np.empty((len(user_UE), width), dtype=np.int64)
         log_probs = np.empty((len(user_UE), width), dtype=np.float32)
-        _search(self._user_parts(user_UE), self.table_DDKT, self.output_DKH, self.bias_DK, paths, log_probs)
+        _search(
+            self._user_parts(user_UE), self.table_DDKT, self.output_DKH, self.bias_DK,
+            (self.log_size_P, self.lowest_Q, self.highest_Q), paths, log_probs,
+        )  # fmt: skip
+        if len(self.log_size_P):
+            log_probs += self.log_size_P[paths]
         return paths, log_probs
 
     def log_prob(self, user_UE: FloatArray, path_UM: IntArray) -> FloatArray:
@@ -202,13 +221,16 @@ def _keep_best(scores, paths, path_B, score_B):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _extend(  # type: ignore[no-untyped-def]
-    logit_KR, highest_R, total_R, users, kept, prefix_UB, prefix_score_UB, work, path_UB, score_UB
+    logit_KR, highest_R, total_R, users, kept, prefix_UB, prefix_score_UB, sizes, work, path_UB, score_UB
 ):
     """Write the best successors of every user's prefixes, best first; return how many.
 
     With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: the few
-    that reach this limit are found by comparing a node's logits of all rows at once.
+    that reach this limit are found by comparing a node's logits of all rows at once. Where sizes count, the limit and
+    the comparison allow for the longest and the shortest path of a prefix.
     """
+    log_size_P, lowest_Q, highest_Q = sizes
+    is_sized = len(log_size_P) > 0
     base_R, limit_R, flag_R, user_R, hit_score_UN, hit_path_UN = work
     num_nodes, num_rows = logit_KR.shape
     base_R[:], limit_R[:] = np.float32(-np.inf), np.float32(np.inf)
@@ -218,8 +240,12 @@ def _extend(  # type: ignore[no-untyped-def]
             base_R[row] = prefix_score_UB[user, row - first] - total_R[row]
         lowest = np.float32(np.inf if kept == path_UB.shape[1] else -np.inf)
         for row in range(first, first + kept):
-            lowest = min(lowest, base_R[row] + highest_R[row])
+            longest = highest_Q[prefix_UB[user, row - first]] if is_sized else np.float32(0)
+            lowest = min(lowest, base_R[row] + highest_R[row] - longest)
         limit_R[first : first + kept], user_R[first : first + kept] = lowest, user
+        if is_sized:
+            for row in range(first, first + kept):
+                limit_R[row] += lowest_Q[prefix_UB[user, row - first]] - _ROUNDING
     num_hits_U = np.zeros(users, np.int64)
     words = flag_R.view(np.uint64)
     for node in range(num_nodes):
@@ -232,8 +258,10 @@ def _extend(  # type: ignore[no-untyped-def]
                     if flag_R[row]:
                         user = user_R[row]
                         hit = num_hits_U[user]
-                        hit_score_UN[user, hit] = base_R[row] + logit_R[row]
-                        hit_path_UN[user, hit] = prefix_UB[user, row - user * kept] * num_nodes + node
+                        path = prefix_UB[user, row - user * kept] * num_nodes + node
+                        own_size = log_size_P[path] if is_sized else np.float32(0)
+                        hit_score_UN[user, hit] = base_R[row] + logit_R[row] - own_size
+                        hit_path_UN[user, hit] = path
                         num_hits_U[user] = hit + 1
     width = min(kept * num_nodes, path_UB.shape[1])
     for user in range(users):
@@ -250,7 +278,7 @@ def _rows(count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _search(part_DUH, table_DDKT, output_DKH, bias_DK, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
+def _search(part_DUH, table_DDKT, output_DKH, bias_DK, sizes, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
     num_layers, num_users, num_hidden = part_DUH.shape
     num_nodes, beam = bias_DK.shape[1], path_UB.shape[1]
     most_rows = USERS_AT_ONCE * _rows(beam)
@@ -263,6 +291,7 @@ def _search(part_DUH, table_DDKT, output_DKH, bias_DK, path_UB, log_prob_UB):  #
     hit_scores = np.empty((USERS_AT_ONCE, beam * num_nodes), np.float32)
     hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
     prefixes, scores = np.zeros((USERS_AT_ONCE, beam), np.int64), np.zeros((USERS_AT_ONCE, beam), np.float32)
+    no_sizes = (sizes[0][:0], sizes[1][:0], sizes[2][:0])
     for start in range(0, num_users, USERS_AT_ONCE):
         users = min(USERS_AT_ONCE, num_users - start)
         prefixes[:, 0], scores[:, 0] = 0, np.float32(0)
@@ -279,7 +308,7 @@ def _search(part_DUH, table_DDKT, output_DKH, bias_DK, path_UB, log_prob_UB):  #
             _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
             paths_found, scores_found = path_UB[start : start + users], log_prob_UB[start : start + users]
             size = _extend(
-                logit_KR, highest, total, users, kept, prefixes, scores,
+                logit_KR, highest, total, users, kept, prefixes, scores, sizes if layer == num_layers - 1 else no_sizes,
                 (base[:rows], limit[:rows], flags[:rows], owners, hit_scores, hit_paths), paths_found, scores_found,
             )  # fmt: skip
             prefixes[:users, :size], scores[:users, :size] = paths_found[:, :size], scores_found[:, :size]

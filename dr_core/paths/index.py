@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dr_core.errors import InputError
+from dr_core.paths.sizes import DENSE_LIMIT
 from dr_core.paths.space import Int64Array, integer_array
 
 _ARRAYS = ("path_ids", "offsets", "item_ids")
@@ -53,6 +54,19 @@ class PathIndex:
         """Item ids int32 [|c|] on one path, ascending; empty if it holds none."""
         starts, ends = self.lookup(np.asarray([path_id]))
         return self.item_ids[int(starts[0]) : int(ends[0])]
+
+    def log_sizes(self, num_paths: int) -> NDArray[np.float32] | None:
+        """ln |c| of every path id below ``num_paths``, float32 [K^D]: what ranks paths by probability per item.
+
+        A path without items counts as the longest. None if there are more ids than a dense table may have
+        (:data:`dr_core.paths.sizes.DENSE_LIMIT`) or no items.
+        """
+        if num_paths > DENSE_LIMIT or not self.num_paths:
+            return None
+        size_P = np.diff(self.offsets)
+        log_size_P = np.full(num_paths, np.log(size_P.max()), dtype=np.float32)
+        log_size_P[self.path_ids] = np.log(size_P)
+        return log_size_P
 
     def save(self, folder: str | Path) -> None:
         """Write ``path_ids.npy``, ``offsets.npy`` and ``item_ids.npy``, each replaced in one step."""

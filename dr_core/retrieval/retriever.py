@@ -34,7 +34,7 @@ class Retrieved:
     score_Uk: npt.NDArray[np.float32]
     """Reranker scores, -inf where there is no item."""
     path_Uk: IntArray
-    """int64, the most probable path that led to the item."""
+    """int64, the first of the beam's paths that led to the item."""
     path_probability_Uk: npt.NDArray[np.float32]
     """p(c|x) of that path."""
     num_candidates_U: IntArray
@@ -76,7 +76,7 @@ class Retriever:
         vectors, bias = model.reranker.item_vectors()
         self.vector_VE = np.ascontiguousarray(vectors.numpy())
         self.bias_V = np.ascontiguousarray(bias.numpy())
-        self.compiled = CompiledStructure(model.structure)
+        self.compiled = CompiledStructure(model.structure, index.log_sizes(model.space.num_paths))
 
     @cached_property
     def items(self) -> PathOrderedItems:
@@ -110,7 +110,8 @@ class Retriever:
         return [item for item in items if 0 <= item < self.model.num_items]
 
     def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
-        """Return the most probable paths of each user state."""
+        """Return the paths of each user state whose items are the most probable: those of the highest p(c|x) / |c|, in
+        that order. The paper takes the highest p(c|x), which at equal candidates finds less."""
         paths, log_probs = self.compiled.search(user_UE.numpy(), self.beam if beam is None else beam)
         return Beam(torch.from_numpy(paths), torch.from_numpy(log_probs))
 

@@ -47,6 +47,38 @@ def test_the_search_finds_what_the_search_in_torch_finds(num_nodes: int, num_lay
     assert all(len(set(row)) == len(row) for row in paths.tolist())
 
 
+@pytest.mark.parametrize(
+    ("num_nodes", "num_layers", "beam"), [(7, 1, 3), (6, 2, 1), (6, 2, 5), (6, 2, 36), (5, 3, 20), (40, 2, 25), (40, 2, 300)]
+)  # fmt: skip
+def test_with_sizes_paths_are_ranked_by_probability_per_item(num_nodes: int, num_layers: int, beam: int) -> None:
+    """Against every path: of those whose prefix the beam keeps, the best by p(c|x) / |c|."""
+    model, user_UE = structure(num_nodes, num_layers, spread=1.5), users()
+    size_P = np.random.default_rng(beam).integers(1, 50, size=num_nodes**num_layers)
+    paths, log_probs = CompiledStructure(model, np.log(size_P).astype(np.float32)).search(user_UE, beam)
+    every = beam_search(model, torch.from_numpy(user_UE), num_nodes**num_layers)
+    for user in range(NUM_USERS):
+        log_prob_P = np.empty(num_nodes**num_layers)
+        log_prob_P[every.path_NB[user]] = every.log_prob_NB[user]
+        score_P = log_prob_P - np.log(size_P)
+        if num_layers > 1:
+            prefix_Q = torch.from_numpy(log_prob_P).reshape(-1, num_nodes).logsumexp(1)
+            kept = prefix_Q.topk(min(beam, len(prefix_Q))).indices.numpy()
+            score_P[~np.isin(np.arange(len(score_P)) // num_nodes, kept)] = -np.inf
+        best = np.argsort(-score_P, kind="stable")[: len(paths[user])]
+        np.testing.assert_allclose(log_probs[user], log_prob_P[paths[user]], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(score_P[paths[user]], score_P[best], rtol=1e-4, atol=1e-4)
+        assert len(set(paths[user])) == len(paths[user])
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_equal_sizes_change_nothing(size: int) -> None:
+    model, user_UE = structure(40, 2), users()
+    plain = CompiledStructure(model).search(user_UE, 30)
+    sized = CompiledStructure(model, np.full(1600, np.log(size), np.float32)).search(user_UE, 30)
+    np.testing.assert_array_equal(sized[0], plain[0])
+    np.testing.assert_allclose(sized[1], plain[1], rtol=1e-4, atol=1e-4)
+
+
 def test_equal_probabilities_stand_in_order_of_the_path() -> None:
     model = structure(4, 2, spread=0.0)
     paths, log_probs = CompiledStructure(model).search(users(), 16)
