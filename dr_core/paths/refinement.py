@@ -1,9 +1,10 @@
 """Refines a mapping so that the paths a user would visit hold more of what the softmax wants for that user.
 
-Not in the paper. Each user state visits its best paths, by the softmax's mass on them, until they hold C items; so it
-does for several C at once, because a structure is served at more than one width. An item gains on a path the mass it
-has with the states that visit the path, and costs a candidate to each of them; the price of a candidate is the mass
-that a state's last visited path gives for one.
+Not in the paper. Each user state visits the paths with the most mass per item, as retrieval does, until they hold C items,
+the last one in part: a fractional knapsack, whose greedy answer is the best one (Dantzig 1957). So it does for several C at
+once, because a structure is served at more than one width. By the knapsack's duality an item gains on a path the mass it
+has with the states that visit the path, and costs each of them a candidate, at that state's own price: the mass per item of
+its last path. That difference is what a small move brings.
 
 Shape legend: N states, V items, P = K^D paths, F budgets, W moves.
 """
@@ -66,7 +67,7 @@ def refine_paths(
     best_V, best = path_V.copy(), -1.0
     reached = []
     for sweep in range(num_sweeps + 1):
-        offsets, paths, times, captured_F, price_F, visits_FP = _visits(mass_NV, path_V, space.num_paths, budgets)
+        offsets, paths, times, captured_F, _, cost_P = _visits(mass_NV, path_V, space.num_paths, budgets)
         if captured_F.mean() > best:
             best_V, best = path_V.copy(), captured_F.mean()
         reached.append(best)
@@ -75,37 +76,37 @@ def refine_paths(
             break
         considered = np.flatnonzero(generator.random(len(path_V)) < SHARE_MOVED)
         item_W, path_W, profit_W = _offers(
-            by_item_VN.data, by_item_VN.indices, by_item_VN.indptr, considered, path_V, offsets, paths, times,
-            price_F @ visits_FP,
-        )  # fmt: skip
+            by_item_VN.data, by_item_VN.indices, by_item_VN.indptr, considered, path_V, offsets, paths, times, cost_P
+        )
         order = np.lexsort((path_W, item_W, -profit_W))
         _take(item_W[order], path_W[order], path_V, np.bincount(path_V, minlength=space.num_paths), largest)
     return best_V
 
 
 def captured_mass(mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]) -> float:
-    """Return the mean mass of a state on its best paths, visited until they hold each of the budgets' items."""
+    """Return the mean mass of a state on its best paths, by mass per item, as far as they hold each of the budgets' items."""
     return float(_visits(mass_NV, path_V, num_paths, budgets)[3].mean())
 
 
 def _visits(
     mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]
 ) -> tuple[Int64Array, Int64Array, npt.NDArray[np.float32], Float64Array, Float64Array, Float64Array]:
-    """Return which paths each state visits as CSR with the number of budgets that reach them, the mean mass captured and
-    the mean price of a candidate under each budget, float64 [F], and the visits of each path, float64 [F, P]."""
+    """Return which paths each state visits as CSR with the sum over the budgets of the part that is visited, the mean mass
+    captured and the mean price of a candidate under each budget, float64 [F], and what a further item on each path would
+    cost all states and budgets, float64 [P]."""
     size_P = np.bincount(path_V, minlength=num_paths)
     wanted_F = np.asarray(budgets, dtype=np.float64)
     found = _visit(mass_NV.data, mass_NV.indices, mass_NV.indptr, path_V.astype(np.int64), size_P, wanted_F)
-    offsets, paths, times, captured_F, price_F, visits_FP = found
+    offsets, paths, times, captured_F, price_F, cost_P = found
     num_states = max(mass_NV.shape[0], 1)
-    return offsets, paths, times, captured_F / num_states, price_F / num_states, visits_FP
+    return offsets, paths, times, captured_F / num_states, price_F / num_states, cost_P
 
 
 @njit(cache=True)
 def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     num_states, num_paths, num_budgets = len(indptr) - 1, len(size_P), len(wanted_F)
     captured_F, price_F = np.zeros(num_budgets), np.zeros(num_budgets)
-    visits_FP = np.zeros((num_budgets, num_paths))
+    cost_P = np.zeros(num_paths)
     offsets = np.zeros(num_states + 1, np.int64)
     paths, times = np.empty(64 * num_states, np.int64), np.empty(64 * num_states, np.float32)
     mass_P, touched = np.zeros(num_paths), np.empty(num_paths, np.int64)
@@ -121,7 +122,7 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
                 count += 1
             mass_P[path] += data[entry]
         for place in range(count):
-            rise(score_H, key_H, place, -mass_P[touched[place]], -touched[place])
+            rise(score_H, key_H, place, -mass_P[touched[place]] / size_P[touched[place]], -touched[place])
         if filled + count > len(paths):
             paths = np.concatenate((paths, np.empty(len(paths) + count, np.int64)))
             times = np.concatenate((times, np.empty(len(times) + count, np.float32)))
@@ -130,15 +131,19 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
         for place in range(count):
             path, left = -key_H[0], count - place - 1
             sink(score_H, key_H, left, score_H[left], key_H[left])
-            reached = 0
+            reached = 0.0
             for budget in range(num_budgets):
                 if is_open_F[budget]:
-                    reached += 1
-                    captured_F[budget] += mass_P[path]
-                    visits_FP[budget, path] += 1
-                    if held + size_P[path] >= wanted_F[budget] or left == 0:
+                    share = min(1.0, (wanted_F[budget] - held) / size_P[path])
+                    reached += share
+                    captured_F[budget] += share * mass_P[path]
+                    if held + size_P[path] >= wanted_F[budget]:
                         is_open_F[budget] = False
-                        price_F[budget] += mass_P[path] / size_P[path]
+                        price = mass_P[path] / size_P[path]
+                        price_F[budget] += price
+                        cost_P[path] += share * price
+                        for whole in range(offsets[state], filled):
+                            cost_P[paths[whole]] += price
             if reached == 0:
                 break
             paths[filled], times[filled] = path, reached
@@ -146,7 +151,7 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
             held += size_P[path]
         offsets[state + 1] = filled
         mass_P[touched[:count]] = 0.0
-    return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, visits_FP
+    return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, cost_P
 
 
 @njit(cache=True)
