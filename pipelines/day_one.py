@@ -132,6 +132,12 @@ def days_of(
     return days
 
 
+def seeds_run(config: RunConfig, workdir: Workdir, logs: str | None, catalogue: str | None) -> int:
+    """Return how many seeds day one was last run with in the work folder; 0 when it was not."""
+    run = Run(workdir, run_identity(config, logs, catalogue, config.seed), config.identity())
+    return int(run.record.get("seeds", 0))
+
+
 def finish_report(days: list[DayOne]) -> dict[str, Any]:
     """Put the seeds together, with the rivals that were measured beside them, and write the report."""
     first = days[0]

@@ -221,8 +221,8 @@ def load_states(day: DayOne, model: DeepRetrievalModel) -> States:
 
 
 def sweep_rows(days: list[DayOne]) -> list[dict[str, Any]]:
-    """Return one row a point that every seed has: study, value, means and standard deviations over seeds."""
-    by_seed = [
+    """Return one row a point of the first seed: study, value, means and standard deviations over the seeds that have it."""
+    points_by_seed = [
         {
             stage["name"].removeprefix(SWEEP_STAGE): stage
             for stage in day.run.record["stages"]
@@ -231,13 +231,12 @@ def sweep_rows(days: list[DayOne]) -> list[dict[str, Any]]:
         for day in days
     ]
     rows = []
-    for name in by_seed[0] if by_seed else ():
-        if not all(name in points for points in by_seed):
-            continue
+    for name in points_by_seed[0] if points_by_seed else ():
+        measured = [points[name] for points in points_by_seed if name in points]
         study, value = name.split("=", 1)
-        row: dict[str, Any] = {"study": study, "value": value, "seeds": len(days)}
-        row["seconds"] = float(np.mean([points[name]["seconds"] for points in by_seed]))
-        results = [points[name]["result"] for points in by_seed]
+        row: dict[str, Any] = {"study": study, "value": value, "seeds": len(measured)}
+        row["seconds"] = float(np.mean([stage["seconds"] for stage in measured]))
+        results = [stage["result"] for stage in measured]
         for key in results[0]:
             values = [result[key] for result in results]
             if key.startswith("rows_") or any(figure is None for figure in values):

@@ -30,7 +30,7 @@ from pipelines.arms import learn
 from pipelines.budget import choose_structure
 from pipelines.compare import Comparison
 from pipelines.config import RunConfig, validate_config
-from pipelines.day_one import days_of, finish_report, run_day_one
+from pipelines.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.em import DayOne
 from pipelines.local_em import States, fresh_structure
 from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
@@ -60,20 +60,23 @@ def sweep(
 ) -> list[dict[str, Any]]:
     """Run day one, then every point of the studies; return their rows, seeds put together.
 
+    The report keeps all seeds that day one was run with, though the points be measured on fewer.
+
     Raises:
         ConfigError: a study is not known.
     """
     unknown = [study for study in studies if study not in STUDIES]
     if unknown:
         raise ConfigError(f"--studies {', '.join(unknown)}: not a study; choose from {', '.join(STUDIES)}")
-    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=num_seeds)
     workdir = Workdir(workdir_uri)
+    all_seeds = max(num_seeds, seeds_run(config, workdir, logs, catalogue))
+    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=all_seeds)
     with (
         lease(workdir, "run"),
         spark_session(f"dr sweep {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
     ):
-        days = days_of(spark, config, workdir, logs, catalogue, num_seeds)
-        for day in days:
+        days = days_of(spark, config, workdir, logs, catalogue, all_seeds)
+        for day in days[:num_seeds]:
             bench = Sweep(day)
             points = [(study, value) for study in studies or STUDIES for value in STUDIES[study](bench)]
             for number, (study, value) in enumerate(points):
