@@ -10,6 +10,7 @@ from pipelines.config import load_config
 from pipelines.day_one import days_of, seeds_run
 from pipelines.measure import SWEEP_STAGE, sweep_rows
 from pipelines.runs import Run
+from pipelines.sweep import sweep
 from pipelines.tables import Workdir
 
 CONFIG = str(Path(__file__).parents[2] / "conf" / "demo.yaml")
@@ -38,3 +39,23 @@ def test_the_seeds_of_the_run_are_known_from_its_record(tmp_path: Path) -> None:
     first.run.finish("done", 0)
     assert seeds_run(config, workdir, "logs", None) == 3
     assert seeds_run(config, workdir, "other logs", None) == 0
+
+
+@pytest.mark.parametrize(("asked", "reported"), [(1, 3), (3, 3), (4, 4)])
+def test_a_sweep_reports_all_seeds_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, reported: int
+) -> None:
+    class Begun(Exception):
+        """Day one was asked for."""
+
+    def begin(*_: Any, num_seeds: int, **__: Any) -> None:
+        raise Begun(num_seeds)
+
+    config = load_config(CONFIG)
+    first = days_of(cast(Any, None), config, Workdir(str(tmp_path)), "logs", None, 1)[0]
+    first.run.record["seeds"] = 3
+    first.run.finish("done", 0)
+    monkeypatch.setattr("pipelines.sweep.run_day_one", begin)
+    with pytest.raises(Begun) as begun:
+        sweep(config, str(tmp_path), logs="logs", studies=["beam"], num_seeds=asked)
+    assert begun.value.args == (reported,)
