@@ -1,7 +1,8 @@
 """The rivals that ``dr compare`` fits, and the settings that each of them may choose from.
 
 Every rival gets at most ``TRIALS`` settings, the first being its usual one; the setting with the best recall on the
-validation users is measured on the test users.
+validation users is measured on the test users. What is trained by gradient is trained in proportion to Deep Retrieval's own
+softmax: the numbers of epochs here go with a warm-up of ``WARM_UP_EPOCHS``.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
 from pipelines.config import RunConfig
 
 TRIALS = 3
+WARM_UP_EPOCHS = 16
+"""Epochs of warm-up for which the numbers of epochs below are meant."""
 MOST_DENSE_ITEMS = 10_000
 """Items that take part in the rivals whose cost is quadratic in them, or worse."""
 Settings = Mapping[str, Any]
@@ -41,6 +44,18 @@ class Rival:
     build: Callable[[RunConfig, Settings, int], Peer]
     settings: tuple[Settings, ...]
     indexes: Mapping[str, str] = field(default_factory=dict)
+
+    def tried(self, config: RunConfig) -> list[Settings]:
+        """Return the settings that are tried in a run, with the epochs that they mean there."""
+        return [
+            {**some, "epochs": epochs_of(config, some["epochs"])} if "epochs" in some else some
+            for some in tried(self.settings)
+        ]
+
+
+def epochs_of(config: RunConfig, epochs: int) -> int:
+    """Return a number of epochs in proportion to the run's warm-up."""
+    return max(1, round(epochs * config.em.warm_up_epochs / WARM_UP_EPOCHS))
 
 
 def cut_of(config: RunConfig, **changes: Any) -> CutConfig:
@@ -89,12 +104,16 @@ RIVALS: dict[str, Rival] = {
         ({"dropout": 0.2, "epochs": 10}, {"dropout": 0.4, "epochs": 10}, {"dropout": 0.2, "epochs": 20}),
     ),
     "two_tower": Rival(
-        lambda config, settings, seed: TwoTower(TwoTowerConfig(cut=cut_of(config, batch_rows=128), **settings), seed),
+        lambda config, settings, seed: TwoTower(
+            TwoTowerConfig(cut=cut_of(config, batch_rows=128), epochs=epochs_of(config, 20), **settings), seed
+        ),
         ({"temperature": 0.1}, {"temperature": 0.07}, {"temperature": 0.2}),
         {"two_tower_ivf": "ivf", "two_tower_ivf_pq": "ivf_pq", "two_tower_lsh": "lsh", "two_tower_hnsw": "hnsw"},
     ),
     "ffm": Rival(
-        lambda config, settings, seed: FFM(FFMConfig(cut=cut_of(config, batch_rows=128), **settings), seed),
+        lambda config, settings, seed: FFM(
+            FFMConfig(cut=cut_of(config, batch_rows=128), epochs=epochs_of(config, 15), **settings), seed
+        ),
         ({"weight_decay": 1e-4}, {"weight_decay": 1e-2}, {"pair_dim": 64}),
         {"ffm_hnsw": "hnsw"},
     ),
@@ -135,16 +154,16 @@ def tried(settings: Sequence[Settings]) -> Sequence[Settings]:
     return settings[:TRIALS]
 
 
-def offered(family: str) -> dict[str, Any]:
+def offered(family: str, config: RunConfig) -> dict[str, Any]:
     """Return what a family's methods may choose from: what is measured anew when it changes."""
     rival = RIVALS.get(family)
     indexes = rival.indexes if rival else SOFTMAX_INDEXES if family == "softmax" else {}
-    settings = {method: INDEXES[kind][1] for method, kind in indexes.items()}
+    settings = {method: tried(INDEXES[kind][1]) for method, kind in indexes.items()}
     if rival:
-        settings[family] = rival.settings
+        settings[family] = rival.tried(config)
     return {
         "methods": list(families()[family]),
-        "offered": {method: [dict(some) for some in tried(each)] for method, each in settings.items()},
+        "offered": {method: [dict(some) for some in each] for method, each in settings.items()},
     }
 
 

@@ -25,7 +25,6 @@ from dr_core.model.target_sampler import TargetSampler
 from dr_core.paths.health import measure_health
 from dr_core.paths.initialization import random_paths
 from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
-from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
 from pipelines.arms import learn
 from pipelines.budget import choose_structure
 from pipelines.compare import Comparison
@@ -35,7 +34,7 @@ from pipelines.em import DayOne
 from pipelines.local_em import States, fresh_structure
 from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
 from pipelines.reader import read_files
-from pipelines.rivals import cut_of
+from pipelines.rivals import RIVALS, cut_of
 from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
@@ -250,10 +249,8 @@ class Sweep:
         """The rival's own ablation: plain or corrected softmax, by temperature (its table 2)."""
         kind, temperature = value.split("@")
         comparison, evaluator = self.comparison, self.comparison.evaluator
-        settings = TwoTowerConfig(
-            cut=cut_of(self.config, batch_rows=128), temperature=float(temperature), corrected=kind == "corrected"
-        )
-        peer = TwoTower(settings, self.day.seed)
+        settings = {"temperature": float(temperature), "corrected": kind == "corrected"}
+        peer = RIVALS["two_tower"].build(self.config, settings, self.day.seed)
         peer.fit(comparison.events)
         found = peer.retrieve(evaluator.history, comparison.k, filtered=comparison.filtered, barred=comparison.retired)
         figures = user_metrics(found, evaluator.truth, comparison.k)

@@ -12,6 +12,7 @@ import pytest
 from dr_core.peers.ease import EASEConfig
 from pipelines.compare import Comparison, _answers
 from pipelines.config import load_config
+from pipelines.rivals import RIVALS, WARM_UP_EPOCHS, offered
 
 CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")
 OFFERED = [{"regularisation": value} for value in (300.0, 20.0, 1000.0)]
@@ -59,3 +60,21 @@ def test_lists_with_empty_places_are_no_answer() -> None:
     assert _answers(full_Uk)
     assert _answers(np.where(full_Uk == 7, np.int32(-1), full_Uk))
     assert not _answers(np.where(np.arange(10) < 9, full_Uk, np.int32(-1)))
+
+
+@pytest.mark.parametrize("warm_up", [1, 4, WARM_UP_EPOCHS, 2 * WARM_UP_EPOCHS])
+def test_rivals_train_in_proportion_to_the_softmax(warm_up: int) -> None:
+    config, usual_config = (
+        load_config(Path(__file__).parents[2] / "conf" / "demo.yaml", [f"em.warm_up_epochs={epochs}"])
+        for epochs in (warm_up, WARM_UP_EPOCHS)
+    )
+    for family, rival in RIVALS.items():
+        told = offered(family, config)["offered"][family]
+        for meant, some in zip(rival.settings, told, strict=True):
+            built = rival.build(config, some, 0)
+            epochs = getattr(getattr(built, "config", None), "epochs", None)
+            assert some == {**meant, **({"epochs": epochs} if "epochs" in meant else {})}
+            if epochs is not None:
+                usual = rival.build(usual_config, meant, 0).config.epochs  # type: ignore[attr-defined]
+                assert epochs >= 1
+                assert abs(epochs - usual * warm_up / WARM_UP_EPOCHS) <= 0.5 or epochs == 1
