@@ -35,7 +35,8 @@ class MixedTargetsConfig(Config):
     draws: int = Field(8, ge=1)
     """Items drawn a user state, with replacement."""
     top: int = Field(300, ge=1)
-    """Only a state's best items can be drawn."""
+    """Only a state's best items can be drawn. What lies beyond them the structure learns from true events alone: take more
+    where the softmax is flat and lists are long (docs/decisions.md)."""
     temperature: float = Field(0.8, gt=0)
     """Divides the scores before the softmax; below 1 favours a state's very best items."""
     exact_below: int = Field(100_000, ge=1)
