@@ -46,16 +46,12 @@ class Rival:
     indexes: Mapping[str, str] = field(default_factory=dict)
 
     def tried(self, config: RunConfig) -> list[Settings]:
-        """Return the settings that are tried in a run, with the epochs that they mean there."""
+        """Return the settings that are tried in a run, their epochs in proportion to its warm-up."""
+        scale = config.em.warm_up_epochs / WARM_UP_EPOCHS
         return [
-            {**some, "epochs": epochs_of(config, some["epochs"])} if "epochs" in some else some
+            {**some, "epochs": max(1, round(some["epochs"] * scale))} if "epochs" in some else some
             for some in tried(self.settings)
         ]
-
-
-def epochs_of(config: RunConfig, epochs: int) -> int:
-    """Return a number of epochs in proportion to the run's warm-up."""
-    return max(1, round(epochs * config.em.warm_up_epochs / WARM_UP_EPOCHS))
 
 
 def cut_of(config: RunConfig, **changes: Any) -> CutConfig:
@@ -104,17 +100,13 @@ RIVALS: dict[str, Rival] = {
         ({"dropout": 0.2, "epochs": 10}, {"dropout": 0.4, "epochs": 10}, {"dropout": 0.2, "epochs": 20}),
     ),
     "two_tower": Rival(
-        lambda config, settings, seed: TwoTower(
-            TwoTowerConfig(cut=cut_of(config, batch_rows=128), epochs=epochs_of(config, 20), **settings), seed
-        ),
-        ({"temperature": 0.1}, {"temperature": 0.07}, {"temperature": 0.2}),
+        lambda config, settings, seed: TwoTower(TwoTowerConfig(cut=cut_of(config, batch_rows=128), **settings), seed),
+        ({"temperature": 0.1, "epochs": 20}, {"temperature": 0.07, "epochs": 20}, {"temperature": 0.2, "epochs": 20}),
         {"two_tower_ivf": "ivf", "two_tower_ivf_pq": "ivf_pq", "two_tower_lsh": "lsh", "two_tower_hnsw": "hnsw"},
     ),
     "ffm": Rival(
-        lambda config, settings, seed: FFM(
-            FFMConfig(cut=cut_of(config, batch_rows=128), epochs=epochs_of(config, 15), **settings), seed
-        ),
-        ({"weight_decay": 1e-4}, {"weight_decay": 1e-2}, {"pair_dim": 64}),
+        lambda config, settings, seed: FFM(FFMConfig(cut=cut_of(config, batch_rows=128), **settings), seed),
+        ({"weight_decay": 1e-4, "epochs": 15}, {"weight_decay": 1e-2, "epochs": 15}, {"pair_dim": 64, "epochs": 15}),
         {"ffm_hnsw": "hnsw"},
     ),
 }  # fmt: skip

@@ -249,8 +249,9 @@ class Sweep:
         """The rival's own ablation: plain or corrected softmax, by temperature (its table 2)."""
         kind, temperature = value.split("@")
         comparison, evaluator = self.comparison, self.comparison.evaluator
-        settings = {"temperature": float(temperature), "corrected": kind == "corrected"}
-        peer = RIVALS["two_tower"].build(self.config, settings, self.day.seed)
+        rival = RIVALS["two_tower"]
+        changes = {"temperature": float(temperature), "corrected": kind == "corrected"}
+        peer = rival.build(self.config, {**rival.tried(self.config)[0], **changes}, self.day.seed)
         peer.fit(comparison.events)
         found = peer.retrieve(evaluator.history, comparison.k, filtered=comparison.filtered, barred=comparison.retired)
         figures = user_metrics(found, evaluator.truth, comparison.k)
