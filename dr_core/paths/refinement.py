@@ -1,4 +1,4 @@
-"""Refines a mapping so that the paths a user would visit hold more of what the softmax wants for that user.
+"""Refines a mapping so that the paths a user would visit hold more of what that user wants.
 
 Not in the paper. Each user state visits the paths with the most mass per item, as retrieval does, until they hold C items,
 the last one in part: a fractional knapsack, whose greedy answer is the best one (Dantzig 1957). So it does for several C at
@@ -46,7 +46,7 @@ def refine_paths(
     """Move items to paths whose visitors want them; keep the best mapping met.
 
     Args:
-        mass_NV: softmax mass of a sample of states on their best items (the rest may be left out).
+        mass_NV: how probable items are for a sample of states; the least probable may be left out.
         path_V: int64 [V], one path an item.
         space: [K]^D.
         budgets: each C, items a state visits.

@@ -42,7 +42,7 @@ class AssignmentConfig(Config):
     block_items: int = Field(BLOCK_ITEMS, ge=1)
     """Items that a task holds at a time."""
     refine_sweeps: int = Field(20, ge=0)
-    """Sweeps after the descent in which items move to paths whose visitors the softmax wants them for; with J = 1 only.
+    """Sweeps after the descent in which items move to paths whose visitors want them; with J = 1 only.
     0 leaves the descent's paths as they are."""
     refine_capacity: float = Field(1.75, ge=1)
     """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""

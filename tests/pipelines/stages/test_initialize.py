@@ -8,10 +8,8 @@ import torch
 from pyspark.sql import SparkSession
 
 from dr_core.paths.initialization import fit_kmeans_tree, random_paths
-from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig
-from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.initialize import (
     SPREAD,
     assign_on_spark,
@@ -22,7 +20,6 @@ from pipelines.stages.initialize import (
     spread,
     write_paths,
 )
-from pipelines.stages.refine import refined
 
 SPACE = PathSpace(5, 2)
 NUM_ITEMS = 30
@@ -105,42 +102,3 @@ def test_softmax_mass_is_each_states_softmax(world) -> None:
     user_NE = sample_states(world.workdir, "samples", world.model, 12)
     expected = torch.softmax(world.model.reranker.score_all(user_NE), dim=1).detach().numpy()
     np.testing.assert_allclose(softmax_mass(world.model, user_NE).toarray(), expected, rtol=1e-6)
-
-
-def test_refined_paths_hold_more_of_the_softmax(world) -> None:
-    """With one path an item; other mappings stay as they are."""
-    user_NE = sample_states(world.workdir, "samples", world.model, 200)
-    options = {"budgets": [3.0, 6.0], "seed": 0}
-    for num_paths in (1, 2):
-        paths = random_paths(NUM_ITEMS, num_paths, SPACE, 0)
-        found = refined(world.model, user_NE, paths, paths, SPACE, AssignmentConfig(), **options)
-        assert_complete(found, num_paths)
-        assert (found == paths).all() == (num_paths == 2)
-    mass_NV = softmax_mass(world.model, user_NE)
-    before, after = (
-        captured_mass(mass_NV, each[:, 0].copy(), 25, [3.0, 6.0])
-        for each in (
-            random_paths(NUM_ITEMS, 1, SPACE, 0),
-            refined(
-                world.model, user_NE, *[random_paths(NUM_ITEMS, 1, SPACE, 0)] * 2, SPACE, AssignmentConfig(), **options
-            ),
-        )
-    )
-    assert after > before
-    off = AssignmentConfig(refine_sweeps=0)
-    start = random_paths(NUM_ITEMS, 1, SPACE, 0)
-    assert refined(world.model, user_NE, start, start, SPACE, off, **options) is start
-
-
-def test_the_mapping_kept_is_the_better_one_at_equal_candidates(world) -> None:
-    user_NE = sample_states(world.workdir, "samples", world.model, 200)
-    mass_NV = softmax_mass(world.model, user_NE)
-    options = {"space": SPACE, "config": AssignmentConfig(refine_sweeps=1, refine_capacity=1), "seed": 0}
-    short, long = np.arange(NUM_ITEMS)[:, None] % 25, np.arange(NUM_ITEMS)[:, None] // 10
-    for budgets in ([4.0], [10.0, 30.0]):
-        alone = [refined(world.model, user_NE, each, each, budgets=budgets, **options) for each in (short, long)]
-        masses = [captured_mass(mass_NV, each[:, 0], 25, budgets) for each in alone]
-        assert masses[0] != pytest.approx(masses[1])
-        for pair in ((short, long), (long, short)):
-            found = refined(world.model, user_NE, *pair, budgets=budgets, **options)
-            np.testing.assert_array_equal(found, alone[int(np.argmax(masses))])
