@@ -1,4 +1,4 @@
-"""After the coordinate descent: paths refined by what softmax and structure want for the states that visit them."""
+"""After the coordinate descent: paths refined by what the models want for the states that visit them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def refined(
 ) -> npt.NDArray[np.int64]:
     """Return a mapping after :func:`dr_core.paths.refinement.refine_paths`: the descent's, or its parent's.
 
-    Refined is the one whose paths hold more of the pooled mass (:func:`pooled_mass`; the softmax's alone where items of the
-    parent stand on no path) at the widths that retrieval may be served with, candidates being what both pay for. The
-    descent's comes back as it is with several paths an item, with items on no path, or with more than
-    ``config.refine_items`` items.
+    Refined is the one whose paths hold more mass at the widths that retrieval may be served with, candidates being what both
+    pay for. The mass is the softmax's, pooled with the structure model's (:func:`pooled_mass`) if the configuration asks for
+    it and all items of the parent stand on a path. The descent's comes back as it is with several paths an item, with items
+    on no path, or with more than ``config.refine_items`` items.
 
     Args:
         model: its structure model was fitted to the parent.
@@ -49,8 +49,8 @@ def refined(
         return descended_VJ
     mass_NV = softmax_mass(model, user_NE)
     usable = parent_VJ.shape == descended_VJ.shape and parent_VJ.min() >= 0
-    if usable:
-        mass_NV = pooled_mass(mass_NV, model, user_NE, parent_VJ[:, 0])
+    if usable and config.refine_pool:
+        mass_NV = pooled_mass(mass_NV, model, user_NE, parent_VJ[:, 0], config.refine_pool)
     start_V = max(
         (descended_VJ[:, 0], parent_VJ[:, 0]) if usable else (descended_VJ[:, 0],),
         key=lambda path_V: captured_mass(mass_NV, path_V, space.num_paths, budgets),
@@ -68,20 +68,24 @@ def refined(
 
 
 def pooled_mass(
-    mass_NV: csr_matrix, model: DeepRetrievalModel, user_NE: Tensor, path_V: npt.NDArray[np.int64]
+    mass_NV: csr_matrix,
+    model: DeepRetrievalModel,
+    user_NE: Tensor,
+    path_V: npt.NDArray[np.int64],
+    say: float,
 ) -> csr_matrix:
-    """Return the softmax's mass after the structure model has had as much say about each path's share of it.
+    """Return the softmax's mass after the structure model has had its say about each path's share of it.
 
-    A path's share is the geometric mean of both models' probabilities of it (a logarithmic opinion pool: Genest and Zidek,
-    Statistical Science 1986); within a path the softmax's shares stand, and so does each state's total. The structure model
-    learns a path from all of its items' events, the softmax an item from its own, which are few far down the list: of
-    unseen users' true items the pool's best 5 % hold more than those of the softmax.
+    A path's share is the weighted geometric mean of both models' probabilities of it (a logarithmic opinion pool: Genest and
+    Zidek, Statistical Science 1986); within a path the softmax's shares stand, and so does each state's total. The structure
+    model learns a path from all of its items' events, the softmax an item from its own, which may be few.
 
     Args:
         mass_NV: of :func:`pipelines.stages.initialize.softmax_mass`.
         model: its structure model was fitted to ``path_V``.
         user_NE: the states of ``mass_NV``.
         path_V: int64 [V], one path an item.
+        say: weight of the structure model, from 0 to 1.
     """
     structure, num_paths = CompiledStructure(model.structure), model.space.num_paths
     pooled = mass_NV.data.astype(np.float64)
@@ -93,6 +97,6 @@ def pooled_mass(
             paths = path_V[mass_NV.indices[row]]
             mass_P = np.bincount(paths, pooled[row], minlength=num_paths)
             total = mass_P.sum()
-            pooled[row] *= np.sqrt(prob_P[paths] / np.maximum(mass_P[paths], np.finfo(np.float64).tiny))
+            pooled[row] *= (prob_P[paths] / np.maximum(mass_P[paths], np.finfo(np.float64).tiny)) ** say
             pooled[row] *= total / pooled[row].sum()
     return csr_matrix((pooled.astype(np.float32), mass_NV.indices, mass_NV.indptr), mass_NV.shape)
