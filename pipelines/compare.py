@@ -86,7 +86,7 @@ def compare(
         for day in days:
             comparison = Comparison(day, settled)
             for family in chosen:
-                settings = offered(family, config)
+                settings = offered(family)
                 name = RIVAL_STAGE + family
                 known = next((stage for stage in day.run.record["stages"] if stage["name"] == name), None)
                 day.run.stage(
@@ -201,7 +201,7 @@ class Comparison:
             "rows_in": len(self.evaluator.users),
             "rows_out": sum(map(len, points.values())),
             "fits": fits,
-            **offered(family, self.config),
+            **offered(family),
         }
 
     def _rival(self, name: str) -> tuple[Points, list[dict[str, Any]]]:
@@ -212,7 +212,7 @@ class Comparison:
             peer.fit(self.events)
             return peer
 
-        peer, fit = self._choose(name, rival.tried(self.config), fitted, self._validation_recall)
+        peer, fit = self._choose(name, tried(rival.settings), fitted, self._validation_recall)
         points: Points = {name: [self._measure_peer(peer)]}
         fits = [fit | {"megabytes": peer.megabytes()}]
         for method, kind in rival.indexes.items():

@@ -251,7 +251,7 @@ class Sweep:
         comparison, evaluator = self.comparison, self.comparison.evaluator
         rival = RIVALS["two_tower"]
         changes = {"temperature": float(temperature), "corrected": kind == "corrected"}
-        peer = rival.build(self.config, {**rival.tried(self.config)[0], **changes}, self.day.seed)
+        peer = rival.build(self.config, {**rival.settings[0], **changes}, self.day.seed)
         peer.fit(comparison.events)
         found = peer.retrieve(evaluator.history, comparison.k, filtered=comparison.filtered, barred=comparison.retired)
         figures = user_metrics(found, evaluator.truth, comparison.k)
