@@ -93,7 +93,7 @@ class FFM(VectorPeer):
         features = events.features or ItemFeatures.none(num_items)
         self.fields = Fields(config, num_items, features, torch.from_numpy(np.log(share_V)).float())
         optimizer = torch.optim.AdamW(
-            self.fields.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.fields.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         source = HistorySource(events.histories, config.cut, self.seed, events.rewards)
         for epoch in range(config.epochs):

@@ -74,7 +74,7 @@ class MultVAE(Peer):
         self.items = np.sort(by_count[: config.max_items])
         users = events.matrix[:, self.items]
         self.network = _Network(config, len(self.items))
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
         steps_an_epoch = -(-users.shape[0] // config.batch_users)
         full_at = max(1, config.epochs * steps_an_epoch // 3)
         step = 0

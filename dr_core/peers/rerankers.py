@@ -90,7 +90,7 @@ class CandidateReranker:
             torch.from_numpy(found.item_ids),
             torch.from_numpy(met).float(),
         )
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.learning_rate)
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.learning_rate, fused=True)
         self.network.train()
         for epoch in range(self.config.epochs):
             order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed * 1009 + epoch))

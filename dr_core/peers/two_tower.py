@@ -160,7 +160,7 @@ class TwoTower(VectorPeer):
         self.num_updates += 1
         torch.manual_seed(self.seed * 1_000_003 + self.num_updates)
         self.towers.train().requires_grad_(True)
-        optimizer = torch.optim.Adam(self.towers.parameters(), lr=self.config.learning_rate)
+        optimizer = torch.optim.Adam(self.towers.parameters(), lr=self.config.learning_rate, fused=True)
         for epoch in range(self.config.epochs):
             for batch in source.batches(epoch):
                 loss = self._loss(batch)

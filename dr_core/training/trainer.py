@@ -176,6 +176,7 @@ class Trainer:
                     {"params": _trainable([model.structure]), "lr": config.structure_learning_rate},
                 ],
                 weight_decay=config.weight_decay,
+                fused=True,
             )
         }
         if sparse:
