@@ -28,7 +28,7 @@ from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import load_model, read_manifest
+from dr_core.training.checkpoint import load_model, read_manifest, structure_config
 from dr_core.training.trainer import Phase
 from pipelines.budget import choose_structure
 from pipelines.config import RunConfig
@@ -203,11 +203,7 @@ class Refresh:
         return self.workdir.read_text("runs", SAMPLES_OWNER) != self.run.run_id
 
     def _refuse_other_structure(self, live: Release) -> None:
-        manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", live.release_id))
-        if manifest is None:
-            raise InputError(
-                f"live release {live.release_id} has no finished model in {self.workdir.uri}: roll back, or run anew"
-            )
+        manifest = self._manifest(live.release_id)
         wanted = {
             "paths.num_layers": (self.config.paths.num_layers, live.D),
             "paths.paths_per_item": (self.config.paths.paths_per_item, live.J),
@@ -221,6 +217,12 @@ class Refresh:
                     f"{key}: the configuration says {asked}, live release {live.release_id} was built with {there}:"
                     " a refresh keeps the structure; `dr run --fresh` starts anew"
                 )
+
+    def _manifest(self, model_id: str) -> dict[str, Any]:
+        manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", model_id))
+        if manifest is None:
+            raise InputError(f"release {model_id} has no finished model in {self.workdir.uri}: roll back, or run anew")
+        return manifest
 
     @property
     def parent(self) -> str:
@@ -342,7 +344,7 @@ class Refresh:
             num_nodes=self.space.num_nodes,
             num_layers=self.space.num_layers,
             encoder=config.encoder,
-            structure=config.structure,
+            structure=structure_config(self._manifest(start_from)),
             reranker=config.reranker,
             training=config.training.model_copy(update=changed),
             counts_file=f"models/{self.warm_id}/counts.npy",

@@ -60,17 +60,20 @@ def make_model() -> ModelMaker:
         counts: np.ndarray | None = None,
         encoder: dict[str, object] | None = None,
         reranker: RerankerConfig = RerankerConfig(),  # noqa: B008
+        path_vectors: int = 10**6,
     ) -> DeepRetrievalModel:
         torch.manual_seed(seed)
         space = PathSpace(num_nodes, num_layers)
         model = DeepRetrievalModel(
             EncoderConfig.model_validate({"dim": dim, "dropout": 0.0} | (encoder or {})),
-            StructureConfig(hidden=8, path_dim=4),
+            StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors),
             reranker,
             space,
             np.arange(1.0, num_items + 1) if counts is None else counts,
         )
         with torch.no_grad():
+            if model.structure.has_path_vectors:
+                model.structure.path_vector_QKE.normal_(std=dim**-0.5)
             for parameter in model.structure.parameters():
                 parameter.mul_(2.0)
             model.reranker.output_embedding.weight.mul_(2.0)

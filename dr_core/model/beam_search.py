@@ -50,12 +50,16 @@ def beam_search(model: StructureModel, user_NE: Tensor, beam: int) -> Beam:
     path_NB = torch.arange(num_nodes, device=user_NE.device).expand(len(user_NE), -1)
     score_NB, path_NB = _keep(score_NB, path_NB, beam)
     for layer in range(1, model.space.num_layers):
-        prefix_NB, rows = path_NB, []
-        for earlier in reversed(range(layer)):
-            rows.append(tables[layer][earlier][prefix_NB % num_nodes])
-            prefix_NB = prefix_NB // num_nodes
-        hidden_NBH = conditioned(user_parts[layer][:, None, :], rows)
-        score_NBK = score_NB[..., None] + model.layer_log_prob(layer, hidden_NBH)
+        if layer == len(tables):
+            user_RE = user_NE.repeat_interleave(path_NB.shape[1], dim=0)
+            log_prob_NBK = model.last_log_prob(user_RE, path_NB.flatten()).view(*path_NB.shape, num_nodes)
+        else:
+            prefix_NB, rows = path_NB, []
+            for earlier in reversed(range(layer)):
+                rows.append(tables[layer][earlier][prefix_NB % num_nodes])
+                prefix_NB = prefix_NB // num_nodes
+            log_prob_NBK = model.layer_log_prob(layer, conditioned(user_parts[layer][:, None, :], rows))
+        score_NBK = score_NB[..., None] + log_prob_NBK
         path_NBK = path_NB[..., None] * num_nodes + torch.arange(num_nodes, device=user_NE.device)
         score_NB, path_NB = _keep(score_NBK.flatten(1), path_NBK.flatten(1), beam)
     return Beam(path_NB, score_NB)

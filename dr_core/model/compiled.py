@@ -5,7 +5,8 @@ this is what serves and what accumulates scores. Users go through a layer some a
 logits of all their prefixes, [K, R], and every loop after it runs along R, which the compiler vectorises.
 
 Shape legend: U users, E user dimension, H hidden, K nodes, D layers, B beam, M given paths a user, R rows: the prefixes of
-some users, filled up to a multiple of eight; T = 2 H, scales and shifts.
+some users, filled up to a multiple of eight; T = 2 H, scales and shifts; W layers that are MLPs, D or D - 1; Q prefixes of
+D - 1 nodes where the last layer has path vectors, else 0.
 """
 
 from __future__ import annotations
@@ -50,15 +51,19 @@ class CompiledStructure:
         self.num_nodes, self.num_layers = nodes, layers
         self.user_maps, self.user_biases = zip(*(_linear(layer) for layer in structure.user_maps), strict=True)
         outputs, biases = zip(*(_linear(layer) for layer in structure.outputs), strict=True)
-        self.output_DKH = np.ascontiguousarray(np.stack(outputs).transpose(0, 2, 1))
-        self.bias_DK = np.stack(biases)
-        self.table_DDKT = np.zeros((layers, layers, nodes, 2 * hidden), dtype=np.float32)
+        self.output_WKH = np.ascontiguousarray(np.stack(outputs).transpose(0, 2, 1))
+        self.bias_WK = np.stack(biases)
+        self.vectors = (np.zeros((0, nodes, 0), np.float32), np.zeros((0, nodes), np.float32))
+        if structure.has_path_vectors:
+            self.vectors = (_array(structure.path_vector_QKE), _array(structure.path_bias_QK))
+        num_mlps = len(outputs)
+        self.table_WWKT = np.zeros((num_mlps, num_mlps, nodes, 2 * hidden), dtype=np.float32)
         with no_grad():
             for layer, tables in enumerate(structure.prefix_tables()):
                 for earlier, table in enumerate(tables):
-                    self.table_DDKT[layer, earlier] = table.numpy()
+                    self.table_WWKT[layer, earlier] = table.numpy()
                 if layer:
-                    self.table_DDKT[layer, layer - 1, :, :hidden] += 1  # the scale that all tables add to
+                    self.table_WWKT[layer, layer - 1, :, :hidden] += 1  # the scale that all tables add to
         self.log_size_P = np.zeros(0, np.float32) if log_size_P is None else log_size_P
         by_prefix_QK = self.log_size_P.reshape(-1, nodes)
         self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)
@@ -79,8 +84,8 @@ class CompiledStructure:
         paths = np.empty((len(user_UE), width), dtype=np.int64)
         log_probs = np.empty((len(user_UE), width), dtype=np.float32)
         _search(
-            self._user_parts(user_UE), self.table_DDKT, self.output_DKH, self.bias_DK,
-            (self.log_size_P, self.lowest_Q, self.highest_Q), paths, log_probs,
+            user_UE, self._user_parts(user_UE), self.table_WWKT, self.output_WKH, self.bias_WK, self.vectors,
+            (self.log_size_P, self.lowest_Q, self.highest_Q), self.num_layers, paths, log_probs,
         )  # fmt: skip
         if len(self.log_size_P):
             log_probs += self.log_size_P[paths]
@@ -89,24 +94,54 @@ class CompiledStructure:
     def log_prob(self, user_UE: FloatArray, path_UM: IntArray) -> FloatArray:
         """Return log p(c|x) of given paths, float32 [U, M]; -inf for a path of -1."""
         log_probs = np.zeros(path_UM.shape, dtype=np.float32)
-        parts = self._user_parts(user_UE)
-        _log_prob(parts, self.table_DDKT, self.output_DKH, self.bias_DK, np.maximum(path_UM, 0), log_probs)
+        _log_prob(
+            user_UE, self._user_parts(user_UE), self.table_WWKT, self.output_WKH, self.bias_WK, self.vectors,
+            self.num_layers, np.maximum(path_UM, 0), log_probs,
+        )  # fmt: skip
         log_probs[path_UM < 0] = -np.inf
         return log_probs
 
     def _user_parts(self, user_UE: FloatArray) -> FloatArray:
-        """Return what a user adds to each layer's hidden units, [D, U, H]."""
-        part_DUH = np.empty((self.num_layers, len(user_UE), self.output_DKH.shape[2]), dtype=np.float32)
-        for part_UH, weight, bias in zip(part_DUH, self.user_maps, self.user_biases, strict=True):
+        """Return what a user adds to each MLP's hidden units, [W, U, H]."""
+        part_WUH = np.empty((len(self.output_WKH), len(user_UE), self.output_WKH.shape[2]), dtype=np.float32)
+        for part_UH, weight, bias in zip(part_WUH, self.user_maps, self.user_biases, strict=True):
             np.matmul(user_UE, weight, out=part_UH)
             part_UH += bias
-        return part_DUH
+        return part_WUH
 
 
 def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
     """Return a linear map's weight [in, out], contiguous, and its bias [out]."""
     assert isinstance(layer, nn.Linear)
     return np.ascontiguousarray(layer.weight.detach().numpy().T), layer.bias.detach().numpy()
+
+
+def _array(parameter: nn.Parameter) -> FloatArray:
+    return np.ascontiguousarray(parameter.detach().numpy())
+
+
+@njit(cache=True, nogil=True)
+def _fill_logits(user_UE, user_R, prefix_R, vectors, logit_KR, work):  # type: ignore[no-untyped-def]
+    """Write <x, w_c> + b_c for all nodes under each row's prefix: one matrix product for all rows of one prefix."""
+    vector_QKE, bias_QK = vectors
+    gathered_RE, product = work
+    count, num_nodes = len(prefix_R), logit_KR.shape[0]
+    logit_KR[:, count:] = np.float32(0)
+    order_R = np.argsort(prefix_R)
+    first = 0
+    while first < count:
+        prefix, last = prefix_R[order_R[first]], first
+        while last < count and prefix_R[order_R[last]] == prefix:
+            gathered_RE[last - first] = user_UE[user_R[order_R[last]]]
+            last += 1
+        rows = last - first
+        product_RK = product[: num_nodes * rows].reshape(rows, num_nodes)
+        np.dot(gathered_RE[:rows], vector_QKE[prefix].T, product_RK)
+        for row in range(rows):
+            place = order_R[first + row]
+            for node in range(num_nodes):
+                logit_KR[node, place] = product_RK[row, node] + bias_QK[prefix, node]
+        first = last
 
 
 @njit(cache=True, nogil=True)
@@ -278,15 +313,27 @@ def _rows(count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _search(part_DUH, table_DDKT, output_DKH, bias_DK, sizes, path_UB, log_prob_UB):  # type: ignore[no-untyped-def]
-    num_layers, num_users, num_hidden = part_DUH.shape
-    num_nodes, beam = bias_DK.shape[1], path_UB.shape[1]
+def _work(vectors, most_rows):  # type: ignore[no-untyped-def]
+    """Return what :func:`_fill_logits` works in; empty where the last layer is an MLP."""
+    num_prefixes, num_nodes, dim = vectors[0].shape
+    rows = most_rows if num_prefixes else 0
+    return np.empty((rows, dim), np.float32), np.empty(rows * num_nodes, np.float32)
+
+
+@njit(cache=True, nogil=True)
+def _search(  # type: ignore[no-untyped-def]
+    user_UE, part_WUH, table_WWKT, output_WKH, bias_WK, vectors, sizes, num_layers, path_UB, log_prob_UB
+):
+    num_mlps, num_users, num_hidden = part_WUH.shape
+    num_nodes, beam = bias_WK.shape[1], path_UB.shape[1]
     most_rows = USERS_AT_ONCE * _rows(beam)
     hidden = np.zeros((most_rows, num_hidden), np.float32)
     logits = np.empty(most_rows * num_nodes, np.float32)
     highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     base, limit = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     bits, flags = np.empty(most_rows, np.int32), np.empty(most_rows, np.uint8)
+    users_of, prefixes_of = np.empty(most_rows, np.int64), np.empty(most_rows, np.int64)
+    no_bias, work = np.zeros(num_nodes, np.float32), _work(vectors, most_rows)
     owners = np.empty(most_rows, np.int64)
     hit_scores = np.empty((USERS_AT_ONCE, beam * num_nodes), np.float32)
     hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
@@ -297,15 +344,24 @@ def _search(part_DUH, table_DDKT, output_DKH, bias_DK, sizes, path_UB, log_prob_
         prefixes[:, 0], scores[:, 0] = 0, np.float32(0)
         kept = 1
         for layer in range(num_layers):
-            for user in range(users):
-                _fill_hidden(
-                    part_DUH[layer, start + user], table_DDKT[layer], layer, prefixes[user], kept,
-                    hidden[user * kept :],
-                )  # fmt: skip
             rows = _rows(users * kept)
             logit_KR = logits[: rows * num_nodes].reshape(num_nodes, rows)
-            np.dot(output_DKH[layer], hidden[:rows].T, logit_KR)
-            _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
+            if layer < num_mlps:
+                for user in range(users):
+                    _fill_hidden(
+                        part_WUH[layer, start + user], table_WWKT[layer], layer, prefixes[user], kept,
+                        hidden[user * kept :],
+                    )  # fmt: skip
+                np.dot(output_WKH[layer], hidden[:rows].T, logit_KR)
+            else:
+                for user in range(users):
+                    for place in range(kept):
+                        users_of[user * kept + place] = start + user
+                        prefixes_of[user * kept + place] = prefixes[user, place]
+                count = users * kept
+                _fill_logits(user_UE, users_of[:count], prefixes_of[:count], vectors, logit_KR, work)
+            bias_K = bias_WK[layer] if layer < num_mlps else no_bias
+            _normalise(logit_KR, bias_K, highest[:rows], total[:rows], bits[:rows])
             paths_found, scores_found = path_UB[start : start + users], log_prob_UB[start : start + users]
             size = _extend(
                 logit_KR, highest, total, users, kept, prefixes, scores, sizes if layer == num_layers - 1 else no_sizes,
@@ -316,15 +372,19 @@ def _search(part_DUH, table_DDKT, output_DKH, bias_DK, sizes, path_UB, log_prob_
 
 
 @njit(cache=True, nogil=True)
-def _log_prob(part_DUH, table_DDKT, output_DKH, bias_DK, path_UM, log_prob_UM):  # type: ignore[no-untyped-def]
-    num_layers, num_users, num_hidden = part_DUH.shape
-    num_nodes, num_paths = bias_DK.shape[1], path_UM.shape[1]
+def _log_prob(  # type: ignore[no-untyped-def]
+    user_UE, part_WUH, table_WWKT, output_WKH, bias_WK, vectors, num_layers, path_UM, log_prob_UM
+):
+    num_mlps, num_users, num_hidden = part_WUH.shape
+    num_nodes, num_paths = bias_WK.shape[1], path_UM.shape[1]
     most_rows = _rows(USERS_AT_ONCE * num_paths)
     hidden = np.zeros((most_rows, num_hidden), np.float32)
     logits = np.empty(most_rows * num_nodes, np.float32)
     highest, total = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     bits, row_of = np.empty(most_rows, np.int32), np.empty((USERS_AT_ONCE, num_paths), np.int64)
     prefixes = np.empty(num_paths, np.int64)
+    users_of, prefixes_of = np.empty(most_rows, np.int64), np.empty(most_rows, np.int64)
+    no_bias, work = np.zeros(num_nodes, np.float32), _work(vectors, most_rows)
     for start in range(0, num_users, USERS_AT_ONCE):
         users = min(USERS_AT_ONCE, num_users - start)
         after = num_nodes**num_layers
@@ -341,14 +401,21 @@ def _log_prob(part_DUH, table_DDKT, output_DKH, bias_DK, path_UM, log_prob_UM): 
                         prefixes[distinct] = prefix
                         distinct += 1
                     row_of[user, place] = filled + known
-                _fill_hidden(
-                    part_DUH[layer, start + user], table_DDKT[layer], layer, prefixes, distinct, hidden[filled:]
-                )
+                if layer < num_mlps:
+                    _fill_hidden(
+                        part_WUH[layer, start + user], table_WWKT[layer], layer, prefixes, distinct, hidden[filled:]
+                    )
+                users_of[filled : filled + distinct] = start + user
+                prefixes_of[filled : filled + distinct] = prefixes[:distinct]
                 filled += distinct
             rows = _rows(filled)
             logit_KR = logits[: rows * num_nodes].reshape(num_nodes, rows)
-            np.dot(output_DKH[layer], hidden[:rows].T, logit_KR)
-            _normalise(logit_KR, bias_DK[layer], highest[:rows], total[:rows], bits[:rows])
+            if layer < num_mlps:
+                np.dot(output_WKH[layer], hidden[:rows].T, logit_KR)
+            else:
+                _fill_logits(user_UE, users_of[:filled], prefixes_of[:filled], vectors, logit_KR, work)
+            bias_K = bias_WK[layer] if layer < num_mlps else no_bias
+            _normalise(logit_KR, bias_K, highest[:rows], total[:rows], bits[:rows])
             after //= num_nodes
             for user in range(users):
                 for place in range(num_paths):

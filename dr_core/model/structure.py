@@ -1,7 +1,10 @@
-"""The structure model p(c|x): one MLP a layer over the user vector and the embeddings of the path so far.
+"""The structure model p(c|x): one MLP a layer over the user vector and the embeddings of the path so far, path vectors last.
 
-Deep Retrieval, section 2.1; how a path conditions its layer follows feature-wise linear modulation (Perez et al., AAAI 2018).
-Shape legend: N user states, M paths a state, E user dimension, H hidden, K nodes, D layers.
+Deep Retrieval, section 2.1; how a path conditions its layer follows feature-wise linear modulation (Perez et al., AAAI 2018);
+the last layer is that of a hierarchical softmax, log-bilinear in user and path (Mnih and Hinton, *A Scalable Hierarchical
+Distributed Language Model*, NIPS 2008).
+Shape legend: N user states, M paths a state, E user dimension, H hidden, K nodes, D layers, Q = K^(D-1) prefixes of D - 1
+nodes, R (state, prefix) pairs.
 """
 
 from __future__ import annotations
@@ -15,6 +18,9 @@ from torch import Tensor, nn
 from dr_core.config import Config
 from dr_core.paths.space import PathSpace
 
+PATH_VECTOR_START = 0.01
+"""Standard deviation of the path vectors before training: a path with few events stays near its bias."""
+
 
 class StructureConfig(Config):
     """Sizes of the structure model."""
@@ -23,10 +29,21 @@ class StructureConfig(Config):
     """H, hidden units of each layer's MLP; a beam costs H*K multiply-adds a kept prefix and layer."""
     path_dim: int = Field(32, ge=1)
     """Dimension of the embedding of one node of a path prefix."""
+    path_vectors: int = Field(131_072, ge=0)
+    """Most paths K^D that each have a vector of their own, E numbers; with more, the last layer is an MLP as the others are.
+    0: always."""
+
+    def has_path_vectors(self, space: PathSpace) -> bool:
+        """Whether the last layer is made of path vectors."""
+        return space.num_layers > 1 and space.num_paths <= self.path_vectors
 
 
 class StructureModel(nn.Module):
-    """p(c|x) = prod_d p(c_d | x, c_1..c_{d-1}), each factor an MLP with one hidden layer (paper, equation 1).
+    """p(c|x) = prod_d p(c_d | x, c_1..c_{d-1}), each factor an MLP with one hidden layer (paper, equation 1), or the last one
+    a softmax over <x, w_c> + b_c with a vector w_c for every path.
+
+    An MLP that all prefixes share has to say with H units what tells thousands of paths apart; a vector of its own says it
+    for each path, and a beam that keeps a prefix pays E*K instead of H*K multiply-adds.
 
     The first linear map over [user, emb(c_1), ..., emb(c_{d-1})] is kept as one map per part: the user's part is
     computed once a user, and what a prefix adds to it is a table lookup once a release (:meth:`prefix_tables`).
@@ -38,22 +55,27 @@ class StructureModel(nn.Module):
         super().__init__()
         self.config = config
         self.space = space
-        num_layers, num_nodes = space.num_layers, space.num_nodes
-        self.user_maps = nn.ModuleList(nn.Linear(user_dim, config.hidden) for _ in range(num_layers))
+        num_nodes, self.has_path_vectors = space.num_nodes, config.has_path_vectors(space)
+        num_mlps = space.num_layers - self.has_path_vectors
+        self.user_maps = nn.ModuleList(nn.Linear(user_dim, config.hidden) for _ in range(num_mlps))
         self.node_embeddings = nn.ParameterList(
-            nn.Parameter(torch.randn(num_nodes, config.path_dim) * config.path_dim**-0.5) for _ in range(num_layers - 1)
+            nn.Parameter(torch.randn(num_nodes, config.path_dim) * config.path_dim**-0.5) for _ in range(num_mlps - 1)
         )
         self.prefix_maps = nn.ModuleList(
             nn.ModuleList(nn.Linear(config.path_dim, 2 * config.hidden, bias=False) for _ in range(layer))
-            for layer in range(num_layers)
+            for layer in range(num_mlps)
         )
         for maps in self.prefix_maps.modules():
             if isinstance(maps, nn.Linear):
                 nn.init.zeros_(maps.weight[: config.hidden])
-        self.outputs = nn.ModuleList(nn.Linear(config.hidden, num_nodes) for _ in range(num_layers))
+        self.outputs = nn.ModuleList(nn.Linear(config.hidden, num_nodes) for _ in range(num_mlps))
+        if self.has_path_vectors:
+            num_prefixes = space.num_paths // num_nodes
+            self.path_vector_QKE = nn.Parameter(torch.randn(num_prefixes, num_nodes, user_dim) * PATH_VECTOR_START)
+            self.path_bias_QK = nn.Parameter(torch.zeros(num_prefixes, num_nodes))
 
     def user_parts(self, user_NE: Tensor) -> list[Tensor]:
-        """Return each layer's user part, D tensors [N, H]."""
+        """Return the user part of each layer that is an MLP, tensors [N, H]."""
         return [layer(user_NE) for layer in self.user_maps]
 
     def prefix_tables(self) -> list[list[Tensor]]:
@@ -67,6 +89,20 @@ class StructureModel(nn.Module):
     def layer_log_prob(self, layer: int, hidden: Tensor) -> Tensor:
         """Return log p(c_d | ...) over the K nodes, [..., K], from the summed parts [..., H]."""
         return torch.log_softmax(self.outputs[layer](torch.relu(hidden)), dim=-1)
+
+    def last_log_prob(self, user_RE: Tensor, prefix_R: Tensor) -> Tensor:
+        """Return log p(c_D | x, prefix) over the K nodes from the path vectors, [R, K].
+
+        Args:
+            user_RE: the user state of each pair.
+            prefix_R: int64, its first D - 1 nodes as one number in [0, Q).
+        """
+        order_R = torch.argsort(prefix_R)
+        sizes = torch.bincount(prefix_R, minlength=len(self.path_bias_QK)).tolist()
+        # One matrix product for each prefix. Unbound, so that the gradient of the table is put together once.
+        parts = zip(self.path_bias_QK, self.path_vector_QKE.unbind(), user_RE[order_R].split(sizes), strict=True)
+        logit_RK = torch.cat([torch.addmm(bias_K, part_E, vector_KE.T) for bias_K, vector_KE, part_E in parts])
+        return torch.log_softmax(logit_RK, dim=-1)[torch.argsort(order_R)]
 
     def log_prob(self, user_NE: Tensor, path_NMD: Tensor) -> Tensor:
         """Return log p(c|x) for given paths.
@@ -92,12 +128,23 @@ class StructureModel(nn.Module):
                 prefix_R * self.space.num_nodes + path_RD[:, layer - 1], return_inverse=True
             )
             row_U = torch.empty_like(unique_U).scatter_(0, prefix_R, row_R)
-            rows = [tables[layer][earlier][path_RD[row_U, earlier]] for earlier in reversed(range(layer))]
-            hidden_UH = conditioned(user_parts[layer][row_U // max(num_paths, 1)], rows)
-            node_UK = self.layer_log_prob(layer, hidden_UH)
+            state_U = row_U // max(num_paths, 1)
+            if layer == len(self.outputs):
+                node_UK = self.last_log_prob(user_NE[state_U], as_number(path_RD[row_U, :layer], self.space.num_nodes))
+            else:
+                rows = [tables[layer][earlier][path_RD[row_U, earlier]] for earlier in reversed(range(layer))]
+                node_UK = self.layer_log_prob(layer, conditioned(user_parts[layer][state_U], rows))
             log_p_R = node_UK.view(-1)[prefix_R * self.space.num_nodes + path_RD[:, layer]]
             total_NM = total_NM + log_p_R.view(num_states, num_paths)
         return total_NM
+
+
+def as_number(prefix_RD: Tensor, num_nodes: int) -> Tensor:
+    """Return prefixes as numbers, the first node the most significant, int64 [R]."""
+    number_R = prefix_RD[:, 0]
+    for layer in range(1, prefix_RD.shape[1]):
+        number_R = number_R * num_nodes + prefix_RD[:, layer]
+    return number_R
 
 
 def conditioned(part: Tensor, rows: Sequence[Tensor]) -> Tensor:
@@ -107,10 +154,14 @@ def conditioned(part: Tensor, rows: Sequence[Tensor]) -> Tensor:
 
 
 def beam_multiply_adds(config: StructureConfig, space: PathSpace, user_dim: int, beam: int) -> int:
-    """Count the multiply-adds of one user's beam search (user parts, then H*K a kept prefix and layer, and H for its scales)."""
-    kept = 1
-    total = space.num_layers * user_dim * config.hidden
+    """Count the multiply-adds of one user's beam search: user parts, then H*K a kept prefix and layer, and H for its scales,
+    or E*K in a last layer of path vectors."""
+    kept, total = 1, 0
+    num_mlps = space.num_layers - config.has_path_vectors(space)
     for layer in range(space.num_layers):
-        total += kept * config.hidden * (space.num_nodes + (layer > 0))
+        if layer < num_mlps:
+            total += user_dim * config.hidden + kept * config.hidden * (space.num_nodes + (layer > 0))
+        else:
+            total += kept * user_dim * space.num_nodes
         kept = min(beam, kept * space.num_nodes)
     return total

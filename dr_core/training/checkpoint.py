@@ -117,6 +117,11 @@ def save_model(
     return write_tensors(filesystem, folder, {"model.safetensors": dict(model.state_dict())}, manifest, kind="model")
 
 
+def structure_config(manifest: dict[str, Any]) -> StructureConfig:
+    """Return the structure's sizes from a model's manifest; one that names no path vectors is older than they are."""
+    return StructureConfig.model_validate({"path_vectors": 0} | manifest["structure"])
+
+
 def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalModel:
     """Load a model written by :func:`save_model`, in evaluation mode.
 
@@ -129,7 +134,7 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
     tensors = read_tensors(filesystem, folder, "model.safetensors", manifest)
     model = DeepRetrievalModel(
         EncoderConfig.model_validate(manifest["encoder"]),
-        StructureConfig.model_validate(manifest["structure"]),
+        structure_config(manifest),
         RerankerConfig.model_validate(manifest["reranker"]),
         PathSpace(**manifest["space"]),
         np.zeros(manifest["num_items"]),

@@ -1,6 +1,8 @@
 """p(c|x): a distribution over paths, and the same function written out layer by layer."""
 
 import itertools
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -10,18 +12,29 @@ from dr_core.paths.space import PathSpace
 
 USER_DIM = 5
 SPACES = [(2, 1), (3, 2), (4, 3), (2, 5)]
+Build = Callable[..., StructureModel]
 
 
-def structure_of(num_nodes: int, num_layers: int) -> StructureModel:
+def build(path_vectors: int, num_nodes: int, num_layers: int) -> StructureModel:
     torch.manual_seed(3)
-    model = StructureModel(StructureConfig(hidden=6, path_dim=3), PathSpace(num_nodes, num_layers), USER_DIM)
+    config = StructureConfig(hidden=6, path_dim=3, path_vectors=path_vectors)
+    model = StructureModel(config, PathSpace(num_nodes, num_layers), USER_DIM)
     with torch.no_grad():
+        if model.has_path_vectors:
+            model.path_vector_QKE.normal_()
+            model.path_bias_QK.normal_()
         for maps in model.prefix_maps:
             for one in maps:
                 one.weight.normal_(std=one.in_features**-0.5)  # scales start at zero
         for parameter in model.parameters():
             parameter.mul_(2.0)
     return model
+
+
+@pytest.fixture(params=[0, 10**6], ids=["mlps", "path_vectors"])
+def structure_of(request: pytest.FixtureRequest) -> Build:
+    """Structures whose last layer is an MLP, or path vectors."""
+    return partial(build, request.param)
 
 
 def users(num_states: int = 4) -> torch.Tensor:
@@ -33,9 +46,16 @@ def all_paths(num_nodes: int, num_layers: int) -> torch.Tensor:
 
 
 def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
-    """One path at a time: layer d scales and shifts the user's part by what the nodes before it say."""
+    """One path at a time: layer d scales and shifts the user's part by what the nodes before it say; path vectors last."""
     total = torch.zeros(())
     for layer in range(model.space.num_layers):
+        if layer == len(model.outputs):
+            prefix = 0
+            for node in path_D[:-1].tolist():
+                prefix = prefix * model.space.num_nodes + node
+            logits = model.path_vector_QKE[prefix] @ user_E + model.path_bias_QK[prefix]
+            total = total + torch.log_softmax(logits, dim=0)[path_D[-1]]
+            break
         scale, shift = torch.ones(model.config.hidden), torch.zeros(model.config.hidden)
         for depth in range(layer):
             said = model.prefix_maps[layer][depth].weight @ model.node_embeddings[depth][path_D[depth]]
@@ -61,7 +81,7 @@ def mlp_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tens
 
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
-def test_probabilities_of_all_paths_sum_to_one(num_nodes: int, num_layers: int) -> None:
+def test_probabilities_of_all_paths_sum_to_one(structure_of: Build, num_nodes: int, num_layers: int) -> None:
     model = structure_of(num_nodes, num_layers)
     paths = all_paths(num_nodes, num_layers).expand(4, -1, -1)
     log_p = model.log_prob(users(), paths)
@@ -71,7 +91,7 @@ def test_probabilities_of_all_paths_sum_to_one(num_nodes: int, num_layers: int) 
 
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
-def test_log_prob_equals_the_layers_written_out(num_nodes: int, num_layers: int) -> None:
+def test_log_prob_equals_the_layers_written_out(structure_of: Build, num_nodes: int, num_layers: int) -> None:
     model = structure_of(num_nodes, num_layers)
     user_NE = users()
     path_NMD = torch.randint(0, num_nodes, (4, 7, num_layers), generator=torch.Generator().manual_seed(5))
@@ -86,13 +106,13 @@ def test_log_prob_equals_the_layers_written_out(num_nodes: int, num_layers: int)
 
 def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> None:
     torch.manual_seed(3)
-    model = StructureModel(StructureConfig(hidden=6, path_dim=3), PathSpace(4, 3), USER_DIM)
+    model = StructureModel(StructureConfig(hidden=6, path_dim=3, path_vectors=0), PathSpace(4, 3), USER_DIM)
     user_NE, path_MD = users(2), all_paths(4, 3)
     expected = torch.stack([torch.stack([mlp_log_prob(model, user, path) for path in path_MD]) for user in user_NE])
     torch.testing.assert_close(model.log_prob(user_NE, path_MD.expand(2, -1, -1)), expected)
 
 
-def test_gradients_equal_those_of_the_layers_written_out() -> None:
+def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) -> None:
     model = structure_of(3, 3)
     user_NE = users(2).requires_grad_()
     path_NMD = torch.tensor([[[0, 1, 2], [0, 1, 0], [0, 1, 2]], [[2, 2, 2], [0, 1, 2], [2, 0, 1]]])
@@ -103,7 +123,7 @@ def test_gradients_equal_those_of_the_layers_written_out() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_spaces_near_the_limit_of_path_ids_do_not_overflow() -> None:
+def test_spaces_near_the_limit_of_path_ids_do_not_overflow(structure_of: Build) -> None:
     model = structure_of(2, 62)
     user_NE = users(16)
     path_NMD = torch.randint(0, 2, (16, 3, 62), generator=torch.Generator().manual_seed(6))
@@ -114,14 +134,27 @@ def test_spaces_near_the_limit_of_path_ids_do_not_overflow() -> None:
     assert torch.equal(log_p[:, 0], log_p[:, 1])
 
 
-def test_no_paths_and_no_states_are_allowed() -> None:
+def test_no_paths_and_no_states_are_allowed(structure_of: Build) -> None:
     model = structure_of(3, 2)
     assert model.log_prob(users(4), torch.zeros(4, 0, 2, dtype=torch.int64)).shape == (4, 0)
     assert model.log_prob(users(0), torch.zeros(0, 3, 2, dtype=torch.int64)).shape == (0, 3)
 
 
 def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix() -> None:
-    config, space = StructureConfig(hidden=6), PathSpace(4, 3)
+    config, space = StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3)
     assert beam_multiply_adds(config, space, USER_DIM, 1) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 1 + 1) + 6 * (1 + 1)
     assert beam_multiply_adds(config, space, USER_DIM, 5) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 5) + 6 * (4 + 5)
     assert beam_multiply_adds(config, space, USER_DIM, 10**6) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 16) + 6 * (4 + 16)
+
+
+def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
+    config, space = StructureConfig(hidden=6), PathSpace(4, 3)
+    mlps = 2 * USER_DIM * 6 + 6 * 4 * (1 + 4) + 6 * 4
+    assert beam_multiply_adds(config, space, USER_DIM, 5) == mlps + 5 * 4 * USER_DIM
+
+
+@pytest.mark.parametrize(("most", "has"), [(0, False), (63, False), (64, True)])
+def test_paths_have_vectors_up_to_a_number_of_paths(most: int, has: bool) -> None:
+    config = StructureConfig(path_vectors=most)
+    assert StructureModel(config, PathSpace(8, 2), USER_DIM).has_path_vectors is has
+    assert not StructureModel(config, PathSpace(8, 1), USER_DIM).has_path_vectors, "one layer has no prefix"

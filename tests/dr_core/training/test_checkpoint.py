@@ -54,6 +54,18 @@ def test_a_model_comes_back_as_it_was(make_model: ModelMaker, tmp_path: Path, em
     assert read_manifest(LOCAL, str(tmp_path / "m"))["note"] == 1
 
 
+def test_a_model_from_before_path_vectors_comes_back_too(make_model: ModelMaker, tmp_path: Path) -> None:
+    model = make_model(path_vectors=0)
+    save_model(model, LOCAL, str(tmp_path))
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    del manifest["structure"]["path_vectors"]
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    again = load_model(LOCAL, str(tmp_path))
+    assert not again.structure.has_path_vectors
+    states, paths = torch.randn(3, 8), torch.randint(0, 4, (3, 5, 2))
+    assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
+
+
 def test_another_kind_of_filesystem_holds_models_too(make_model: ModelMaker) -> None:
     memory = fsspec.filesystem("memory")
     save_model(make_model(), memory, "/models/m")
