@@ -147,7 +147,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
     torch.manual_seed(arguments.seed)
     model = DeepRetrievalModel(
         EncoderConfig(dim=DIM, embedding_rows=1024),
-        StructureConfig(hidden=arguments.hidden, path_dim=arguments.path_dim),
+        StructureConfig(hidden=arguments.hidden, path_dim=arguments.path_dim, path_vectors=arguments.path_vectors),
         RerankerConfig(),
         space,
         np.ones(num_items),
@@ -377,6 +377,9 @@ def main() -> int:
     parser.add_argument("--items-per-path", type=int, default=366)
     parser.add_argument("--hidden", type=int, default=512)
     parser.add_argument("--path-dim", type=int, default=128)
+    parser.add_argument(
+        "--path-vectors", type=int, default=0, help="most paths that have vectors of their own (default: 0, none have)"
+    )
     parser.add_argument(
         "--rounds", type=int, default=0, help="rounds of E-step and M-step before the last E-step (default: 0)"
     )
