@@ -100,7 +100,7 @@ class StructureModel(nn.Module):
         order_R = torch.argsort(prefix_R)
         sizes = torch.bincount(prefix_R, minlength=len(self.path_bias_QK)).tolist()
         # One matrix product for each prefix. Unbound, so that the gradient of the table is put together once.
-        parts = zip(self.path_bias_QK, self.path_vector_QKE.unbind(), user_RE[order_R].split(sizes), strict=True)
+        parts = zip(self.path_bias_QK, self.path_vector_QKE.unbind(), torch.split(user_RE[order_R], sizes), strict=True)
         logit_RK = torch.cat([torch.addmm(bias_K, part_E, vector_KE.T) for bias_K, vector_KE, part_E in parts])
         return torch.log_softmax(logit_RK, dim=-1)[torch.argsort(order_R)]
 
