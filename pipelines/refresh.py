@@ -221,7 +221,7 @@ class Refresh:
     def _manifest(self, model_id: str) -> dict[str, Any]:
         manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", model_id))
         if manifest is None:
-            raise InputError(f"release {model_id} has no finished model in {self.workdir.uri}: roll back, or run anew")
+            raise InputError(f"{self.workdir.uri} holds no finished model {model_id}: roll back, or run anew")
         return manifest
 
     @property

@@ -122,22 +122,23 @@ def _array(parameter: nn.Parameter) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def _fill_logits(user_UE, user_R, prefix_R, vectors, logit_KR, work):  # type: ignore[no-untyped-def]
-    """Write <x, w_c> + b_c for all nodes under each row's prefix: one matrix product for all rows of one prefix."""
+    """Write <x, w_c> + b_c for all nodes under each row's prefix, some rows of one prefix at a time.
+
+    Always as many, the rest of them of no use: how a sum is rounded must not depend on who else has the same prefix.
+    """
     vector_QKE, bias_QK = vectors
-    gathered_RE, product = work
+    gathered_RE, product_RK = work
     count, num_nodes = len(prefix_R), logit_KR.shape[0]
     logit_KR[:, count:] = np.float32(0)
     order_R = np.argsort(prefix_R)
     first = 0
     while first < count:
         prefix, last = prefix_R[order_R[first]], first
-        while last < count and prefix_R[order_R[last]] == prefix:
+        while last < min(count, first + len(gathered_RE)) and prefix_R[order_R[last]] == prefix:
             gathered_RE[last - first] = user_UE[user_R[order_R[last]]]
             last += 1
-        rows = last - first
-        product_RK = product[: num_nodes * rows].reshape(rows, num_nodes)
-        np.dot(gathered_RE[:rows], vector_QKE[prefix].T, product_RK)
-        for row in range(rows):
+        np.dot(gathered_RE, vector_QKE[prefix].T, product_RK)
+        for row in range(last - first):
             place = order_R[first + row]
             for node in range(num_nodes):
                 logit_KR[node, place] = product_RK[row, node] + bias_QK[prefix, node]
@@ -313,14 +314,6 @@ def _rows(count):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _work(vectors, most_rows):  # type: ignore[no-untyped-def]
-    """Return what :func:`_fill_logits` works in; empty where the last layer is an MLP."""
-    num_prefixes, num_nodes, dim = vectors[0].shape
-    rows = most_rows if num_prefixes else 0
-    return np.empty((rows, dim), np.float32), np.empty(rows * num_nodes, np.float32)
-
-
-@njit(cache=True, nogil=True)
 def _search(  # type: ignore[no-untyped-def]
     user_UE, part_WUH, table_WWKT, output_WKH, bias_WK, vectors, sizes, num_layers, path_UB, log_prob_UB
 ):
@@ -333,7 +326,8 @@ def _search(  # type: ignore[no-untyped-def]
     base, limit = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     bits, flags = np.empty(most_rows, np.int32), np.empty(most_rows, np.uint8)
     users_of, prefixes_of = np.empty(most_rows, np.int64), np.empty(most_rows, np.int64)
-    no_bias, work = np.zeros(num_nodes, np.float32), _work(vectors, most_rows)
+    no_bias = np.zeros(num_nodes, np.float32)
+    work = (np.zeros((_LANES, user_UE.shape[1]), np.float32), np.empty((_LANES, num_nodes), np.float32))
     owners = np.empty(most_rows, np.int64)
     hit_scores = np.empty((USERS_AT_ONCE, beam * num_nodes), np.float32)
     hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
@@ -384,7 +378,8 @@ def _log_prob(  # type: ignore[no-untyped-def]
     bits, row_of = np.empty(most_rows, np.int32), np.empty((USERS_AT_ONCE, num_paths), np.int64)
     prefixes = np.empty(num_paths, np.int64)
     users_of, prefixes_of = np.empty(most_rows, np.int64), np.empty(most_rows, np.int64)
-    no_bias, work = np.zeros(num_nodes, np.float32), _work(vectors, most_rows)
+    no_bias = np.zeros(num_nodes, np.float32)
+    work = (np.zeros((_LANES, user_UE.shape[1]), np.float32), np.empty((_LANES, num_nodes), np.float32))
     for start in range(0, num_users, USERS_AT_ONCE):
         users = min(USERS_AT_ONCE, num_users - start)
         after = num_nodes**num_layers
