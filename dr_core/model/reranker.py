@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dr_core.config import Config
+from dr_core.model.partition import log_partition
 
 
 class RerankerConfig(Config):
@@ -75,8 +76,7 @@ class SoftmaxReranker(nn.Module):
     def score(self, user_NE: Tensor, item_NC: Tensor) -> Tensor:
         """Score C items a state: float32 [N, C] for int64 item ids [N, C]."""
         rows_NC = self.item_rows[item_NC]
-        bias_NC: Tensor = self.output_bias(rows_NC)[..., 0]
-        return torch.einsum("ne,nce->nc", user_NE, self.output_embedding(rows_NC)) + bias_NC
+        return _scores(user_NE, self.output_embedding(rows_NC), self.output_bias(rows_NC))
 
     def score_all(self, user_NE: Tensor) -> Tensor:
         """Score every item: float32 [N, V], the brute force that retrieval is compared with."""
@@ -93,8 +93,8 @@ class SoftmaxReranker(nn.Module):
         if self.samples_negatives:
             log_p_NT = self._sampled_log_prob(user_NE, target_rows_NT)
         else:
-            logit_NR = user_NE @ self.output_embedding.weight.T + self.bias
-            log_p_NT = logit_NR.gather(1, target_rows_NT) - logit_NR.logsumexp(1, keepdim=True)
+            target_NT = _scores(user_NE, self.output_embedding(target_rows_NT), self.output_bias(target_rows_NT))
+            log_p_NT = target_NT - log_partition(user_NE, self.output_embedding.weight, self.bias)[:, None]
         return -(log_p_NT * weight_NT).sum()
 
     def _sampled_log_prob(self, user_NE: Tensor, rows_NT: Tensor) -> Tensor:
@@ -103,14 +103,16 @@ class SoftmaxReranker(nn.Module):
         Sampled with replacement. A negative that is the target itself is masked for that target (an accidental hit):
         its mass is what the target's own, uncorrected logit already stands for. Nothing here costs O(R).
         """
-        sampled_C = self._draw_negatives()
-        vectors_CE = self.output_embedding(sampled_C)
-        logit_NC = user_NE @ vectors_CE.T + self.output_bias(sampled_C)[:, 0] - self.negative_log_expected[sampled_C]
-        target_NT = torch.einsum("ne,nte->nt", user_NE, self.output_embedding(rows_NT))
-        target_NT = target_NT + self.output_bias(rows_NT)[..., 0]
-        total_N1 = logit_NC.logsumexp(1, keepdim=True)
+        sampled_C, rows_NT = self._draw_negatives(), rows_NT.contiguous()
+        # One look-up for both: the gradient of a table is as large as the table.
+        looked_up = torch.cat([sampled_C, rows_NT.flatten()])
+        sizes = [len(sampled_C), rows_NT.numel()]
+        vector_CE, vector_SE = self.output_embedding(looked_up).split(sizes)
+        bias_C1, bias_S1 = self.output_bias(looked_up).split(sizes)
+        target_NT = _scores(user_NE, vector_SE.view(*rows_NT.shape, -1), bias_S1.view(*rows_NT.shape, 1))
+        corrected_C = bias_C1[:, 0] - self.negative_log_expected[sampled_C]
+        total_N1 = log_partition(user_NE, vector_CE, corrected_C)[:, None]
         # Remove the accidental hits of each target from its own partition: count x corrected weight of that row.
-        rows_NT = rows_NT.contiguous()
         count_NT = torch.searchsorted(sampled_C, rows_NT, right=True) - torch.searchsorted(sampled_C, rows_NT)
         hit_NT = count_NT.float().log() + target_NT - self.negative_log_expected[rows_NT]
         rest_NT = total_N1 + torch.log1p(-(hit_NT - total_N1).clamp_max(-1e-6).exp())
@@ -124,6 +126,11 @@ class SoftmaxReranker(nn.Module):
         row_C = torch.searchsorted(cumulative_R, point_C * cumulative_R[-1], right=True)
         row_C = row_C.clamp_max(len(cumulative_R) - 1)
         return torch.sort(row_C).values
+
+
+def _scores(user_NE: Tensor, vector_NCE: Tensor, bias_NC1: Tensor) -> Tensor:
+    """Return <x, e> + b for C items of each state, [N, C]."""
+    return torch.einsum("ne,nce->nc", user_NE, vector_NCE) + bias_NC1[..., 0]
 
 
 def _negative_weights(config: RerankerConfig, row_counts: Tensor) -> Tensor:
