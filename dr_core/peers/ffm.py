@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.objective import Batch
+from dr_core.model.partition import log_partition
 from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.peers.value_table import ValueTable
@@ -113,10 +115,13 @@ class FFM(VectorPeer):
         state_NE = self.fields.states(batch.history_BL)[row_N, batch.position_BP[row_N, place_N]]
         negative_C = torch.unique(torch.randint(num_items, (self.config.num_negatives,)))
         scale = float(np.log(num_items / len(negative_C)))
-        negative_NC = state_NE @ self.fields.items(negative_C).T + self.fields.bias(negative_C)[:, 0] + scale
         distinct, place_NT = torch.unique(target_NT.clamp_min(0), return_inverse=True)
-        own_NT = (state_NE @ self.fields.items(distinct).T + self.fields.bias(distinct)[:, 0]).gather(1, place_NT)
-        total_N1 = negative_NC.logsumexp(1, keepdim=True)
+        # One look-up for both: the gradient of a table is as large as the table.
+        looked_up, sizes = torch.cat([negative_C, distinct]), [len(negative_C), len(distinct)]
+        vector_CE, own_SE = torch.split(self.fields.items(looked_up), sizes)
+        bias_C1, own_S1 = torch.split(self.fields.bias(looked_up), sizes)
+        total_N1 = log_partition(state_NE, vector_CE, bias_C1[:, 0] + scale)[:, None]
+        own_NT = torch.einsum("ne,nte->nt", state_NE, embedding(place_NT, own_SE)) + embedding(place_NT, own_S1)[..., 0]
         column_NT = torch.searchsorted(negative_C, target_NT.contiguous()).clamp_max(len(negative_C) - 1)
         drawn_NT = negative_C[column_NT] == target_NT
         share_NT = torch.where(drawn_NT, (own_NT + scale - total_N1).exp().clamp_max(1 - 1e-6), 0.0)
