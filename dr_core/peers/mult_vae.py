@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from pydantic import Field
+from scipy import sparse
 from torch import Tensor, nn
+from torch.nn.functional import embedding
 
 from dr_core.evaluation.metrics import ItemLists
+from dr_core.model.partition import log_partition
 from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
 
 
@@ -38,25 +41,44 @@ class MultVAEConfig(HistoryConfig):
 
 
 class _Network(nn.Module):
+    """Encoder and decoder. What users have met stays in lists: neither input nor likelihood is ever a row of all items."""
+
     def __init__(self, config: MultVAEConfig, num_items: int) -> None:
         super().__init__()
         self.dropout = nn.Dropout(config.dropout)
-        self.encoder = nn.Sequential(nn.Linear(num_items, config.hidden), nn.Tanh())
+        self.items = nn.EmbeddingBag(num_items, config.hidden, mode="sum")
+        nn.init.uniform_(self.items.weight, -(num_items**-0.5), num_items**-0.5)
+        self.bias = nn.Parameter(torch.zeros(config.hidden))
         self.mean = nn.Linear(config.hidden, config.latent)
         self.log_variance = nn.Linear(config.hidden, config.latent)
-        self.decoder = nn.Sequential(
-            nn.Linear(config.latent, config.hidden), nn.Tanh(), nn.Linear(config.hidden, num_items)
-        )
+        self.decoder = nn.Sequential(nn.Linear(config.latent, config.hidden), nn.Tanh())
+        self.output = nn.Linear(config.hidden, num_items)
 
-    def forward(self, item_UV: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits [U, V] and the KL divergence of each user [U]."""
-        hidden = self.encoder(self.dropout(nn.functional.normalize(item_UV)))
-        mean, log_variance = self.mean(hidden), self.log_variance(hidden)
-        z = mean
-        if self.training:
-            z = mean + torch.randn_like(mean) * torch.exp(0.5 * log_variance)
-        divergence = -0.5 * (1 + log_variance - mean.pow(2) - log_variance.exp()).sum(1)
-        return self.decoder(z), divergence
+    def encode(self, users: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
+        """Return mean and log variance of q(z|x), each [U, Z], of rows [U, items] of length 1."""
+        item_ids, offsets = (torch.from_numpy(part.astype(np.int64)) for part in (users.indices, users.indptr[:-1]))
+        weights = self.dropout(torch.from_numpy(users.data))
+        hidden = torch.tanh(self.items(item_ids, offsets, per_sample_weights=weights) + self.bias)
+        return self.mean(hidden), self.log_variance(hidden)
+
+    def loss(self, users: sparse.csr_matrix, beta: float) -> Tensor:
+        """Return the mean over the users of beta times the KL divergence less log p of all that a user has met."""
+        mean_UZ, log_variance_UZ = self.encode(users)
+        hidden_UH = self.decoder(mean_UZ + torch.randn_like(mean_UZ) * torch.exp(0.5 * log_variance_UZ))
+        total_U = log_partition(hidden_UH, self.output.weight, self.output.bias)
+        met = torch.from_numpy(users.indices.astype(np.int64))
+        owner = torch.from_numpy(np.repeat(np.arange(users.shape[0]), np.diff(users.indptr)))
+        logits = (embedding(owner, hidden_UH) * embedding(met, self.output.weight)).sum(1) + self.output.bias[met]
+        divergence_U = -0.5 * (1 + log_variance_UZ - mean_UZ.pow(2) - log_variance_UZ.exp()).sum(1)
+        return (beta * divergence_U.sum() - (logits - total_U[owner]).sum()) / users.shape[0]
+
+
+def _normalised(users: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Return the rows with length 1, float32; rows of zeros stay."""
+    lengths = np.sqrt(np.asarray(users.multiply(users).sum(1), dtype=np.float32).ravel())
+    scaled = users.astype(np.float32, copy=True)
+    scaled.data /= np.repeat(lengths, np.diff(users.indptr))
+    return scaled
 
 
 class MultVAE(Peer):
@@ -72,32 +94,28 @@ class MultVAE(Peer):
         config, self.num_items = self.config, events.num_items
         by_count = np.lexsort((np.arange(self.num_items), -events.counts))
         self.items = np.sort(by_count[: config.max_items])
-        users = events.matrix[:, self.items]
+        users = _normalised(events.matrix[:, self.items])
         self.network = _Network(config, len(self.items))
         optimizer = torch.optim.Adam(self.network.parameters(), lr=config.learning_rate, fused=True)
         steps_an_epoch = -(-users.shape[0] // config.batch_users)
         full_at = max(1, config.epochs * steps_an_epoch // 3)
         step = 0
+        self.network.train()
         for epoch in range(config.epochs):
             order = np.random.default_rng((self.seed, epoch)).permutation(users.shape[0])
             for start in range(0, len(order), config.batch_users):
-                item_UV = torch.from_numpy(users[order[start : start + config.batch_users]].toarray())
-                self.network.train()
-                logits, divergence = self.network(item_UV)
-                likelihood = (torch.log_softmax(logits, 1) * item_UV).sum(1)
-                weight = config.beta * min(1.0, step / full_at)
-                loss = (weight * divergence - likelihood).mean()
+                some = users[order[start : start + config.batch_users]]
                 optimizer.zero_grad()
-                loss.backward()
+                self.network.loss(some, config.beta * min(1.0, step / full_at)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 step += 1
         self.network.eval().requires_grad_(False)
 
     def scores(self, histories: ItemLists) -> FloatArray:
-        users = weighted(histories, self.num_items, self.config.half_life)[:, self.items]
+        users = _normalised(weighted(histories, self.num_items, self.config.half_life)[:, self.items])
         scores = np.full((users.shape[0], self.num_items), -np.inf, dtype=np.float32)
         with torch.inference_mode():
-            scores[:, self.items] = self.network(torch.from_numpy(users.toarray()))[0].numpy()
+            scores[:, self.items] = self.network.output(self.network.decoder(self.network.encode(users)[0])).numpy()
         return scores
 
     def megabytes(self) -> float:
