@@ -8,7 +8,7 @@ import torch
 
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import SoftmaxReranker
-from dr_core.model.target_sampler import ItemGroups, MixedTargetsConfig, TargetSampler
+from dr_core.model.target_sampler import SAMPLE_STRIDE, ItemGroups, MixedTargetsConfig, TargetSampler, take_best
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 NUM_ITEMS, NUM_CLUSTERS, DIM = 600, 40, 8
@@ -55,6 +55,32 @@ def test_exact_draws_follow_the_softmax_of_the_best_items(
     assert ((found > 0) <= (wanted > 0)).all(), "an item below the best was drawn"
     deviation = np.abs(found - wanted) / np.sqrt(np.maximum(wanted * (1 - wanted), 1e-9) / config.draws)
     assert deviation[wanted > 0].max() < 5, "off by more than five standard errors"
+
+
+@pytest.mark.parametrize("kind", ["spread", "tied", "all equal", "one block of high scores", "minus infinity"])
+@pytest.mark.parametrize(("num_columns", "wanted"), [(5000, 40), (5000, 4990), (5000, 5000), (7, 3), (1, 1)])
+def test_the_best_are_those_of_a_stable_sort(kind: str, num_columns: int, wanted: int) -> None:
+    rng = np.random.default_rng(35)
+    scores = rng.normal(size=(6, num_columns)).astype(np.float32)
+    if kind == "tied":
+        scores = scores.round(1)
+    if kind == "all equal":
+        scores[:] = 2.5
+    if kind == "one block of high scores":  # columns that the sample sees are the highest: its guess is far too high
+        scores[:, ::SAMPLE_STRIDE] += 100
+    if kind == "minus infinity":
+        scores[:, num_columns // 50 :] = -np.inf
+    items, values = np.empty((6, wanted), dtype=np.int64), np.empty((6, wanted), dtype=np.float32)
+    take_best(scores, items, values)
+    expected = np.sort(np.argsort(-scores, axis=1, kind="stable")[:, :wanted], axis=1)
+    np.testing.assert_array_equal(items, expected)
+    np.testing.assert_array_equal(values, np.take_along_axis(scores, expected, 1))
+
+
+def test_a_softmax_that_is_not_a_number_draws_nothing(reranker: SoftmaxReranker) -> None:
+    reranker.bias.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match="invalid multinomial distribution"):
+        TargetSampler(reranker, MixedTargetsConfig(top=20), None).sample(users(), seed=1)
 
 
 def test_more_best_items_wanted_than_there_are(reranker: SoftmaxReranker) -> None:
