@@ -16,7 +16,7 @@ def log_partition(user_NE: Tensor, vector_CE: Tensor, bias_C: Tensor) -> Tensor:
     """Return log sum_c exp(<x, e_c> + b_c), float32 [N]: ``(user_NE @ vector_CE.T + bias_C).logsumexp(1)``.
 
     One [N, C] table is made, exponentiated where it stands and turned into its own gradient: half the time of the
-    expression above on a CPU, and a third of its memory. Backward may therefore run once.
+    expression above on a CPU. Backward may therefore run once.
     """
     total_N: Tensor = _LogPartition.apply(user_NE, vector_CE, bias_C)  # type: ignore[no-untyped-call]
     return total_N

@@ -153,7 +153,7 @@ def take_best(score_NV, item_NC, value_NC):  # type: ignore[no-untyped-def]
     less than C numbers, others being NaN, is left as it is.
 
     A threshold guessed from a sample leaves a little more than C columns to select from: the row is passed over once,
-    where a general top-k sorts what it finds as well and takes five times as long.
+    where a general top-k sorts what it finds as well and takes three to five times as long.
     """
     num_columns, wanted = score_NV.shape[1], item_NC.shape[1]
     column_V = np.empty(num_columns, dtype=np.int64)

@@ -74,8 +74,8 @@ class _Network(nn.Module):
 
 
 def _normalised(users: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Return the rows with length 1, float32; rows of zeros stay."""
-    lengths = np.sqrt(np.asarray(users.multiply(users).sum(1), dtype=np.float32).ravel())
+    """Return the rows with length 1, float32; rows of zeros, such as of events too long ago, stay."""
+    lengths = np.sqrt(np.asarray(users.multiply(users).sum(1), dtype=np.float32).ravel()).clip(1e-12)
     scaled = users.astype(np.float32, copy=True)
     scaled.data /= np.repeat(lengths, np.diff(users.indptr))
     return scaled

@@ -133,3 +133,10 @@ def test_als_of_a_training_user_is_what_it_learned(events: Events) -> None:
     users = ItemLists(events.histories.offsets[:11], events.histories.item_ids[: events.histories.offsets[10]])
     learned = peer.model.user_factors[:10] @ peer.item_VE.T
     assert np.corrcoef(peer.scores(users).ravel(), learned.ravel())[0, 1] > 0.99
+
+
+def test_an_event_too_long_ago_to_weigh_anything_leaves_mult_vae_with_numbers() -> None:
+    peer = MultVAE(MultVAEConfig(hidden=4, latent=2, epochs=1, max_items=1, half_life=1.0))
+    peer.fit(Events(ItemLists.from_rows([[0, 1], [0, 2]]), 3))
+    scores = peer.scores(ItemLists.from_rows([[0] + [1, 2] * 200]))
+    assert np.isfinite(scores[0, 0])
