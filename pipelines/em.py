@@ -210,7 +210,14 @@ class DayOne:
         """Encoder and softmax alone."""
         phase = Phase("warm_up", "warm_up", self.config.em.warm_up_epochs)
         validation = f"models/{self.warm_id}/validation.npz" if len(self.validation) else None
-        job = self._job(self.warm_id, [phase], samples="tables/samples", validation_file=validation)
+        job = self._job(
+            self.warm_id,
+            [phase],
+            samples="tables/samples",
+            validation_file=validation,
+            validation_k=self.config.evaluation.k[0],
+            validation_filtered=self.config.evaluation.filter_history,
+        )
         return self._trained(train_model(job), self.result("samples")["rows"])
 
     def initialize(self) -> dict[str, Any]:

@@ -151,6 +151,29 @@ class DeepRetrievalModel(nn.Module):
         last_BE: Tensor = state_BLE.gather(1, where_B1E)[:, 0]
         return last_BE
 
+    @torch.no_grad()
+    def recall(self, batch: Batch, k: int, *, filtered: bool) -> Tensor:
+        """Return the share of each state's targets among the softmax's best k of all items, [N]; states without any left out.
+
+        Args:
+            batch: states and targets.
+            k: items taken.
+            filtered: whether items that a state has seen are passed over.
+        """
+        user_NE, target_NT, _ = self.encode(batch)
+        best_NK = self.reranker.best(user_NE, k + (batch.history_BL.shape[1] if filtered else 0))
+        if filtered:
+            row_N, slot_N = (batch.position_BP >= 0).nonzero(as_tuple=True)
+            places_L = torch.arange(batch.history_BL.shape[1], device=row_N.device)
+            is_seen_NL = places_L <= batch.position_BP[row_N, slot_N][:, None]
+            history_NL = batch.history_BL[row_N].masked_fill(~is_seen_NL, PAD)
+            fresh_NK = ~(best_NK[..., None] == history_NL[:, None]).any(-1)
+            best_NK = best_NK.masked_fill(~fresh_NK | (fresh_NK.cumsum(1) > k), -1)
+        real_NT = target_NT >= 0
+        hit_NT = (target_NT[..., None] == best_NK[:, None]).any(-1) & real_NT
+        real_N = real_NT.sum(1)
+        return (hit_NT.sum(1) / real_N)[real_N > 0]
+
     def path_log_prob(self, user_NE: Tensor, item_NT: Tensor) -> Tensor:
         """Return log p(pi_j(v)|x) for the J current paths of each item, [N, T, J]; padding items give item 0's.
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from dr_core.config import Config
 from dr_core.model.partition import log_partition
 
+ITEMS_AT_ONCE = 2**16
+"""Items whose scores are held for every state that asks for its best."""
+
 
 class RerankerConfig(Config):
     """How items are scored against a user and how that score is trained."""
@@ -82,6 +85,19 @@ class SoftmaxReranker(nn.Module):
         """Score every item: float32 [N, V], the brute force that retrieval is compared with."""
         vectors, bias = self.item_vectors()
         return user_NE @ vectors.T + bias
+
+    def best(self, user_NE: Tensor, k: int) -> Tensor:
+        """Return each state's best items, best first, int64 [N, min(k, V)], from blocks of all items."""
+        vectors_VE, bias_V = self.item_vectors()
+        score_NK, item_NK = user_NE.new_empty(len(user_NE), 0), self.item_rows.new_empty(len(user_NE), 0)
+        for start in range(0, len(bias_V), ITEMS_AT_ONCE):
+            here = slice(start, start + ITEMS_AT_ONCE)
+            score_NC = torch.cat([score_NK, user_NE @ vectors_VE[here].T + bias_V[here]], dim=1)
+            items_C = torch.arange(start, start + score_NC.shape[1] - item_NK.shape[1], device=item_NK.device)
+            item_NC = torch.cat([item_NK, items_C.expand(len(user_NE), -1)], dim=1)
+            score_NK, where_NK = score_NC.topk(min(k, score_NC.shape[1]), dim=1)
+            item_NK = item_NC.gather(1, where_NK)
+        return item_NK
 
     def item_vectors(self) -> tuple[Tensor, Tensor]:
         """Return the items' vectors [V, E] and biases [V]."""

@@ -59,7 +59,8 @@ class TrainingConfig(Config):
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints."""
     patience: int = Field(3, ge=1)
-    """Epochs without a better validation loss after which a phase stops; the best epoch is kept."""
+    """Epochs in a row after which a phase stops when each ranks clearly worse than the best one did for the validation
+    users: its recall is more than a standard error lower. Kept is the last epoch that is not clearly worse."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,26 @@ class EpochResult:
     validation_loss: float | None
     rows_per_second: float
     seconds: float
+    validation_recall: float | None = None
+    """Mean over the validation users of the share of their targets among the softmax's best items."""
+    validation_error: float | None = None
+    """Standard error of that mean."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out users, by whose lists the epochs of a phase are judged.
+
+    Not by their loss: that of a softmax over many items with few events rises, as it grows too sure of itself, long before
+    its lists get worse (docs/decisions.md).
+    """
+
+    batch: Batch
+    """Every rank holds all of it."""
+    k: int
+    """Length of the lists."""
+    filtered: bool
+    """Whether the lists leave out the history."""
 
 
 class Trainer:
@@ -116,7 +137,7 @@ class Trainer:
         phase, config, seed: what, how, and the root of all randomness.
         identity: of the samples and the path table; a checkpoint of another identity is ignored.
         checkpoints: (filesystem, folder) for resuming, or None.
-        validation: one batch every rank holds whole, or None; decides early stopping.
+        validation: decides which epoch is kept and when to stop early; without it all are run and the last is kept.
         report: called on rank 0 with each progress record (a JSON-able dict).
         crash_at: test hook, the global step after which the loop raises, as a killed process would end.
     """
@@ -131,7 +152,7 @@ class Trainer:
         seed: int,
         identity: str = "",
         checkpoints: tuple[AbstractFileSystem, str] | None = None,
-        validation: Batch | StateBatch | None = None,
+        validation: Validation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
         crash_at: int | None = None,
     ) -> None:
@@ -191,9 +212,7 @@ class Trainer:
         while epoch < self.phase.epochs and not self._stale(results):
             result = self._epoch(epoch, step, results, best, sums)
             results.append(result)
-            if result.validation_loss is not None and result.validation_loss <= min(
-                r.validation_loss for r in results if r.validation_loss is not None
-            ):
+            if self.validation is not None and results[-1] in near_best(results):
                 best = {key: value.clone() for key, value in self.model.state_dict().items()}
             self.report({"event": "epoch", **vars(result)})
             epoch, step, sums = epoch + 1, 0, torch.zeros_like(sums)
@@ -242,14 +261,17 @@ class Trainer:
             )
         _reduce(sums)
         seconds = time.monotonic() - started
+        validation_loss, recall, error = self._validate() if self.validation else (None, None, None)
         return EpochResult(
             self.phase.name,
             epoch,
             float(sums[0] / sums[2]) if self.phase.uses_structure else None,
             float(sums[1] / sums[2]) if self.phase.uses_softmax else None,
-            self._validation_loss(),
+            validation_loss,
             rows * _world() / seconds,
             seconds,
+            recall,
+            error,
         )
 
     def _step(self, batch: Batch | StateBatch, epoch: int, step: int) -> Tensor:
@@ -278,20 +300,30 @@ class Trainer:
         return sums
 
     @torch.no_grad()
-    def _validation_loss(self) -> float | None:
-        if self.validation is None:
-            return None
+    def _validate(self) -> tuple[float, float, float]:
+        """Return the validation loss, the mean recall and its standard error."""
+        assert self.validation is not None
+        batch = self.validation.batch.to(self.device)
         self.model.eval()
         torch.manual_seed(self.seed)
-        loss_structure, loss_softmax, weight = self.model(
-            self.validation.to(self.device), self.phase.uses_structure, self.phase.uses_softmax
+        loss_structure, loss_softmax, weight = self.model(batch, self.phase.uses_structure, self.phase.uses_softmax)
+        recall_N = self.model.recall(batch, self.validation.k, filtered=self.validation.filtered)
+        figures = torch.stack(
+            [
+                (loss_structure + loss_softmax) / weight.clamp_min(1e-12),
+                recall_N.mean(),
+                recall_N.std(correction=0) / len(recall_N) ** 0.5,
+            ]
         )
-        # One figure on all ranks, to the last bit: they must agree on when to stop.
-        return float(_reduce((loss_structure + loss_softmax) / weight.clamp_min(1e-12)) / _world())
+        # The same on all ranks, to the last bit: they must agree on when to stop.
+        loss, recall, error = (_reduce(figures) / _world()).tolist()
+        return loss, recall, error
 
     def _stale(self, results: list[EpochResult]) -> bool:
-        losses = [result.validation_loss for result in results if result.validation_loss is not None]
-        return len(losses) > self.config.patience and min(losses[-self.config.patience :]) > min(losses)
+        if self.validation is None or len(results) <= self.config.patience:
+            return False
+        near = near_best(results)
+        return not any(result in near for result in results[-self.config.patience :])
 
     def _save(
         self, epoch: int, step: int, results: list[EpochResult], best: dict[str, Tensor] | None, sums: Tensor
@@ -361,6 +393,17 @@ class Trainer:
         if _rank() == 0:
             sums += torch.tensor(manifest["sums"], dtype=torch.float64, device=self.device)
         return manifest["epoch"], manifest["step"], [EpochResult(**r) for r in manifest["results"]], best, sums
+
+
+def near_best(results: Sequence[EpochResult]) -> list[EpochResult]:
+    """Return the epochs whose validation recall is at most a standard error below the best.
+
+    The last of them is preferred: its learning rate had fallen furthest, and a difference within the error is no reason to
+    go back (the one-standard-error rule of Breiman et al., *Classification and Regression Trees*, 1984, section 3.4.3).
+    """
+    best = max(results, key=lambda result: result.validation_recall or 0.0)
+    least = (best.validation_recall or 0.0) - (best.validation_error or 0.0)
+    return [result for result in results if (result.validation_recall or 0.0) >= least]
 
 
 def schedule(step: int, total_steps: int) -> float:

@@ -20,12 +20,12 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from dr_core.errors import DeepRetrievalError
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
-from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
+from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.training.checkpoint import copy_parameters, load_model, read_manifest, save_model, table_identity
-from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
+from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig, Validation
 from pipelines.reader import PetastormSource
 from pipelines.tables import Workdir
 
@@ -42,6 +42,7 @@ class TrainJob:
         paths_file: ``.npy`` of pi (int64 [V, J]) below W, or None while warming up.
         counts_file: ``.npy`` of events an item (float64 [V]) below W.
         validation_file: ``.npz`` of one batch of samples columns below W, or None.
+        validation_k, validation_filtered: the lists by which epochs are judged.
     """
 
     workdir: str
@@ -59,6 +60,8 @@ class TrainJob:
     paths_file: str | None = None
     start_from: str | None = None
     validation_file: str | None = None
+    validation_k: int = 10
+    validation_filtered: bool = True
     crash_at: int | None = None
 
 
@@ -127,7 +130,7 @@ def _train_rank(job: TrainJob) -> None:
         model.set_item_paths(paths)
     source = _source(job, workdir, rank, world)
     identity = f"{job.samples}:{'none' if paths is None else table_identity(paths)}:{source.steps_per_epoch}"
-    validation = _validation_batch(workdir, job.validation_file) if job.validation_file else None
+    validation = _validation(workdir, job, job.validation_file) if job.validation_file else None
     results: list[EpochResult] = []
     for number, phase in enumerate(job.phases):
         trainer = Trainer(
@@ -177,9 +180,10 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
     return model
 
 
-def _validation_batch(workdir: Workdir, name: str) -> Batch:
+def _validation(workdir: Workdir, job: TrainJob, name: str) -> Validation:
     with fsspec.open(workdir.path(*name.split("/")), "rb") as file:
-        return batch_from_arrays(dict(np.load(file, allow_pickle=False)))
+        batch = batch_from_arrays(dict(np.load(file, allow_pickle=False)))
+    return Validation(batch, job.validation_k, job.validation_filtered)
 
 
 def _reporter(workdir: Workdir, model_id: str) -> Any:
@@ -210,6 +214,7 @@ def progress_line(record: dict[str, Any]) -> str:
             ("structure", "loss_structure"),
             ("softmax", "loss_softmax"),
             ("validation", "validation_loss"),
+            ("recall", "validation_recall"),
         )
         if record[key] is not None
     )

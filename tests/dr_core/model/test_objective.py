@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.model import reranker
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch, batch_from_arrays, decode_paths
 from dr_core.paths.space import PathSpace
 
@@ -168,3 +169,21 @@ def test_items_without_a_path_are_no_part_of_the_structure_loss(make_model: Mode
     assert (own[0, 1] == 0).all()
     assert own[2, 0, 0] > 0
     assert own[2, 0, 1] == 0
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_recall_is_that_of_full_lists(make_model: ModelMaker, monkeypatch: pytest.MonkeyPatch, filtered: bool) -> None:
+    """Blocks of items, histories of several positions and absent targets against a sort of all scores, state by state."""
+    monkeypatch.setattr(reranker, "ITEMS_AT_ONCE", 7)
+    model, samples, k = make_model().eval(), batch(), 4
+    user_NE, target_NT, _ = model.encode(samples)
+    score_NV = model.reranker.score_all(user_NE).detach()
+    row_N, slot_N = (samples.position_BP >= 0).nonzero(as_tuple=True)
+    expected = []
+    for state, (row, slot) in enumerate(zip(row_N, slot_N, strict=True)):
+        seen = set(samples.history_BL[row, : samples.position_BP[row, slot] + 1].tolist()) if filtered else set()
+        ranked = [item for item in score_NV[state].argsort(descending=True).tolist() if item not in seen][:k]
+        wanted = [item for item in target_NT[state].tolist() if item >= 0]
+        expected.append(sum(item in ranked for item in wanted) / len(wanted))
+    torch.testing.assert_close(model.recall(samples, k, filtered=filtered), torch.tensor(expected))
+    assert 0 < sum(expected) < len(expected)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dr_core.model.objective import Batch
+from dr_core.training.trainer import Validation
 
 NUM_ITEMS = 24
 SourceMaker = Callable[..., "ListSource"]
@@ -52,5 +53,5 @@ def make_source() -> SourceMaker:
 
 
 @pytest.fixture
-def validation() -> Batch:
-    return world(32, 9_999)
+def validation() -> Validation:
+    return Validation(world(32, 9_999), k=3, filtered=True)

@@ -6,7 +6,8 @@ import os
 import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fsspec
@@ -15,10 +16,20 @@ import pytest
 import torch
 
 from dr_core.errors import DeepRetrievalError
-from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.model.reranker import RerankerConfig
 from dr_core.training.checkpoint import MANIFEST, read_manifest
-from dr_core.training.trainer import EpochResult, Phase, PhaseKind, Trainer, TrainingConfig, schedule
+from dr_core.training.trainer import (
+    BatchSource,
+    EpochResult,
+    Phase,
+    PhaseKind,
+    Trainer,
+    TrainingConfig,
+    Validation,
+    near_best,
+    schedule,
+)
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 LOCAL = fsspec.filesystem("file")
@@ -46,7 +57,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 def losses(results: list[EpochResult]) -> list[tuple[float | None, ...]]:
-    return [(r.epoch, r.loss_structure, r.loss_softmax, r.validation_loss) for r in results]
+    return [(r.epoch, r.loss_structure, r.loss_softmax, r.validation_loss, r.validation_recall) for r in results]
 
 
 def test_training_lowers_both_losses(fresh_model, make_source) -> None:
@@ -79,7 +90,7 @@ def test_epoch_losses_are_means_a_unit_of_weight(fresh_model, make_source) -> No
 
 @pytest.mark.parametrize("crash_at", [1, 3, 5, 8, 10])
 def test_resuming_after_a_crash_equals_an_uninterrupted_run(
-    fresh_model, make_source, validation: Batch, tmp_path: Path, crash_at: int
+    fresh_model, make_source, validation: Validation, tmp_path: Path, crash_at: int
 ) -> None:
     """Four steps an epoch, a checkpoint at step 3 of each and at its end; dropout, Adam and early stop included."""
     whole = fresh_model()
@@ -99,7 +110,7 @@ def test_resuming_after_a_crash_equals_an_uninterrupted_run(
 
 
 def test_a_torn_checkpoint_gives_way_to_the_one_before(
-    fresh_model, make_source, validation: Batch, tmp_path: Path
+    fresh_model, make_source, validation: Validation, tmp_path: Path
 ) -> None:
     whole = fresh_model()
     Trainer(whole, make_source(), JOINT, CONFIG, seed=3, validation=validation).run()
@@ -213,24 +224,55 @@ def test_a_frozen_encoder_drops_nothing(fresh_model, make_source) -> None:
     assert_same(*outcomes)
 
 
-def test_early_stop_keeps_the_best_epoch(fresh_model, make_source, validation: Batch) -> None:
-    """Six rows are soon known by heart, and the validation loss rises."""
+@dataclass(frozen=True)
+class Turning:
+    """Targets are item 0 before the epoch ``turn`` and item 1 from then on."""
+
+    source: BatchSource
+    turn: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.source.steps_per_epoch
+
+    def batches(self, epoch: int, first_step: int) -> Iterable[Batch | StateBatch]:
+        return (
+            wanting(batch, int(epoch >= self.turn))
+            for batch in self.source.batches(epoch, first_step)
+            if isinstance(batch, Batch)
+        )
+
+
+def wanting(batch: Batch, item: int) -> Batch:
+    return replace(batch, target_BPT=torch.full_like(batch.target_BPT, item))
+
+
+def test_early_stop_keeps_the_last_epoch_that_is_not_clearly_worse(
+    fresh_model, make_source, validation: Validation
+) -> None:
+    """The validation users want what is learned until the third epoch, and forgotten afterwards."""
+    asked = Validation(wanting(validation.batch, 0), k=1, filtered=False)
     config = TrainingConfig(learning_rate=0.1, structure_learning_rate=0.1, patience=2)
-    model = fresh_model()
-    phase = Phase("warm_up", "warm_up", 40)
-    results = Trainer(model, make_source(1, rows=3), phase, config, seed=0, validation=validation).run()
-    seen = [result.validation_loss for result in results]
-    best = int(np.argmin(seen))
-    assert len(results) < 40
-    assert len(results) - 1 - best == config.patience
-    with torch.no_grad():
-        _, softmax, weight = model(validation, False, True)
-    assert float(softmax / weight) == pytest.approx(seen[best], rel=1e-6)
-    assert seen[-1] > seen[best]
+    model, phase = fresh_model(), Phase("warm_up", "warm_up", 40)
+    results = Trainer(model, Turning(make_source(), 3), phase, config, seed=0, validation=asked).run()
+    kept = max(result.epoch for result in results if result.validation_recall == 1)
+    assert [result.validation_recall for result in results[kept + 1 :]] == [0] * config.patience
+    until_then, source = fresh_model(), Turning(make_source(), 3)
+    with pytest.raises(InterruptedError):
+        Trainer(until_then, source, phase, config, seed=0, crash_at=(kept + 1) * source.steps_per_epoch).run()
+    assert_same(parameters(model), parameters(until_then))
+
+
+def test_epochs_within_the_error_of_the_best_are_as_good() -> None:
+    def epoch(recall: float, error: float) -> EpochResult:
+        return EpochResult("w", 0, None, 1.0, 1.0, 1.0, 1.0, recall, error)
+
+    results = [epoch(0.1, 0.2), epoch(0.36, 0.01), epoch(0.4, 0.05), epoch(0.34, 0.2), epoch(0.37, 0.0)]
+    assert [result.validation_recall for result in near_best(results)] == [0.36, 0.4, 0.37]
 
 
 def test_validation_with_sampled_negatives_repeats_itself(
-    make_model: ModelMaker, make_source, validation: Batch
+    make_model: ModelMaker, make_source, validation: Validation
 ) -> None:
     """The same negatives every epoch: what moves is the model alone."""
     model = make_model(num_items=24, reranker=RerankerConfig(loss="sampled", num_negatives=5))

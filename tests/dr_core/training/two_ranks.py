@@ -22,7 +22,7 @@ from dr_core.model.objective import Batch, DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from dr_core.training.trainer import Phase, Trainer, TrainingConfig
+from dr_core.training.trainer import Phase, Trainer, TrainingConfig, Validation
 
 NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3
 CLIP_NORM = 0.4  # clips some steps and not others, so that the scale of the gradient matters
@@ -83,7 +83,7 @@ def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
         learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2, clip_norm=CLIP_NORM, sparse_rows=1
     )
     phase = Phase("joint", "joint", EPOCHS)
-    results = Trainer(model, source, phase, config, seed=0, validation=rows(999), **more).run()
+    results = Trainer(model, source, phase, config, seed=0, validation=Validation(rows(999), 3, False), **more).run()
     torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
     losses = [[result.loss_structure, result.loss_softmax, result.validation_loss] for result in results]
     name.with_suffix(".json").write_text(json.dumps(losses))

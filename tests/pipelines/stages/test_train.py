@@ -16,7 +16,7 @@ from dr_core.model.objective import batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.training.checkpoint import load_model, read_manifest
-from dr_core.training.trainer import Phase, TrainingConfig
+from dr_core.training.trainer import Phase, TrainingConfig, near_best
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.tables import Workdir
 
@@ -82,7 +82,9 @@ def test_two_processes_train_one_model_that_loads(
     validation = batch_from_arrays(dict(np.load(workdir.path("models", "validation.npz"))))
     with torch.no_grad():
         _, softmax, weight = model(validation, False, True)
-    assert float(softmax / weight) == pytest.approx(min(result.validation_loss for result in results), rel=1e-5)
+    kept = near_best(results)[-1]
+    assert float(softmax / weight) == pytest.approx(kept.validation_loss, rel=1e-5)
+    assert float(model.recall(validation, 10, filtered=True).mean()) == pytest.approx(kept.validation_recall)
 
     records = [json.loads(line) for line in workdir.read_text("models", "two", "metrics.jsonl").splitlines()]
     assert [record["event"] for record in records] == ["epoch", "epoch"]
