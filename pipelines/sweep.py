@@ -313,7 +313,7 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
     "mean_path": lambda bench: [0.5, 1, 2, 4],
     "assignment": lambda bench: ["best path", "one sweep", "descent", REFINEMENT_ALONE, "both"],
     "assignment_random": lambda bench: ["descent", REFINEMENT_ALONE, "both"],
-    "encoder": lambda bench: ["gru", "attention", "mean"],
+    "encoder": lambda bench: ["gru", "attention", "mean", "decay"],
     "together": lambda bench: ["learned", "initial", "shuffled"],
     "two_tower": lambda bench: [
         f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)

@@ -21,8 +21,9 @@ PAD = -1
 class EncoderConfig(Config):
     """What turns a user's history into a vector. No user id: test users are unseen (paper, section 4.1)."""
 
-    kind: Literal["gru", "mean", "attention"] = "gru"
-    """`gru` is the paper's; `mean` pools the item embeddings; `attention` is one causal self-attentive block."""
+    kind: Literal["gru", "mean", "decay", "attention"] = "gru"
+    """`gru` is the paper's; `mean` pools the item embeddings; `decay` pools them with weights that fall with age, which suits
+    short histories and items with few events; `attention` is one causal self-attentive block."""
     dim: int = Field(64, ge=1)
     """E, dimension of the item embeddings and of the user vector; cost of reranking one candidate."""
     dropout: float = Field(0.2, ge=0, lt=1)
@@ -158,6 +159,32 @@ class MeanEncoder(UserEncoder):
         return pooled_BLE
 
 
+class DecayEncoder(UserEncoder):
+    """Mean of the embeddings seen so far, weighted rho_e^age, through one hidden layer.
+
+    The normalised exponential trace memory of Mozer (*Neural net architectures for temporal sequence processing*, 1993),
+    a learned decay a dimension: they start between the plain mean of a long history and little more than its last item.
+    """
+
+    SLOWEST, FASTEST = -6.0, 2.0
+    """Of the first and the last dimension at the start; -log rho is the softplus of it."""
+
+    def __init__(self, config: EncoderConfig, num_rows: int) -> None:
+        super().__init__(config, num_rows)
+        self.rate = nn.Parameter(torch.linspace(self.SLOWEST, self.FASTEST, config.dim))
+        self.mlp = nn.Sequential(nn.Linear(config.dim, config.dim), nn.ReLU(), nn.Linear(config.dim, config.dim))
+
+    def pool(self, embedded_BLE: Tensor, mask_BL: Tensor) -> Tensor:
+        places_L = torch.arange(embedded_BLE.shape[1], device=embedded_BLE.device)
+        age_LL = places_L[:, None] - places_L
+        log_weight_ELL = -nn.functional.softplus(self.rate)[:, None, None] * age_LL
+        weight_ELL = log_weight_ELL.masked_fill(age_LL < 0, -torch.inf).softmax(-1)
+        kept_BLE = embedded_BLE * mask_BL[..., None]
+        pooled_BLE = torch.einsum("ets,bse->bte", weight_ELL, kept_BLE)
+        state_BLE: Tensor = pooled_BLE + self.mlp(pooled_BLE)
+        return state_BLE
+
+
 class AttentionEncoder(UserEncoder):
     """One causal self-attention block with learned positions."""
 
@@ -193,7 +220,12 @@ class AttentionEncoder(UserEncoder):
         return projected_BLE
 
 
-ENCODERS: dict[str, type[UserEncoder]] = {"gru": GRUEncoder, "mean": MeanEncoder, "attention": AttentionEncoder}
+ENCODERS: dict[str, type[UserEncoder]] = {
+    "gru": GRUEncoder,
+    "mean": MeanEncoder,
+    "decay": DecayEncoder,
+    "attention": AttentionEncoder,
+}
 
 
 def build_encoder(config: EncoderConfig, num_rows: int) -> UserEncoder:

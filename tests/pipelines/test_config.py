@@ -77,7 +77,7 @@ WRONG = {
         "unknown key",
         "at_least",
     ],
-    "encoder.kind=lstm": ["encoder.kind='lstm'", "'gru', 'mean' or 'attention'"],
+    "encoder.kind=lstm": ["encoder.kind='lstm'", "'gru', 'mean', 'decay' or 'attention'"],
     "encoder.dim=0": ["encoder.dim=0", "greater than or equal to 1"],
     "paths.num_nodes=many": ["paths.num_nodes='many'", "valid integer", "'auto'"],
     "paths.num_nodes=1": ["paths.num_nodes=1", "greater than or equal to 2", "'auto'"],

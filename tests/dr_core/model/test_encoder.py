@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.encoder import AttentionEncoder, EncoderConfig, UserEncoder, assign_embedding_rows, build_encoder
+from dr_core.model.encoder import (
+    AttentionEncoder,
+    DecayEncoder,
+    EncoderConfig,
+    UserEncoder,
+    assign_embedding_rows,
+    build_encoder,
+)
 
-KINDS = ("gru", "mean", "attention")
+KINDS = ("gru", "mean", "decay", "attention")
 NUM_ROWS, LENGTH = 20, 7
 
 
@@ -73,6 +80,22 @@ def test_context_changes_the_state(kind: str) -> None:
     for other in (state(1, 0, 0.5), state(0, 1, 0.5), state(0, 0, 0.7)):
         assert not torch.allclose(other, reference)
     torch.testing.assert_close(state(0, 0, 0.5), reference)
+
+
+def test_decay_weighs_by_age_alone() -> None:
+    """Against the sums written out; with no decay it is the mean, with much of it the last item."""
+    encoder = encoder_of("decay")
+    assert isinstance(encoder, DecayEncoder)
+    encoder.mlp = torch.nn.Identity()
+    rows = histories()
+    embedded = encoder.item_embedding(rows + 1)
+    for rate in (-40.0, 0.3, 40.0):
+        encoder.rate.data.fill_(rate)
+        kept = float(torch.sigmoid(torch.tensor(-rate)))
+        for length in (1, 4, LENGTH):
+            weights = torch.tensor([kept**age for age in range(length)][::-1])
+            expected = (embedded[:, :length] * weights[:, None]).sum(1) / weights.sum()
+            torch.testing.assert_close(encoder(rows)[:, length - 1], 2 * expected)
 
 
 def test_every_value_outside_a_context_feature_is_the_same_unknown() -> None:
