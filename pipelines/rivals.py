@@ -1,8 +1,8 @@
 """The rivals that ``dr compare`` fits, and the settings that each of them may choose from.
 
 Every rival gets at most ``TRIALS`` settings, the first being its usual one; the setting with the best recall on the
-validation users is measured on the test users. The epochs are the same in every world: a quarter of them, as Deep
-Retrieval's own softmax has on Amazon Beauty, cost YouTube DNN more than a quarter of its recall there.
+validation users is measured on the test users. The epochs are the same in every world: with a quarter of them YouTube
+DNN lost more than a quarter of its recall on Amazon Beauty.
 """
 
 from __future__ import annotations

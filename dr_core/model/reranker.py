@@ -87,13 +87,13 @@ class SoftmaxReranker(nn.Module):
         return user_NE @ vectors.T + bias
 
     def best(self, user_NE: Tensor, k: int) -> Tensor:
-        """Return each state's best items, best first, int64 [N, min(k, V)], from blocks of all items."""
-        vectors_VE, bias_V = self.item_vectors()
+        """Return each state's best items, best first, int64 [N, min(k, V)]; a block of the items is held at a time."""
         score_NK, item_NK = user_NE.new_empty(len(user_NE), 0), self.item_rows.new_empty(len(user_NE), 0)
-        for start in range(0, len(bias_V), ITEMS_AT_ONCE):
-            here = slice(start, start + ITEMS_AT_ONCE)
-            score_NC = torch.cat([score_NK, user_NE @ vectors_VE[here].T + bias_V[here]], dim=1)
-            items_C = torch.arange(start, start + score_NC.shape[1] - item_NK.shape[1], device=item_NK.device)
+        for start in range(0, len(self.item_rows), ITEMS_AT_ONCE):
+            rows_C = self.item_rows[start : start + ITEMS_AT_ONCE]
+            items_C = torch.arange(start, start + len(rows_C), device=rows_C.device)
+            block_NC = user_NE @ self.output_embedding.weight[rows_C].T + self.bias[rows_C]
+            score_NC = torch.cat([score_NK, block_NC], dim=1)
             item_NC = torch.cat([item_NK, items_C.expand(len(user_NE), -1)], dim=1)
             score_NK, where_NK = score_NC.topk(min(k, score_NC.shape[1]), dim=1)
             item_NK = item_NC.gather(1, where_NK)
