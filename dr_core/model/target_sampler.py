@@ -34,8 +34,8 @@ class MixedTargetsConfig(Config):
     """How many training targets come from the softmax itself."""
 
     share: float = Field(0.5, ge=0, lt=1)
-    """Share of the total target weight that sampled items carry; 0 trains on true events alone. More than half where items
-    have few events and the softmax knows them well, with more draws (docs/decisions.md)."""
+    """Share of the total target weight that sampled items carry; 0 trains on true events alone. More, with more draws,
+    where the softmax knows items better than their few events do (docs/decisions.md)."""
     draws: int = Field(8, ge=1)
     """Items drawn a user state, with replacement."""
     top: int = Field(300, ge=1)
