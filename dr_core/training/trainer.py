@@ -212,7 +212,7 @@ class Trainer:
         while epoch < self.phase.epochs and not self._stale(results):
             result = self._epoch(epoch, step, results, best, sums)
             results.append(result)
-            if self.validation is not None and results[-1] in near_best(results):
+            if self.validation is not None and result in near_best(results):
                 best = {key: value.clone() for key, value in self.model.state_dict().items()}
             self.report({"event": "epoch", **vars(result)})
             epoch, step, sums = epoch + 1, 0, torch.zeros_like(sums)

@@ -343,7 +343,7 @@ def test_tables_stay_dense(make_model, make_source, reason: str) -> None:
 @pytest.mark.parametrize("tables", ["dense", "sparse"])
 def test_two_ranks_learn_what_one_learns(tmp_path: Path, tables: str) -> None:
     """The same rows a step, dealt unequally: losses agree within 5 % (parameters within 1e-3); the ranks, and a
-    training that was killed and resumed, to the last bit. Sampled negatives are each rank's own: more of them, so that
+    training that was killed and resumed, to the last bit, the recall by which they stop included. Sampled negatives are each rank's own: more of them, so that
     only the first losses can agree."""
     script = Path(__file__).with_name("two_ranks.py")
     root = Path(__file__).parents[3]
@@ -370,9 +370,10 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path, tables: str) -> None:
         figures, values = outcome(name)
         assert figures == first
         assert_same(values, left)
+    losses_first, losses_alone = (np.array(figures)[:, :3] for figures in (first, alone))
     if tables == "sparse":
-        np.testing.assert_allclose(first[0], alone[0], rtol=0.1)
+        np.testing.assert_allclose(losses_first[0], losses_alone[0], rtol=0.1)
         return
-    np.testing.assert_allclose(first, alone, rtol=0.05)
+    np.testing.assert_allclose(losses_first, losses_alone, rtol=0.05)
     for name, value in one.items():
         torch.testing.assert_close(left[name], value, rtol=1e-3, atol=1e-3)

@@ -69,7 +69,7 @@ def main(folder: Path, rank: int, world: int, tables: str = "dense") -> None:
 
 
 def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
-    """Train the model from its start and write its parameters and losses."""
+    """Train the model from its start and write its parameters, losses and validation recall."""
     torch.manual_seed(0)
     model = DeepRetrievalModel(
         EncoderConfig(dim=8, dropout=0.0),
@@ -85,8 +85,10 @@ def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
     phase = Phase("joint", "joint", EPOCHS)
     results = Trainer(model, source, phase, config, seed=0, validation=Validation(rows(999), 3, False), **more).run()
     torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
-    losses = [[result.loss_structure, result.loss_softmax, result.validation_loss] for result in results]
-    name.with_suffix(".json").write_text(json.dumps(losses))
+    figures = [
+        [r.loss_structure, r.loss_softmax, r.validation_loss, r.validation_recall, r.validation_error] for r in results
+    ]
+    name.with_suffix(".json").write_text(json.dumps(figures))
 
 
 if __name__ == "__main__":
