@@ -6,7 +6,9 @@ D layers, E user dimension.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -39,15 +41,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """Copy the batch to a device."""
-        categorical, numeric = self.context_categorical_BC, self.context_numeric_BM
-        return Batch(
-            self.history_BL.to(device),
-            self.position_BP.to(device),
-            self.target_BPT.to(device),
-            self.weight_BPT.to(device),
-            None if categorical is None else categorical.to(device),
-            None if numeric is None else numeric.to(device),
-        )
+        return self._each(lambda value: value.to(device))
+
+    def share(self, rank: int, world: int) -> Batch:
+        """Return every ``world``-th row from ``rank`` on: the shares of all ranks are the batch."""
+        return self._each(lambda value: value[rank::world])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in vars(self).items()}
+        return Batch(**changed)
 
 
 @dataclass(frozen=True)

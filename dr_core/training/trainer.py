@@ -121,7 +121,7 @@ class Validation:
     """
 
     batch: Batch
-    """Every rank holds all of it."""
+    """All of them; each rank judges its share."""
     k: int
     """Length of the lists."""
     filtered: bool
@@ -301,23 +301,21 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> tuple[float, float, float]:
-        """Return the validation loss, the mean recall and its standard error."""
+        """Return the validation loss, the mean recall and its standard error, the same on all ranks; each judges its share."""
         assert self.validation is not None
-        batch = self.validation.batch.to(self.device)
+        batch = self.validation.batch.share(_rank(), _world()).to(self.device)
         self.model.eval()
         torch.manual_seed(self.seed)
-        loss_structure, loss_softmax, weight = self.model(batch, self.phase.uses_structure, self.phase.uses_softmax)
-        recall_N = self.model.recall(batch, self.validation.k, filtered=self.validation.filtered)
-        figures = torch.stack(
-            [
-                (loss_structure + loss_softmax) / weight.clamp_min(1e-12),
-                recall_N.mean(),
-                recall_N.std(correction=0) / len(recall_N) ** 0.5,
-            ]
-        )
-        # The same on all ranks, to the last bit: they must agree on when to stop.
-        loss, recall, error = (_reduce(figures) / _world()).tolist()
-        return loss, recall, error
+        sums = torch.zeros(5, dtype=torch.float64, device=self.device)
+        if len(batch):
+            loss_structure, loss_softmax, weight = self.model(batch, self.phase.uses_structure, self.phase.uses_softmax)
+            recall_N = self.model.recall(batch, self.validation.k, filtered=self.validation.filtered).double()
+            sums[:2] = torch.stack([loss_structure + loss_softmax, weight])
+            sums[2:] = torch.stack([recall_N.sum(), recall_N.square().sum(), recall_N.new_tensor(len(recall_N))])
+        loss, weights, recalls, squares, users = _reduce(sums).tolist()
+        recall = recalls / max(users, 1)
+        variance = max(squares / max(users, 1) - recall**2, 0.0)
+        return loss / max(weights, 1e-12), recall, math.sqrt(variance / max(users, 1))
 
     def _stale(self, results: list[EpochResult]) -> bool:
         if self.validation is None or len(results) <= self.config.patience:

@@ -83,7 +83,8 @@ def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
         learning_rate=0.02, structure_learning_rate=0.02, checkpoint_every=2, clip_norm=CLIP_NORM, sparse_rows=1
     )
     phase = Phase("joint", "joint", EPOCHS)
-    results = Trainer(model, source, phase, config, seed=0, validation=Validation(rows(999), 3, False), **more).run()
+    users = rows(999) if tables == "dense" else rows(999).share(0, ROWS)  # one user: the second rank has none
+    results = Trainer(model, source, phase, config, seed=0, validation=Validation(users, 3, False), **more).run()
     torch.save(dict(model.state_dict()), name.with_suffix(".pt"))
     figures = [
         [r.loss_structure, r.loss_softmax, r.validation_loss, r.validation_recall, r.validation_error] for r in results
