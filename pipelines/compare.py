@@ -33,7 +33,17 @@ from pipelines.config import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
 from pipelines.measure import RIVAL_STAGE, Measurement, evaluator_of, inactive_items, released_arm, rival_file, without
-from pipelines.rivals import INDEXES, RERANKERS, RIVALS, SOFTMAX_INDEXES, Settings, families_of, offered, tried
+from pipelines.rivals import (
+    EQUAL_WORK,
+    INDEXES,
+    RERANKERS,
+    RIVALS,
+    SOFTMAX_INDEXES,
+    Settings,
+    families_of,
+    offered,
+    tried,
+)
 from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
@@ -189,11 +199,14 @@ class Comparison:
         curves = {
             method: [point for point, _ in measured] for method, measured in points.items() if method not in RERANKERS
         }
-        own = self.measured.operating["deep_retrieval"].mean_candidates
+        own = self.measured.operating["deep_retrieval"]
         operating, lists = {}, {}
         for method, measured in points.items():
-            answers = [point for point, items in measured if _answers(items)]
-            operating[method] = nearest(answers or [point for point, _ in measured], own)
+            answers = [point for point, items in measured if _answers(items)] or [point for point, _ in measured]
+            if method == EQUAL_WORK:
+                operating[method] = min(answers, key=lambda point: abs(_work(point) - _work(own)))
+            else:
+                operating[method] = nearest(answers, own.mean_candidates)
             lists[method] = next(items for point, items in measured if point is operating[method])
         Measurement(curves, operating, self.measured.beam).save(self.day.workdir, rival_file(self.day, family))
         self.day.workdir.write_arrays(lists, "runs", f"{rival_file(self.day, family)}.lists.npz")
@@ -281,18 +294,26 @@ class Comparison:
         """Measure an index of vectors along its widths; its candidates are ranked by the same vectors."""
         build, settings = INDEXES[kind]
         vectors = np.ascontiguousarray(item_VE[self.standing])
-        wanted = TUNED_SHARE * len(self.standing)
+        if method == EQUAL_WORK:
+            wanted = _work(self.measured.operating["deep_retrieval"])
+            most = max(map(_work, self.measured.curves["deep_retrieval"]))
+        else:
+            wanted, most = TUNED_SHARE * len(self.standing), self.up_to
+
+        def cost(found: Found) -> float:
+            return found.multiply_adds if method == EQUAL_WORK else found.scored
+
         truth_Uk = _exact(validation_UE, vectors, self.k)
 
         def overlap_at_budget(index: AnnIndex) -> float:
-            """Share of the vectors' own top k among the candidates, a budget's worth of them scored."""
+            """Share of the vectors' own top k among the candidates that a budget pays for."""
             reached = [0.0, 0.0]
             for width in index.widths():
                 found = index.find(validation_UE, width)
                 hit = contains(_lists(found.candidates), np.repeat(np.arange(len(truth_Uk)), self.k), truth_Uk.ravel(),
                                num_users=len(truth_Uk)).mean()  # fmt: skip
-                before, reached = reached, [found.scored, float(hit)]
-                if found.scored >= wanted:
+                before, reached = reached, [cost(found), float(hit)]
+                if cost(found) >= wanted:
                     return float(np.interp(wanted, *zip(before, reached, strict=True)))
             return reached[1]
 
@@ -317,7 +338,7 @@ class Comparison:
                 * _median_seconds(lambda block, width=width: index.search(block, self.evaluator.k_max, width), user_UE),  # type: ignore[misc]
             )
             points.append(self._listed(point, plain, filtered))
-            if found.scored >= self.up_to and _answers(points[-1][1]):
+            if cost(found) >= most and _answers(points[-1][1]):
                 break
         return points, fit | {"megabytes": index.megabytes()}
 
@@ -430,6 +451,10 @@ def _scored(found: Found, num_users: int) -> npt.NDArray[np.float64]:
     """Return the items scored for each user; where only their mean is known, that."""
     listed = np.diff(found.candidates.offsets).astype(np.float64)
     return listed if listed.mean() == found.scored else np.full(num_users, found.scored)
+
+
+def _work(point: Point) -> float:
+    return float(point.multiply_adds or 0.0)
 
 
 def _lists(candidates: Candidates) -> ItemLists:

@@ -100,14 +100,20 @@ RIVALS: dict[str, Rival] = {
         {"ffm_hnsw": "hnsw"},
     ),
 }  # fmt: skip
-SOFTMAX_INDEXES = {"softmax_ivf": "ivf", "softmax_hnsw": "hnsw"}
+SOFTMAX_INDEXES = {"softmax_ivf": "ivf", "softmax_ivf_work": "ivf_work", "softmax_hnsw": "hnsw"}
 """Indexes over Deep Retrieval's own softmax vectors, by method name."""
+EQUAL_WORK = "softmax_ivf_work"
+"""The index that is tuned to and read at Deep Retrieval's multiply-adds instead of its candidates: few, long lists."""
 RERANKERS = {"deep_retrieval_logistic": "logistic", "deep_retrieval_mlp": "mlp"}
 """Rerankers of Deep Retrieval's candidates, by method name."""
 INDEXES: dict[str, tuple[Callable[[FloatArray, Settings], AnnIndex], tuple[Settings, ...]]] = {
     "ivf": (
         lambda vectors, settings: IVF(vectors, **settings),
         ({"items_per_list": 16}, {"items_per_list": 4}, {"items_per_list": 4, "lengthened": False}),
+    ),
+    "ivf_work": (
+        lambda vectors, settings: IVF(vectors, **settings),
+        ({"items_per_list": 32}, {"items_per_list": 16}, {"items_per_list": 64}),
     ),
     "ivf_pq": (
         lambda vectors, settings: IVFPQ(vectors, **settings),

@@ -91,6 +91,10 @@ _KNOWN: dict[str, tuple[MethodStyle, str]] = {
     ),
     "two_tower_lsh": (MethodStyle("Two-tower + LSH", GREY, "*", (0, (5, 1.5, 1, 1.5))), "two-tower vectors, hashed"),
     "softmax_ivf": (MethodStyle("Softmax + IVF", GREEN, ">", (0, (4, 1.5))), "the same softmax in an IVF index"),
+    "softmax_ivf_work": (
+        MethodStyle("Softmax + IVF, as much work", GREEN, "<", (0, (1, 1))),
+        "the same softmax in an IVF index of long lists, tuned to and read at Deep Retrieval's multiply-adds",
+    ),
     "softmax_hnsw": (MethodStyle("Softmax + HNSW", VERMILLION, "X", "-."), "the same softmax in an HNSW graph"),
     "ffm": (MethodStyle("FFM", ORANGE, "P", "-"), "field-aware factorisation machine, all items"),
     "ffm_hnsw": (MethodStyle("FFM + HNSW", ORANGE, "d", ":"), "field-aware factorisation machine in an HNSW graph"),

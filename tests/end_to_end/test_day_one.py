@@ -213,11 +213,30 @@ def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
     workdir = Workdir(str(compared))
     run_id = release_of(compared).rsplit("-", 1)[0]
     curves = Measurement.load(workdir, f"{run_id}.rival-softmax").curves
-    assert set(curves) == {"softmax_ivf", "softmax_hnsw"}
+    assert set(curves) == {"softmax_ivf", "softmax_ivf_work", "softmax_hnsw"}
     for curve in curves.values():
         costs = [point.mean_candidates for point in curve]
         assert costs == sorted(costs)
         assert curve[-1].figures[(False, 5, "overlap")].mean() > 0.3
+
+
+def test_an_index_is_read_at_equal_work(compared: Path) -> None:
+    """It is served as near to Deep Retrieval's multiply-adds as its widths allow, and measured up to the most of them, or until
+    it has scored all items."""
+    summary = read_summary((compared / "report" / "summary.json").read_text())
+    k = summary.results[0].k
+
+    def work(method: str) -> dict[float | None, float]:
+        rows = [row for row in summary.curves if row.method == method and row.k == k and row.filtered]
+        return {row.beam: row.multiply_adds or 0.0 for row in rows}
+
+    served = {row.method: row.beam for row in summary.results if row.k == k and row.filtered}
+    own, index = work("deep_retrieval"), work("softmax_ivf_work")
+    target = own[served["deep_retrieval"]]
+    nearest = min(abs(each - target) for each in index.values())
+    assert abs(index[served["softmax_ivf_work"]] - target) == nearest
+    widest = max(row.candidates or 0 for row in summary.curves if row.method == "softmax_ivf_work")
+    assert max(index.values()) >= max(own.values()) or widest == 200
 
 
 def test_every_win_has_an_interval(compared: Path) -> None:
