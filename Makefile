@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 AIRFLOW := .venv-airflow
+CLASSES := $(VENV)/classes.jsa
 CONFIG ?= conf/demo.yaml
 LOGS ?=
 NAME := $(basename $(notdir $(CONFIG)))
@@ -34,8 +35,12 @@ $(AIRFLOW)/installed: constraints-airflow.txt $(VENV)/installed
 demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another world
 	$(BIN)/dr run --config $(CONFIG) --workdir $(DEMO) $(if $(LOGS),--logs $(LOGS)) $$([ -f $(DEMO)/report/summary.json ] && echo --fresh)
 
-test: install airflow lint ## run the linters and all tests
-	$(BIN)/python -m pytest
+test: install ## run the linters and all tests
+	@$(MAKE) --no-print-directory -j2 airflow lint $(CLASSES)
+	JDK_JAVA_OPTIONS="'-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
+
+$(CLASSES): $(VENV)/installed tests/load_classes.py
+	JDK_JAVA_OPTIONS="'-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python tests/load_classes.py
 
 lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/ruff check .
