@@ -37,10 +37,10 @@ demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another wo
 
 test: install ## run the linters and all tests
 	@$(MAKE) --no-print-directory -j2 airflow lint $(CLASSES)
-	JDK_JAVA_OPTIONS="'-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
+	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
 
 $(CLASSES): $(VENV)/installed tests/load_classes.py
-	JDK_JAVA_OPTIONS="'-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python tests/load_classes.py
+	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python tests/load_classes.py
 
 lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/ruff check .
