@@ -40,7 +40,7 @@ test: install ## run the linters and all tests
 	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
 
 $(CLASSES): $(VENV)/installed tests/load_classes.py
-	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python tests/load_classes.py
+	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m tests.load_classes
 
 lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/ruff check .

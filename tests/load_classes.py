@@ -14,15 +14,7 @@ from pyspark.sql import Window
 from pyspark.sql import functions as F
 
 from pipelines.session import build_session
-
-LIGHT = {
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-    "spark.sql.shuffle.partitions": "2",
-    "spark.sql.adaptive.enabled": "false",
-    "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
-    "spark.databricks.delta.snapshotPartitions": "1",
-}
+from tests.conftest import LIGHT
 
 
 def doubled(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -31,7 +23,7 @@ def doubled(frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
 
 
 def main() -> None:
-    spark = build_session("classes", master="local[2]", conf=LIGHT)
+    spark = build_session("classes", master="local[2]", conf=LIGHT | {"spark.sql.shuffle.partitions": "2"})
     with tempfile.TemporaryDirectory() as folder:
         table, files = f"{folder}/table", str(Path(folder, "files"))
         rows = spark.range(20).select("id", (F.col("id") % 3).alias("part"), F.col("id").cast("string").alias("name"))

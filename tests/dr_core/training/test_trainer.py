@@ -371,12 +371,12 @@ def test_two_ranks_learn_what_one_learns(tmp_path: Path, tables: str) -> None:
         figures, values = outcome(name)
         assert figures == first
         assert_same(values, left)
-    losses_first, losses_alone = (np.array(figures)[:, :2] for figures in (first, alone))
-    recall_first, recall_alone = (np.array(figures)[:, 2:] for figures in (first, alone))
+    losses_first, losses_alone = (np.array(figures)[:, :3] for figures in (first, alone))
+    judged_first, judged_alone = (np.array(figures)[:, 2:] for figures in (first, alone))
     if tables == "sparse":
         np.testing.assert_allclose(losses_first[0], losses_alone[0], rtol=0.1)
         return
     np.testing.assert_allclose(losses_first, losses_alone, rtol=0.05)
-    np.testing.assert_allclose(recall_first, recall_alone, rtol=1e-3)
+    np.testing.assert_allclose(judged_first, judged_alone, rtol=1e-3)
     for name, value in one.items():
         torch.testing.assert_close(left[name], value, rtol=1e-3, atol=1e-3)
