@@ -5,8 +5,8 @@ softmax over the batch (Algorithm 1), section 4 for the frequencies (Algorithms 
 the towers: an item's id and content, the same embeddings on both sides, the user's side fed by the history, states of
 length 1, a temperature, rewards as weights, training that follows the days.
 
-Shape legend: B rows, L history, P positions, N user states, T targets a state, C distinct items of a batch, V items, E
-dimension of the towers, F dimension of an item's embedded features.
+Shape legend: B rows, L history, P positions, N user states, T targets a state, C distinct targets of a batch, D those and the
+items of its histories, V items, E dimension of the towers, F dimension of an item's embedded features.
 """
 
 from __future__ import annotations
@@ -82,16 +82,24 @@ class Towers(nn.Module):
 
     def items(self, item_C: Tensor) -> Tensor:
         """Return unit vectors [C, E] of items."""
-        return nn.functional.normalize(self.item_tower(self.features(item_C)), dim=1)
+        return self.vectors(self.features(item_C))
 
-    def states(self, history_BL: Tensor) -> Tensor:
-        """Return unit vectors [B, L, E]: at t, of the user who has met history[0..t]; zeros are met where nothing is."""
-        distinct, place_BL = torch.unique(history_BL.clamp_min(0), return_inverse=True)
+    def vectors(self, feature_CF: Tensor) -> Tensor:
+        """Return unit vectors [C, E] of items with these features."""
+        return nn.functional.normalize(self.item_tower(feature_CF), dim=1)
+
+    def states(self, history_BL: Tensor, row_N: Tensor, last_N: Tensor, item_D: Tensor, feature_DF: Tensor) -> Tensor:
+        """Return unit vectors [N, E] of the users who have met ``history_BL[row_N, : last_N + 1]``.
+
+        Args:
+            item_D: int64, sorted; the items of the histories and perhaps others.
+            feature_DF: their features.
+        """
         met_BL1 = (history_BL >= 0)[..., None]
-        embedded_BLF = self.features(distinct)[place_BL] * met_BL1
+        embedded_BLF = feature_DF[torch.searchsorted(item_D, history_BL)] * met_BL1
         mean_BLF = embedded_BLF.cumsum(1) / met_BL1.cumsum(1).clamp_min(1)
-        state_BLE = self.user_tower(self.dropout(torch.cat([mean_BLF, embedded_BLF], 2)))
-        return nn.functional.normalize(state_BLE, dim=2)
+        user_NF = torch.cat([mean_BLF[row_N, last_N], embedded_BLF[row_N, last_N]], 1)
+        return nn.functional.normalize(self.user_tower(self.dropout(user_NF)), dim=1)
 
 
 def _tower(width: int, hidden: int, dim: int) -> nn.Sequential:
@@ -184,8 +192,12 @@ class TwoTower(VectorPeer):
         if not bool(there_NT.any()):
             return None
         item_C, copies_C = torch.unique(target_NT[there_NT], return_counts=True)
-        state_NE = self.towers.states(batch.history_BL)[row_N, batch.position_BP[row_N, place_N]]
-        logit_NC = state_NE @ self.towers.items(item_C).T / self.config.temperature
+        # One look-up for both towers: the gradient of a table is as large as the table.
+        item_D = torch.unique(torch.cat([batch.history_BL.clamp_min(0).flatten(), item_C]))
+        feature_DF = self.towers.features(item_D)
+        state_NE = self.towers.states(batch.history_BL, row_N, batch.position_BP[row_N, place_N], item_D, feature_DF)
+        item_CE = self.towers.vectors(feature_DF[torch.searchsorted(item_D, item_C)])
+        logit_NC = state_NE @ item_CE.T / self.config.temperature
         own_NT = torch.searchsorted(item_C, target_NT.clamp_min(0).contiguous()).clamp_max(len(item_C) - 1)
         if self.config.corrected:
             log_prob_NT = corrected_log_softmax(logit_NC, own_NT, self._log_probability(item_C))
@@ -203,9 +215,13 @@ class TwoTower(VectorPeer):
         states = [np.empty((0, self.item_VE.shape[1]), dtype=np.float32)]
         with torch.inference_mode():
             for at in range(0, len(rows), USERS_AT_ONCE):
-                state_BLE = self.towers.states(torch.from_numpy(rows[at : at + USERS_AT_ONCE]))
-                last = torch.from_numpy(np.maximum(lengths[at : at + USERS_AT_ONCE] - 1, 0))
-                states.append(state_BLE[torch.arange(len(last)), last].numpy())
+                history_UL = torch.from_numpy(rows[at : at + USERS_AT_ONCE])
+                last_U = torch.from_numpy(np.maximum(lengths[at : at + USERS_AT_ONCE] - 1, 0))
+                item_D = torch.unique(history_UL.clamp_min(0))
+                state_UE = self.towers.states(
+                    history_UL, torch.arange(len(last_U)), last_U, item_D, self.towers.features(item_D)
+                )
+                states.append(state_UE.numpy())
         return np.concatenate(states)
 
 

@@ -1,5 +1,7 @@
 """The two-tower model: its softmax against enumeration, what the correction undoes, and training that follows the days."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -39,6 +41,20 @@ def test_both_towers_end_on_the_sphere_and_score_by_cosine(fitted: TwoTower, str
     np.testing.assert_allclose(np.linalg.norm(users, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(fitted.item_VE, axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(fitted.scores(strangers[0]), users @ fitted.item_VE.T, rtol=1e-5)
+
+
+def test_a_state_is_that_of_the_history_up_to_it(fitted: TwoTower, strangers) -> None:
+    """In the middle of a longer row, padded or not, and with features of further items at hand."""
+    offsets, item_ids = strangers[0].offsets, strangers[0].item_ids
+    rows = [item_ids[first:last] for first, last in itertools.pairwise(offsets)]
+    history_BL = torch.full((len(rows), CUT.history_length), -1)
+    for number, row in enumerate(rows):
+        history_BL[number, : len(row)] = torch.from_numpy(row[: CUT.history_length])
+    last_N = torch.tensor([number % min(len(row), CUT.history_length) for number, row in enumerate(rows)])
+    item_D = torch.arange(NUM_ITEMS)
+    states = fitted.towers.states(history_BL, torch.arange(len(rows)), last_N, item_D, fitted.towers.features(item_D))
+    cut = ItemLists.from_rows([row[: last + 1] for row, last in zip(rows, last_N.tolist(), strict=True)])
+    np.testing.assert_allclose(states.numpy(), fitted.users(cut), rtol=1e-4, atol=1e-6)
 
 
 def test_the_same_seed_gives_the_same_vectors(events: Events) -> None:
