@@ -164,7 +164,7 @@ def check_torch() -> Check:
 
 def check_spark(config: RunConfig | None) -> Check:
     """Start a session with the run's own settings, write a Delta table into a temporary folder and read it back."""
-    from pipelines.session import spark_session
+    from pipelines.session import delta_jars, spark_session
 
     settings = {"master": config.spark.master, "conf": config.spark.conf} if config else {"master": "local[1]"}
     jars = delta_jars()
@@ -177,13 +177,6 @@ def check_spark(config: RunConfig | None) -> Check:
     except Exception as error:  # whatever the JVM or its libraries throw is what is to be shown
         return Check("spark", False, _first_line(error), _spark_mend(bool(jars)))
     return Check("spark", rows == 3, found if rows == 3 else f"{rows} of 3 rows came back", _spark_mend(bool(jars)))
-
-
-def delta_jars() -> list[Path]:
-    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user."""
-    name = f"*delta-spark_2.13-{_version('delta-spark')}.jar"
-    folders = sorted(Path.home().glob(".ivy2*/jars"))
-    return [jar for folder in folders for jar in sorted(folder.glob(name))]
 
 
 def check_structure(config: RunConfig, items: int | None) -> Check:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pyspark import SparkConf, SparkContext
@@ -73,6 +77,7 @@ def build_session(
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     jvm = _running_jvm()
+    fetching: AbstractContextManager[None] = nullcontext()
     submitted = {} if jvm is None else dict(SparkConf(loadDefaults=True).getAll())
     chosen_master = submitted.get("spark.master") or master or "local[*]"
     builder = SparkSession.builder.appName(app_name).master(chosen_master)
@@ -89,12 +94,15 @@ def build_session(
         major = java_major(java_version())
         if major is not None and major < OLDEST_JAVA:
             raise ConfigError(f"Java {major} is too old: install a Java 17 (or 21) runtime, or point JAVA_HOME at one")
-        if "spark.jars" not in settings and "spark.jars.packages" not in settings:
-            from delta import configure_spark_with_delta_pip
+        if "spark.jars" not in settings:
+            fetching = delta_fetched_once()
+            if "spark.jars.packages" not in settings:
+                from delta import configure_spark_with_delta_pip
 
-            builder = configure_spark_with_delta_pip(builder)
+                builder = configure_spark_with_delta_pip(builder)
     try:
-        session = builder.getOrCreate()
+        with fetching:
+            session = builder.getOrCreate()
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
@@ -121,6 +129,23 @@ def _require_delta(jvm: Any) -> None:
             "spark-submit started Spark without Delta: add --properties-file conf/spark/local.conf (or cluster.conf), or"
             " --packages io.delta:delta-spark_2.13:<the version of delta-spark>; without a network --jars"
         )
+
+
+def delta_jars() -> list[Path]:
+    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user."""
+    name = f"*delta-spark_2.13-{version('delta-spark')}.jar"
+    return [jar for folder in sorted(Path.home().glob(".ivy2*/jars")) for jar in sorted(folder.glob(name))]
+
+
+@contextmanager
+def delta_fetched_once() -> Iterator[None]:
+    """Let one process of this user fetch the Delta JARs, and others wait for it: Ivy does not lock its cache.
+
+    Where they have been fetched, nobody waits.
+    """
+    with open(Path(tempfile.gettempdir()) / f"deep-retrieval-ivy-{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if delta_jars() else fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

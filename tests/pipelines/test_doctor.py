@@ -112,7 +112,7 @@ def test_a_session_that_does_not_start_is_a_finding_not_a_failure(monkeypatch: p
         raise ConfigError("Spark did not start")
 
     monkeypatch.setattr("pipelines.session.build_session", fail)
-    monkeypatch.setattr(doctor, "delta_jars", lambda: [])
+    monkeypatch.setattr("pipelines.session.delta_jars", list)
     check = doctor.check_spark(None)
     assert (check.ok, check.found) == (False, "ConfigError: Spark did not start")
     assert "conf/spark/local.conf" in check.mend
