@@ -46,7 +46,15 @@ class ReleaseMismatch(DeepRetrievalError):
 
 
 def typed(error: BaseException) -> BaseException:
-    """Return what an operating system's refusal (also one that Spark reports) means here; other errors as they are."""
+    """Return what an operating system's refusal (also one that Spark reports) means here; other errors as they are.
+
+    What a library makes of an interrupt in its midst is an interrupt.
+    """
+    origin: BaseException | None = error
+    while origin is not None:
+        if isinstance(origin, KeyboardInterrupt):
+            return origin
+        origin = origin.__cause__ or origin.__context__
     number = error.errno if isinstance(error, OSError) else None
     if number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error):
         return TryAgain(

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
@@ -156,8 +160,43 @@ def spark_session(app_name: str, **arguments: object) -> Iterator[SparkSession]:
     """
     joined = SparkContext._active_spark_context is not None
     session = build_session(app_name, **arguments)  # type: ignore[arg-type]
-    try:
+    if joined:
         yield session
+        return
+    try:
+        with _interrupts_cancel_jobs(session.sparkContext):
+            yield session
     finally:
-        if not joined:
-            session.stop()
+        session.stop()
+
+
+@contextmanager
+def _interrupts_cancel_jobs(context: SparkContext) -> Iterator[None]:
+    """Turn Ctrl-C into a KeyboardInterrupt that leaves no job running.
+
+    pyspark's own handler asks the JVM over the main thread's connection, which waits for an answer already: what comes of it
+    is an error of that connection, not an interrupt. Another thread has a connection of its own.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel() -> None:
+        context.setLogLevel("OFF")
+        context.cancelAllJobs()
+
+    def interrupt(number: int, frame: object) -> None:
+        # py4j reports the call that it gives up as an error, with a traceback.
+        for name in ("", "py4j"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        warnings.filterwarnings("ignore", "Unable to cleanly shutdown", RuntimeWarning)
+        thread = threading.Thread(target=cancel, daemon=True)
+        thread.start()
+        thread.join(30)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,16 +1,66 @@
-"""Sessions that start at the same time: one fetches the Delta JARs, nobody waits once they are there."""
+"""Sessions that start at the same time, where one fetches the Delta JARs; and sessions that are interrupted."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from dr_core.errors import TryAgain, typed
 from pipelines import session
 
+INTERRUPTED = """
+import sys
+from pipelines.cli import explain
+from pipelines.session import spark_session
+try:
+    with spark_session("interrupted", master="local[1]") as spark:
+        print("started", file=sys.stderr, flush=True)
+        spark.range(1 << 40).selectExpr("sum(hash(id))").collect()
+except (Exception, KeyboardInterrupt) as error:
+    sys.exit(explain("dr run", error))
+"""
 
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(session.tempfile, "gettempdir", lambda: str(tmp_path))
+    return tmp_path
+
+
+def test_ctrl_c_in_a_spark_job_is_one_line_and_leaves_nothing_running() -> None:
+    program = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert program.stderr is not None
+    while "started" not in (line := program.stderr.readline()):
+        assert line, "the program ended before its job"
+    with pytest.raises(subprocess.TimeoutExpired):
+        program.wait(2)
+    os.killpg(program.pid, signal.SIGINT)
+    said = program.communicate(timeout=60)[1]
+    assert said == "dr run: interrupted; the same command goes on where it stopped\n"
+    assert program.returncode == TryAgain.exit_code
+    with pytest.raises(ProcessLookupError):
+        for _ in range(60):
+            os.killpg(program.pid, 0)
+            time.sleep(1)
+
+
+def test_what_a_library_makes_of_an_interrupt_is_an_interrupt() -> None:
+    """numba's dispatcher: SystemError, "returned a result with an exception set", from the interrupt."""
+    interrupt = KeyboardInterrupt()
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = interrupt
+    outer = RuntimeError("while cleaning up")
+    outer.__context__ = error
+    assert typed(outer) is interrupt
+    assert typed(error.__cause__) is interrupt
+    assert typed(unrelated := ValueError("other")) is unrelated
 
 
 def started_beside(seconds: float) -> bool:
@@ -30,20 +80,20 @@ def started_beside(seconds: float) -> bool:
     return beside
 
 
-def test_on_a_new_machine_the_second_start_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_new_machine_the_second_start_waits(lock_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "delta_jars", list)
     assert not started_beside(0.5)
 
 
-def test_with_the_jars_in_the_cache_nobody_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(session, "delta_jars", lambda: [tmp_path / "delta.jar"])
+def test_with_the_jars_in_the_cache_nobody_waits(lock_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "delta_jars", lambda: [lock_folder / "delta.jar"])
     assert started_beside(60)
 
 
 def test_a_start_that_finds_half_a_cache_waits_for_who_fills_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    lock_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first JAR lies there before the last: from then on others see it, and still have to wait."""
-    answers = iter([[], [tmp_path / "delta.jar"]])
+    answers = iter([[], [lock_folder / "delta.jar"]])
     monkeypatch.setattr(session, "delta_jars", lambda: next(answers))
     assert not started_beside(0.5)
