@@ -10,8 +10,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.refresh import STAGES
-from pipelines.doctor import delta_jars
 from pipelines.releases import learned_intervals, list_releases
+from pipelines.session import delta_jars
 from pipelines.tables import Workdir
 
 InAirflow = Callable[..., Any]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.doctor import delta_jars
+from pipelines.session import delta_jars
 
 Submit = Callable[..., tuple[int, str]]
 PROGRAM = """\
