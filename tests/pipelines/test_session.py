@@ -59,7 +59,7 @@ def test_what_a_library_makes_of_an_interrupt_is_an_interrupt() -> None:
     outer = RuntimeError("while cleaning up")
     outer.__context__ = error
     assert typed(outer) is interrupt
-    assert typed(error.__cause__) is interrupt
+    assert typed(error) is interrupt
     assert typed(unrelated := ValueError("other")) is unrelated
 
 
