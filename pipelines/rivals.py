@@ -58,7 +58,10 @@ def cut_of(config: RunConfig, **changes: Any) -> CutConfig:
 
 
 def _encoder(name: str) -> Callable[[RunConfig, Settings, int], Peer]:
-    return lambda config, settings, seed: softmax_encoder(name, config.reranker, cut_of(config), seed=seed, **settings)
+    """Return the builder of an encoder under the run's own softmax, with the run's weight decay."""
+    return lambda config, settings, seed: softmax_encoder(
+        name, config.reranker, cut_of(config), seed=seed, weight_decay=config.training.weight_decay, **settings
+    )
 
 
 RIVALS: dict[str, Rival] = {

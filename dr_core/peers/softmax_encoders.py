@@ -34,6 +34,8 @@ class SoftmaxEncoderConfig(Config):
     """Training rows."""
     learning_rate: float = Field(default=4e-3, gt=0)
     """Peak rate of Adam."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decoupled weight decay."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the histories."""
 
@@ -54,7 +56,7 @@ class SoftmaxEncoder(VectorPeer):
             PathSpace(2, 1),
             events.counts.astype(np.float64),
         )
-        training = TrainingConfig(learning_rate=config.learning_rate, num_processes=1)
+        training = TrainingConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, num_processes=1)
         source = HistorySource(events.histories, config.cut, self.seed)
         Trainer(self.model, source, Phase(self.name, "warm_up", config.epochs), training, seed=self.seed).run()
         self.model.requires_grad_(False)
@@ -73,7 +75,14 @@ KINDS = {"youtube_dnn": ("mean", False), "self_attention": ("attention", True)}
 
 
 def softmax_encoder(
-    name: str, reranker: RerankerConfig, cut: CutConfig, *, epochs: int, seed: int, dropout: float = 0.2
+    name: str,
+    reranker: RerankerConfig,
+    cut: CutConfig,
+    *,
+    epochs: int,
+    seed: int,
+    dropout: float = 0.2,
+    weight_decay: float = 0.0,
 ) -> SoftmaxEncoder:
     """Return one of ``KINDS``, trained on rows cut as ``cut`` says."""
     kind, next_only = KINDS[name]
@@ -81,6 +90,7 @@ def softmax_encoder(
         encoder=EncoderConfig.model_validate({"kind": kind, "dropout": dropout}),
         reranker=reranker,
         cut=cut.model_copy(update={"next_only": next_only or cut.next_only}),
+        weight_decay=weight_decay,
         epochs=epochs,
     )
     return SoftmaxEncoder(name, config, seed)

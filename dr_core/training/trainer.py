@@ -41,7 +41,8 @@ class TrainingConfig(Config):
     structure_learning_rate: float = Field(4e-3, gt=0)
     """Peak rate for the structure model."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay (AdamW); item rows that are updated sparsely have none."""
+    """Decoupled weight decay (AdamW) of the encoder and the softmax; item rows that are updated sparsely have none. Where
+    sessions are short, a tenth keeps rare items from being learned by heart (docs/decisions.md)."""
     clip_norm: float = Field(5.0, gt=0)
     """Largest gradient norm of a step, over the dense parameters."""
     mixed_precision: bool = True
@@ -194,7 +195,11 @@ class Trainer:
             "optimizer": torch.optim.AdamW(
                 [
                     {"params": dense, "lr": config.learning_rate},
-                    {"params": _trainable([model.structure]), "lr": config.structure_learning_rate},
+                    {
+                        "params": _trainable([model.structure]),
+                        "lr": config.structure_learning_rate,
+                        "weight_decay": 0.0,
+                    },
                 ],
                 weight_decay=config.weight_decay,
                 fused=True,

@@ -71,3 +71,9 @@ def test_a_rival_that_is_trained_tells_its_epochs() -> None:
                 trained.add(family)
                 assert built.epochs == some["epochs"]
     assert trained == {"mult_vae", "youtube_dnn", "self_attention", "two_tower", "ffm"}
+
+
+@pytest.mark.parametrize("name", ["youtube_dnn", "self_attention"])
+def test_an_encoder_under_the_softmax_has_the_runs_weight_decay(name: str) -> None:
+    decayed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"weight_decay": 0.25})})
+    assert RIVALS[name].build(decayed, RIVALS[name].settings[0], 0).config.weight_decay == 0.25  # type: ignore[attr-defined]

@@ -213,6 +213,20 @@ def test_a_phase_changes_only_what_it_trains(fresh_model, make_source, kind: Pha
     assert (result.loss_softmax is None) == ("reranker" not in learns)
 
 
+def test_weight_decay_shrinks_the_tables_and_leaves_the_structure_alone(fresh_model, make_source) -> None:
+    decayed = CONFIG.model_copy(update={"weight_decay": 0.1})
+
+    def learned(kind: PhaseKind, config: TrainingConfig) -> DeepRetrievalModel:
+        model = fresh_model()
+        Trainer(model, make_source(), Phase("only", kind, 1), config, seed=0).run()
+        return model
+
+    assert_same(parameters(learned("frozen", CONFIG)), parameters(learned("frozen", decayed)))
+    plain, smaller = learned("warm_up", CONFIG), learned("warm_up", decayed)
+    for table in ("encoder.item_embedding", "reranker.output_embedding"):
+        assert smaller.get_submodule(table).weight.norm() < plain.get_submodule(table).weight.norm()
+
+
 def test_a_frozen_encoder_drops_nothing(fresh_model, make_source) -> None:
     """The structure model learns from the states that it will be asked about."""
     outcomes = []
