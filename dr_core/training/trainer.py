@@ -41,8 +41,8 @@ class TrainingConfig(Config):
     structure_learning_rate: float = Field(4e-3, gt=0)
     """Peak rate for the structure model."""
     weight_decay: float = Field(0.0, ge=0)
-    """Decoupled weight decay (AdamW) of the encoder and the softmax; item rows that are updated sparsely have none. Where
-    sessions are short, a tenth keeps rare items from being learned by heart (docs/decisions.md)."""
+    """Decoupled weight decay (AdamW) of the encoder and the softmax; item rows that are updated sparsely have none.
+    What it was worth in one world: docs/decisions.md."""
     clip_norm: float = Field(5.0, gt=0)
     """Largest gradient norm of a step, over the dense parameters."""
     mixed_precision: bool = True
