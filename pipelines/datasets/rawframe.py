@@ -86,7 +86,9 @@ def reading(path: str, what: str) -> Iterator[None]:
         text = str(error)
         if not isinstance(error, AnalysisException) and "FAILED_READ_FILE" not in text:
             raise
-        reason = re.search(r"\[[A-Z][A-Z_.]+\] ([^\n]+)", text)
+        reason = re.search(r"\[FAILED_READ_FILE[A-Z_.]*\] ([^\n]+)", text) or re.search(
+            r"\[[A-Z][A-Z_.]+\] ([^\n]+)", text
+        )
         raise InputError(f"the {what} {path} cannot be read: {reason[1][:300] if reason else text[:300]}") from error
 
 

@@ -124,7 +124,13 @@ def preprocess(
     settled = settle(candidates, config, has_time=dataset.has_time, is_first=state.is_first)
     if interval is not None and not state.is_first:
         settled = _mark_redelivered(spark, workdir, settled, interval, config)
-    settled = settled.persist(StorageLevel.MEMORY_AND_DISK)
+    # Not persisted: Spark drops a cached frame when a Delta table that it was made of is written, as items and interactions
+    # are below, and would read and settle the log anew for everything that comes after.
+    scratch = workdir.path("raw", "settled")
+    with reading(str(dataset.path), "log"):
+        own_fates = _count_by_status(examined)
+        settled.write.mode("overwrite").parquet(scratch)
+    settled = spark.read.parquet(scratch)
     kept = settled.where(F.col("status").isNull())
     users = (
         kept.groupBy("user")
@@ -132,8 +138,7 @@ def preprocess(
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
     try:
-        with reading(str(dataset.path), "log"):
-            counts = _count(examined, settled)
+        counts = _count(own_fates, _count_by_status(settled))
         raw_items = read_catalogue(spark, dataset)
         clean, bad_items = clean_catalogue(raw_items) if raw_items is not None else (None, None)
         bad_rows = [] if counts.quarantined == 0 else _bad_rows(examined, settled)
@@ -157,7 +162,7 @@ def preprocess(
         return summary
     finally:
         users.unpersist()
-        settled.unpersist()
+        workdir.filesystem.rm(scratch, recursive=True)
 
 
 @dataclass(frozen=True)
@@ -204,16 +209,20 @@ class _Counts:
         return sum(count for reason, count in self.reasons.items() if reason in FILTER_REASONS)
 
 
-def _count(examined: DataFrame, settled: DataFrame) -> _Counts:
+def _count_by_status(rows: DataFrame) -> dict[str | None, int]:
+    return {row["status"]: row["count"] for row in rows.groupBy("status").count().collect()}
+
+
+def _count(own: dict[str | None, int], settled: dict[str | None, int]) -> _Counts:
     """Count rows by their fate; candidates among the rows read and rows settled are counted apart and must agree."""
-    by_own = {row["status"]: row["count"] for row in examined.groupBy("status").count().collect()}
-    by_status = {row["status"]: row["count"] for row in settled.groupBy("status").count().collect()}
-    num_candidates, num_settled = by_own.pop(None, 0), sum(by_status.values())
+    by_own = {status: count for status, count in own.items() if status is not None}
+    by_status = {status: count for status, count in settled.items() if status is not None}
+    num_candidates, num_settled = own.get(None, 0), sum(settled.values())
     if num_candidates != num_settled:
         raise DeepRetrievalError(
             f"{num_candidates} rows are candidates, but {num_settled} were settled: did the log change meanwhile?"
         )
-    kept = by_status.pop(None, 0)
+    kept = settled.get(None, 0)
     counts = _Counts(rows_in=num_candidates + sum(by_own.values()), kept=kept, reasons=by_own | by_status)
     if counts.rows_in != counts.kept + counts.quarantined + counts.filtered:
         raise DeepRetrievalError(f"rows in do not equal kept + quarantined + filtered: {counts}")
