@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: one Spark session for the whole run, and small models."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from pipelines.session import build_session
 ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
 LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it
-    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
@@ -32,6 +33,17 @@ LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes lo
 def one_thread() -> None:
     """Sums of several threads differ in their last digits from run to run."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def untouched_logging() -> Iterator[None]:
+    """Commands and jobs configure the loggers of their process; here that process is pytest."""
+    loggers = [logging.getLogger(name) for name in ("pipelines", "dr_core", "py4j", "TorchDistributor", "petastorm")]
+    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,9 @@ from pipelines.rivals import families
 from pipelines.sweep import STUDIES
 from pipelines.tables import Workdir
 
-HERE = Path(__file__).parent
-CONFIG = str(HERE / "tiny.yaml")
+RunAttached = Callable[..., tuple[int, str]]
+SCRIPT = "run_tiny.py"
+CONFIG = str(Path(__file__).with_name("tiny.yaml"))
 KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
 SWEPT: dict[str, list[Any]] = {
     "beam": [1, 4],
@@ -59,19 +58,11 @@ CONTROLS = {
 }
 
 
-def run_tiny(workdir: Path, crash_at: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the loop in its own process, so that it can be killed."""
-    command = [sys.executable, str(HERE / "run_tiny.py"), str(workdir)]
-    root = str(HERE.parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", VARIABLE: crash_at or ""}
-    return subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
-
-
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(run_attached: RunAttached, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("finished")
-    done = run_tiny(workdir)
-    assert done.returncode == 0, done.stderr[-4000:]
+    code, log = run_attached(SCRIPT, str(workdir))
+    assert code == 0, log[-4000:]
     return workdir
 
 
@@ -129,17 +120,19 @@ def test_held_out_users_are_in_no_sample(spark: SparkSession, contents, finished
         assert not trained & held
 
 
-def test_a_finished_run_changes_nothing(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_run_changes_nothing(run_attached: RunAttached, finished: Path) -> None:
     before = (finished / "report" / "summary.json").read_bytes()
-    assert run_tiny(finished).returncode == 0
+    assert run_attached(SCRIPT, str(finished))[0] == 0
     assert (finished / "report" / "summary.json").read_bytes() == before
 
 
-def test_killed_run_ends_with_the_same_tables(contents, finished: Path, tmp_path: Path) -> None:
+def test_killed_run_ends_with_the_same_tables(
+    run_attached: RunAttached, contents, finished: Path, tmp_path: Path
+) -> None:
     for point in KILLED_AT:
-        assert run_tiny(tmp_path, point).returncode == -signal.SIGKILL, point
-    done = run_tiny(tmp_path)
-    assert done.returncode == 0, done.stderr[-4000:]
+        assert run_attached(SCRIPT, str(tmp_path), **{VARIABLE: point})[0] == -signal.SIGKILL, point
+    code, log = run_attached(SCRIPT, str(tmp_path))
+    assert code == 0, log[-4000:]
     for table in ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations"):
         pd.testing.assert_frame_equal(contents(tmp_path, table), contents(finished, table))
     assert len(contents(tmp_path, "releases")) == 1

@@ -45,10 +45,11 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def local(run_attached, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A work folder of ``local[2]``."""
     workdir = tmp_path_factory.mktemp("local")
-    finish(start(str(workdir)))
+    code, log = run_attached("run_tiny.py", str(workdir), *ALONE)
+    assert code == 0, log[-5000:]
     return workdir
 
 

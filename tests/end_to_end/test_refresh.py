@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +32,8 @@ from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval
 from pipelines.tables import Workdir
 
-HERE = Path(__file__).parent
-SCRIPT = HERE / "run_day.py"
+RunAttached = Callable[..., tuple[int, str]]
+SCRIPT = Path(__file__).with_name("run_day.py")
 DAY = 86_400
 START = 1_704_067_200
 FIRST_DAYS = 9
@@ -109,20 +107,22 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, str]:
     return found
 
 
-def run_script(workdir: Path, log: str, interval: Interval, *more: str, crash_at: str = "") -> int:
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "OMP_NUM_THREADS": "1", VARIABLE: crash_at}
-    command = [sys.executable, str(SCRIPT), str(workdir), log, interval.start.isoformat(), interval.end.isoformat()]
-    done = subprocess.run([*command, *more], capture_output=True, text=True, env=environment, check=False)
-    if done.returncode not in (0, -signal.SIGKILL):
-        print(done.stderr[-4000:])
-    return done.returncode
+def run_day(
+    run_attached: RunAttached, workdir: Path, log: str, interval: Interval, *more: str, crash_at: str = ""
+) -> int:
+    """Run a day in a process of its own; return its exit code, -9 when it was killed."""
+    span = (interval.start.isoformat(), interval.end.isoformat())
+    code, said = run_attached(SCRIPT.name, str(workdir), log, *span, *more, **{VARIABLE: crash_at})
+    if code not in (0, -signal.SIGKILL):
+        print(said[-4000:])
+    return code
 
 
 @pytest.fixture(scope="module")
-def first(logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first(run_attached: RunAttached, logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("first") / "W"
     interval = Interval(span(0).start, span(FIRST_DAYS - 1).end)
-    assert run_script(workdir, logs["first"], interval, "first") == 0
+    assert run_day(run_attached, workdir, logs["first"], interval, "first") == 0
     return workdir
 
 
@@ -236,6 +236,7 @@ def test_the_same_interval_again_changes_nothing(
 
 def test_a_day_killed_anywhere_ends_with_the_same_tables(
     spark: SparkSession,
+    run_attached: RunAttached,
     first: Path,
     logs: dict[Any, str],
     two_days: tuple[Workdir, list[dict[str, Any]]],
@@ -245,13 +246,13 @@ def test_a_day_killed_anywhere_ends_with_the_same_tables(
     undisturbed, done = two_days
     workdir = copy_of(first, tmp_path / "W")
     for point in KILLED_AT:
-        assert run_script(tmp_path / "W", logs[9], span(9), crash_at=point) == -signal.SIGKILL, point
+        assert run_day(run_attached, tmp_path / "W", logs[9], span(9), crash_at=point) == -signal.SIGKILL, point
         live = live_release(spark, workdir)
         assert live is not None
         assert (
             retriever_of(workdir, live.release_id).retrieve(torch_state(workdir, live.release_id), 3).item_Uk[0, 0] >= 0
         )
-    assert run_script(tmp_path / "W", logs[9], span(9)) == 0
+    assert run_day(run_attached, tmp_path / "W", logs[9], span(9)) == 0
     release_id = done[0]["release_id"]
     for table in RELEASE_TABLES:
         pd.testing.assert_frame_equal(

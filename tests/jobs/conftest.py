@@ -1,10 +1,9 @@
 """A tiny generated world, and the real spark-submit of the installed pyspark."""
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,6 +34,7 @@ health: {max_largest_share: 1.0, min_normalized_entropy: 0.0}
 evaluation: {k: [5], beam: 4, controls: false, bootstrap: 100}
 """
 
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC"
 Submit = Callable[..., tuple[int, str]]
 
 
@@ -46,17 +46,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(file)
 
 
-@pytest.fixture(autouse=True)
-def untouched_logging() -> Iterator[None]:
-    """A job configures the loggers of its process; here that process is pytest."""
-    loggers = [logging.getLogger(name) for name in ("pipelines", "dr_core", "py4j", "TorchDistributor", "petastorm")]
-    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in loggers]
-    yield
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers, logger.propagate = handlers, propagate
-
-
 @pytest.fixture(scope="session")
 def submit() -> Submit:
     """A function that runs a script under spark-submit and returns its exit code and stdout."""
@@ -64,7 +53,7 @@ def submit() -> Submit:
     def run(script: str, *arguments: str, properties: Path | None = CONF / "local.conf") -> tuple[int, str]:
         command = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[1]"]
         command += ["--conf", "spark.sql.shuffle.partitions=1"]
-        command += ["--driver-java-options", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"]  # a JVM that is soon gone
+        command += ["--driver-java-options", SHORT_LIVED]
         command += ["--properties-file", str(properties)] if properties else []
         environment = os.environ | {"PYSPARK_PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
         for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "PYSPARK_SUBMIT_ARGS"):

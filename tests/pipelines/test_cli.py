@@ -2,9 +2,7 @@
 
 import argparse
 import json
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,17 +25,6 @@ OPTIONS = {
     "releases": {"--workdir"},
     "doctor": {"--config", "--items", "--set"},
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def untouched_logging() -> Iterator[None]:
-    """The command configures the loggers of its process; here that process is pytest."""
-    loggers = [logging.getLogger(name) for name in ("pipelines", "dr_core", "py4j", "TorchDistributor", "petastorm")]
-    before = [(logger, logger.level, logger.handlers, logger.propagate) for logger in loggers]
-    yield
-    for logger, level, handlers, propagate in before:
-        logger.setLevel(level)
-        logger.handlers, logger.propagate = handlers, propagate
 
 
 @pytest.fixture
