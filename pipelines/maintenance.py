@@ -15,6 +15,7 @@ from dr_core.faults import reach
 from pipelines.config import RunConfig
 from pipelines.releases import Release, list_releases
 from pipelines.runs import lease
+from pipelines.stages.preprocess import SETTLED
 from pipelines.tables import PARTITIONS, Workdir
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ def vacuum(spark: SparkSession, workdir: Workdir, hours: float) -> None:
 
 
 def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now: bool = False) -> dict[str, int]:
-    """Remove one user's rows from interactions, histories, roles, samples, quarantine and recommendations.
+    """Remove one user's rows from interactions, histories, roles, samples, quarantine and recommendations; all that a killed
+    ingest left half done goes.
 
     Sums over many users (scores, N_v) and models are not changed: they forget with the next full run. Files that held
     the rows go with the next VACUUM, or at once with ``vacuum_now`` (readers of old table versions then fail).
@@ -124,6 +126,8 @@ def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now:
             removed["quarantine"] = _delete(
                 spark, workdir, "quarantine", F.get_json_object("row", f"$['{key}']") == user
             )
+        if workdir.exists(*SETTLED):
+            workdir.filesystem.rm(workdir.path(*SETTLED), recursive=True)
         for table in SAMPLE_TABLES:
             if workdir.exists("tables", table):
                 removed[table] = _delete_from_files(spark, workdir, table, user)

@@ -20,7 +20,8 @@ from pipelines.session import build_session
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
-LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it
+LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it; with one compiler alone
+    # the JVM would keep 48 MB of code, throw away what no longer fits, and compile it again
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",

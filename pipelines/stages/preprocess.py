@@ -24,6 +24,8 @@ from pipelines.stages.split import ROLES, SplitConfig, draw_roles, evaluation_hi
 from pipelines.tables import SCHEMAS, Workdir, small_frame
 
 WHOLE_LOG = "all"
+SETTLED = ("raw", "settled")
+"""Folder below W of the rows that an ingest is working on; one that was killed leaves it for the next to replace."""
 __all__ = ["Interval", "PreprocessConfig", "PreprocessSummary", "SplitConfig", "preprocess"]
 
 
@@ -126,7 +128,7 @@ def preprocess(
         settled = _mark_redelivered(spark, workdir, settled, interval, config)
     # Not persisted: Spark drops a cached frame when a Delta table that it was made of is written, as items and interactions
     # are below, and would read and settle the log anew for everything that comes after.
-    scratch = workdir.path("raw", "settled")
+    scratch = workdir.path(*SETTLED)
     with reading(str(dataset.path), "log"):
         own_fates = _count_by_status(examined)
         settled.write.mode("overwrite").parquet(scratch)

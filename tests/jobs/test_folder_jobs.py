@@ -12,6 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.releases import Release, live_release, publish
+from pipelines.stages.preprocess import SETTLED
 from pipelines.tables import Workdir
 
 FIRST = Release(
@@ -101,7 +102,9 @@ def test_deleting_a_user_says_how_many_rows_went(
     three: Workdir, spark: SparkSession, capfd: pytest.CaptureFixture[str]
 ) -> None:
     three.append(spark.createDataFrame([("u", "test"), ("v", "test")], "user string, role string"), "evaluation_users")
+    three.write_text("rows of a killed ingest", *SETTLED, "part-0.parquet")
     line = call(capfd, "delete_user", three, "--user", "u", "--run-id", "d")
+    assert not three.exists(*SETTLED)
     assert line["removed"]["evaluation_users"] == 1
     assert [row.user for row in three.read(spark, "evaluation_users").collect()] == ["v"]
     assert verdict(three, "d") == ("done", 0, "")

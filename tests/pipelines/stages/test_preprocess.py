@@ -18,7 +18,7 @@ from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.catalogue import number_densely, update_items
 from pipelines.stages.cleaning import PreprocessConfig, event_weight, own_status
 from pipelines.stages.histories import last_events
-from pipelines.stages.preprocess import Interval, PreprocessSummary, preprocess
+from pipelines.stages.preprocess import SETTLED, Interval, PreprocessSummary, preprocess
 from pipelines.stages.split import (
     SplitConfig,
     draw_roles,
@@ -114,6 +114,7 @@ def test_every_row_has_one_fate(dirty: Ingested) -> None:
     assert summary.quarantined == sum(len(lines) for lines in BAD_LINES.values())
     assert summary.filtered == sum(len(lines) for lines in UNWANTED_LINES.values())
     assert summary.rows_in == summary.kept + summary.quarantined + summary.filtered
+    assert not dirty.workdir.exists(*SETTLED)
 
 
 def test_quarantine_keeps_the_row_its_file_and_the_reason(spark: SparkSession, dirty: Ingested) -> None:
@@ -181,6 +182,7 @@ def test_too_many_bad_rows_are_refused_and_can_be_seen(spark: SparkSession, dirt
         preprocess(spark, workdir, dataset, PreprocessConfig(), FEW, run_id="run")
     assert workdir.read(spark, "quarantine").count() > 0
     assert not workdir.has_table(spark, "interactions")
+    assert not workdir.exists(*SETTLED)
 
 
 # ---------------------------------------------------------------- rules, without tables
