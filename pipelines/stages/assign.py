@@ -44,9 +44,6 @@ class AssignmentConfig(Config):
     refine_sweeps: int = Field(20, ge=0)
     """Sweeps after the descent in which items move to paths whose visitors want them; with J = 1 only.
     0 leaves the descent's paths as they are."""
-    refine_pool: float = Field(0.0, ge=0, le=1)
-    """The structure model's say about what a visitor wants in these sweeps; the rest is the softmax's. Worth trying where
-    items have few events (docs/decisions.md)."""
     refine_capacity: float = Field(1.75, ge=1)
     """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
     refine_items: int = Field(500_000, ge=1)
