@@ -148,7 +148,12 @@ def judge_integrity(spark: SparkSession, workdir: Workdir, release_id: str) -> l
     inverse = workdir.read_release(spark, "path_items", release_id).select(
         F.explode("item_ids").alias("item_id"), "path_id"
     )
-    differing = forward.exceptAll(inverse).count() + inverse.exceptAll(forward).count()
+    sides = forward.withColumn("side", F.lit(1)).unionByName(inverse.withColumn("side", F.lit(-1)))
+    balance = sides.groupBy("item_id", "path_id").agg(
+        F.abs(F.sum("side")).alias("differing"), F.count_if(F.col("side") > 0).alias("placed")
+    )
+    totals = balance.agg(*(F.coalesce(F.sum(name), F.lit(0)) for name in balance.columns[2:])).collect()
+    differing, placed = totals[0]
     unplaced = active.join(forward, "item_id", "left_anti").count()
     problem = ""
     try:
@@ -156,7 +161,7 @@ def judge_integrity(spark: SparkSession, workdir: Workdir, release_id: str) -> l
         model = load_model(workdir.filesystem, workdir.path("models", release_id))
         retriever = Retriever(model, index, beam=4, max_length=8)
         answered = retriever.retrieve(retriever.encode([[int(index.item_ids[0])]]), 1).item_Uk
-        if answered[0, 0] < 0 or int(index.offsets[-1]) != forward.count():
+        if answered[0, 0] < 0 or int(index.offsets[-1]) != placed:
             problem = "the retriever finds nothing, or its index has another size than item_paths"
     except (DeepRetrievalError, OSError, ValueError) as error:
         problem = str(error)
