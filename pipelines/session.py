@@ -32,6 +32,8 @@ DEFAULTS = {
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.ui.showConsoleProgress": "false",
+    # Else every call on a DataFrame or column walks Python's stack and tells the JVM, four times the cost of the call.
+    "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
 LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
