@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 from pyspark.sql import SparkSession
 
@@ -126,9 +131,28 @@ def test_a_finished_run_changes_nothing(run_attached: RunAttached, finished: Pat
     assert (finished / "report" / "summary.json").read_bytes() == before
 
 
+def kill_with_its_jvm(workdir: Path, once_there: str) -> None:
+    """Start a run with a JVM of its own, and kill both as soon as something is there in its work folder."""
+    root = str(Path(CONFIG).parents[2])
+    command = [sys.executable, str(Path(CONFIG).with_name(SCRIPT)), str(workdir)]
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    log = workdir.with_suffix(".log")
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=root, env=environment, start_new_session=True)
+        while not (workdir / once_there).exists():
+            assert process.poll() is None, log.read_text()[-4000:]
+            time.sleep(0.02)
+        assert any(child.name() == "java" for child in psutil.Process(process.pid).children())
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+
+
 def test_killed_run_ends_with_the_same_tables(
     run_attached: RunAttached, contents, finished: Path, tmp_path: Path
 ) -> None:
+    """The first kill ends the driver and its JVM in the midst of a write, the others the driver alone, at named points."""
+    kill_with_its_jvm(tmp_path, once_there="tables/items/_delta_log")
+    assert not (tmp_path / "tables" / "samples").exists()
     for point in KILLED_AT:
         assert run_attached(SCRIPT, str(tmp_path), **{VARIABLE: point})[0] == -signal.SIGKILL, point
     code, log = run_attached(SCRIPT, str(tmp_path))

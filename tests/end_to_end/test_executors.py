@@ -24,6 +24,7 @@ ALONE = (
     "evaluation.other_paths_per_item=[]",
 )
 ON_EXECUTORS = ("spark.master=local-cluster[2,1,1024]", "training.local_processes=false")
+SHUFFLED_IN_TWO = {"PYSPARK_SUBMIT_ARGS": "--conf spark.sql.shuffle.partitions=2 pyspark-shell"}
 VIEWFS_MOUNT = "spark.hadoop.fs.viewfs.mounttable.default.link./w"
 # Release ids follow the configuration, which names the master: they are left out.
 TABLES = ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations")
@@ -74,7 +75,7 @@ def executors(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def test_executors_killed_in_scores_assign_and_index_change_nothing(contents, local: Path, tmp_path: Path) -> None:
     """Training is a barrier stage on the executors; one of them is killed a moment after each of three stages began."""
-    process = start(str(tmp_path), *ON_EXECUTORS)
+    process = start(str(tmp_path), *ON_EXECUTORS, **SHUFFLED_IN_TWO)
     killed = []
     for before in ("e_step_1", "scores_1", "e_step_final"):
         while before not in stages_done(tmp_path):
