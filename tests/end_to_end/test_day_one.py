@@ -142,9 +142,11 @@ def kill_with_its_jvm(workdir: Path, once_there: str) -> None:
         while not (workdir / once_there).exists():
             assert process.poll() is None, log.read_text()[-4000:]
             time.sleep(0.02)
-        assert any(child.name() == "java" for child in psutil.Process(process.pid).children())
+        (jvm,) = (child for child in psutil.Process(process.pid).children() if child.name() == "java")
         os.killpg(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
+    _, left = psutil.wait_procs([jvm], timeout=10)
+    assert all(each.status() == psutil.STATUS_ZOMBIE for each in left), "the JVM outlived its driver"
 
 
 def test_killed_run_ends_with_the_same_tables(
