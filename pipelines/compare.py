@@ -187,7 +187,6 @@ class Comparison:
 
     def measure(self, family: str) -> dict[str, Any]:
         """Fit a family, choose its settings, measure its methods, keep their points; return what the record keeps."""
-        torch.set_num_threads(1)
         faiss.omp_set_num_threads(1)
         with threadpool_limits(1):
             if family == "softmax":

@@ -17,7 +17,7 @@ from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
 from pipelines.releases import Release, find_release, list_releases, live_release, publish
-from pipelines.runs import Run, lease
+from pipelines.runs import Run, lease, one_thread
 from pipelines.session import spark_session
 from pipelines.stages.interval import Interval
 from pipelines.stages.retrieve import retrieve_all
@@ -153,7 +153,8 @@ def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]
     with lease(workdir, "run"), spark_session("dr evaluate") as spark:
         release = find_release(spark, workdir, release_id)
         day = day_of(spark, workdir, release)
-        measure(day)
+        with one_thread():
+            measure(day)
         return finish_report([day])
 
 

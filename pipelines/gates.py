@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -235,7 +234,6 @@ def recall_of(
     workdir: Workdir, users: EvaluationUsers, release_id: str, *, k: int, filter_history: bool
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return recall at k and candidate recall of a release, a figure a user; items it does not know are not found."""
-    torch.set_num_threads(1)
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
     serving = json.loads(workdir.read_text("models", release_id, "serving.json"))
     retriever = Retriever(

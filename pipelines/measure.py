@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pyspark.sql import functions as F
 
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
@@ -153,7 +152,6 @@ def without(mapping: IntArray, items: IntArray) -> IntArray:
 def measure(day: DayOne) -> dict[str, Any]:
     """Train the controls, measure everything and save it; return what the run's record keeps."""
     config = day.config
-    torch.set_num_threads(1)
     arm = released_arm(day)
     retired = inactive_items(day)
     users = EvaluationUsers.load(day.spark, day.workdir, "test")

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import torch
+
 from dr_core.errors import ConfigError, GateRefused, InputError, TryAgain, typed
 from dr_core.faults import reach
 from pipelines.tables import Workdir
@@ -76,7 +78,7 @@ class Run:
 
         With ``redo`` a recorded stage runs again. Its entry is taken out first and put back in its place when the
         stage ends, so that one that was killed half-way counts as not done. Entries of later stages stay: the same
-        inputs give the same tables.
+        inputs give the same tables, on any number of cores.
         """
         stages = self.record["stages"]
         place = next((number for number, done in enumerate(stages) if done["name"] == name), len(stages))
@@ -89,7 +91,8 @@ class Run:
         reach(f"{name}:before")
         logger.info("%-14s …", name)
         started = time.monotonic()
-        result = json.loads(json.dumps(work()))
+        with one_thread():
+            result = json.loads(json.dumps(work()))
         seconds = time.monotonic() - started
         reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
@@ -141,6 +144,17 @@ class Run:
         return [
             {key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]
         ]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread: sums of several differ in their last digits, and with them the clusters that items start in."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
@@ -92,7 +91,6 @@ class Sweep:
         self.day, self.config = day, day.config
         self.comparison = Comparison(day)
         self._states: States | None = None
-        torch.set_num_threads(1)
 
     @property
     def states(self) -> States:

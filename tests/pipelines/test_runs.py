@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
 from dr_core.faults import VARIABLE
@@ -65,6 +66,18 @@ def test_a_stage_that_fails_is_not_recorded(workdir: Workdir) -> None:
     assert [stage["name"] for stage in again.stages()] == ["first"]
     assert not again.finished
     assert again.stage("second", work)["times"] == 2
+
+
+def test_a_stage_has_one_thread_whatever_came_before(workdir: Workdir) -> None:
+    run, threads = Run(workdir, "r", "hash"), torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert run.stage("learn", lambda: {"threads": torch.get_num_threads()}) == {"threads": 1}
+        with pytest.raises(ZeroDivisionError):
+            run.stage("fail", lambda: {"x": 1 // 0})
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_stage_done_again_keeps_its_place(workdir: Workdir) -> None:
