@@ -2,7 +2,8 @@
 
 Every rival gets at most ``TRIALS`` settings, the first being its usual one; the setting with the best recall on the
 validation users is measured on the test users. The epochs are the same in every world: with a quarter of them YouTube
-DNN lost more than a quarter of its recall on Amazon Beauty.
+DNN lost more than a quarter of its recall on Amazon Beauty. Where ten of them are a few hundred steps it goes on: on
+MovieLens-1M, 1,200 users held out, 10, 20 and 40 epochs found 18.5, 19.4 and 19.9 % in lists of ten.
 """
 
 from __future__ import annotations
@@ -76,17 +77,19 @@ RIVALS: dict[str, Rival] = {
     ),
     "als": Rival(
         lambda config, settings, seed: ALS(ALSConfig(**settings), seed),
-        ({"factors": 64, "alpha": 1.0, "regularisation": 50.0}, {"factors": 64, "alpha": 1.0, "regularisation": 10.0},
+        ({"factors": 64, "alpha": 1.0, "regularisation": 50.0},
+         {"factors": 64, "alpha": 1.0, "regularisation": 10.0, "half_life": 4.0},
          {"factors": 64, "alpha": 1.0, "regularisation": 10.0, "half_life": 10.0}),
     ),
     "mult_vae": Rival(
         lambda config, settings, seed: MultVAE(MultVAEConfig(max_items=MOST_DENSE_ITEMS, **settings), seed),
-        ({"hidden": 300, "latent": 100, "epochs": 40}, {"hidden": 300, "latent": 100, "epochs": 40, "beta": 0.5},
+        ({"hidden": 300, "latent": 100, "epochs": 40}, {"hidden": 300, "latent": 100, "epochs": 40, "half_life": 4.0},
          {"hidden": 300, "latent": 100, "epochs": 40, "half_life": 10.0}),
     ),
     "youtube_dnn": Rival(
         _encoder("youtube_dnn"),
-        ({"dropout": 0.2, "epochs": 10}, {"dropout": 0.4, "epochs": 10}, {"dropout": 0.2, "epochs": 20}),
+        ({"dropout": 0.2, "epochs": 10, "min_steps": 1400}, {"dropout": 0.4, "epochs": 10, "min_steps": 1400},
+         {"dropout": 0.2, "epochs": 20, "min_steps": 2800}),
     ),
     "self_attention": Rival(
         _encoder("self_attention"),

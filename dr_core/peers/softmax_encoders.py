@@ -38,6 +38,8 @@ class SoftmaxEncoderConfig(Config):
     """Decoupled weight decay."""
     epochs: int = Field(default=10, ge=1)
     """Passes over the histories."""
+    min_steps: int = Field(default=1, ge=1)
+    """Steps to reach by further passes: an epoch of a small world is a few dozen of them."""
 
 
 class SoftmaxEncoder(VectorPeer):
@@ -58,7 +60,8 @@ class SoftmaxEncoder(VectorPeer):
         )
         training = TrainingConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, num_processes=1)
         source = HistorySource(events.histories, config.cut, self.seed)
-        Trainer(self.model, source, Phase(self.name, "warm_up", config.epochs), training, seed=self.seed).run()
+        epochs = max(config.epochs, -(-config.min_steps // max(source.steps_per_epoch, 1)))
+        Trainer(self.model, source, Phase(self.name, "warm_up", epochs), training, seed=self.seed).run()
         self.model.requires_grad_(False)
         vector_VE, bias_V = self.model.reranker.item_vectors()
         self.item_VE = np.column_stack([vector_VE.numpy(), bias_V.numpy()])
@@ -81,6 +84,7 @@ def softmax_encoder(
     *,
     epochs: int,
     seed: int,
+    min_steps: int = 1,
     dropout: float = 0.2,
     weight_decay: float = 0.0,
 ) -> SoftmaxEncoder:
@@ -92,5 +96,6 @@ def softmax_encoder(
         cut=cut.model_copy(update={"next_only": next_only or cut.next_only}),
         weight_decay=weight_decay,
         epochs=epochs,
+        min_steps=min_steps,
     )
     return SoftmaxEncoder(name, config, seed)

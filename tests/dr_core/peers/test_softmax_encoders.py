@@ -94,3 +94,17 @@ def test_an_encoder_beats_the_most_popular_items(name: str, events: Events, stra
     ]
     assert recalls[0] > 2 * recalls[1]
     assert peer.megabytes() > 0
+
+
+def test_a_small_world_is_passed_until_the_steps_are_made(events: Events) -> None:
+    cut = CutConfig(history_length=20, positions=2, targets=2, batch_rows=64)
+    an_epoch = HistorySource(events.histories, cut, seed=0).steps_per_epoch
+
+    def fitted(epochs: int, min_steps: int) -> np.ndarray:
+        peer = softmax_encoder("youtube_dnn", RerankerConfig(), cut, epochs=epochs, min_steps=min_steps, seed=0)
+        peer.fit(events)
+        return peer.item_VE
+
+    assert (fitted(1, an_epoch + 1) == fitted(2, 1)).all()
+    assert (fitted(2, an_epoch) == fitted(2, 1)).all()
+    assert not (fitted(1, 1) == fitted(2, 1)).all()
