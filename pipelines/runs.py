@@ -78,7 +78,7 @@ class Run:
 
         With ``redo`` a recorded stage runs again. Its entry is taken out first and put back in its place when the
         stage ends, so that one that was killed half-way counts as not done. Entries of later stages stay: the same
-        inputs give the same tables, on any number of cores.
+        inputs give the same tables.
         """
         stages = self.record["stages"]
         place = next((number for number, done in enumerate(stages) if done["name"] == name), len(stages))
