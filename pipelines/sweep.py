@@ -226,6 +226,7 @@ class Sweep:
                 reranker=config.reranker,
                 cut=cut_of(config),
                 learning_rate=config.training.learning_rate,
+                weight_decay=config.training.weight_decay,
                 epochs=config.em.warm_up_epochs,
             ),
             day.seed,
