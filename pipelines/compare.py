@@ -25,7 +25,7 @@ from dr_core.errors import ConfigError
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.peers.ann import AnnIndex, Found
-from dr_core.peers.base import Events, FloatArray, ItemFeatures, Peer, VectorPeer
+from dr_core.peers.base import Events, FloatArray, HistoryPeer, ItemFeatures, Peer, VectorPeer
 from dr_core.peers.base import rows as some_of
 from dr_core.peers.rerankers import CandidateReranker
 from dr_core.retrieval.candidates import Candidates, rerank
@@ -241,22 +241,28 @@ class Comparison:
         fitted: Callable[[Settings], Any],
         judged: Callable[[Any], float],
     ) -> tuple[Any, dict[str, Any]]:
-        """Fit with every setting; return the best on the validation users, and what was tried."""
-        best, chosen, trials = None, -1, []
-        if method in self.settled:
-            settings = [self.settled[method]]
-        for number, some in enumerate(settings):
-            started = time.monotonic()
-            candidate = fitted(some)
-            seconds = time.monotonic() - started
-            figure = judged(candidate)
-            trials.append({"settings": dict(some), "validation": round(figure, 5), "seconds": round(seconds, 2)})
-            logger.info(
-                "  %s %s: %.4f on the validation users, %.1f s", method, json.dumps(dict(some)), figure, seconds
-            )
+        """Fit with every setting; return the best on the validation users, and what was tried.
+
+        Settings that differ in the half life alone share one fit: the first of them has its seconds, so that the trials'
+        sum is what was spent; the best has the seconds of its fit in any case.
+        """
+        best, chosen, best_seconds, trials = None, -1, 0.0, []
+        fits: dict[str, tuple[Any, float]] = {}
+        for number, some in enumerate([self.settled[method]] if method in self.settled else settings):
+            learned = json.dumps({name: value for name, value in some.items() if name != "half_life"}, sort_keys=True)
+            is_new = learned not in fits
+            if is_new:
+                started = time.monotonic()
+                fits[learned] = fitted(some), time.monotonic() - started
+            candidate, seconds = fits[learned]
+            if isinstance(candidate, HistoryPeer):
+                candidate = candidate.with_half_life(some.get("half_life"))
+            figure, spent = judged(candidate), seconds if is_new else 0.0
+            trials.append({"settings": dict(some), "validation": round(figure, 5), "seconds": round(spent, 2)})
+            logger.info("  %s %s: %.4f on the validation users, %.1f s", method, json.dumps(dict(some)), figure, spent)
             if chosen < 0 or figure > trials[chosen]["validation"]:
-                best, chosen = candidate, number
-        return best, {"method": method, "trials": trials, **trials[chosen]}
+                best, chosen, best_seconds = candidate, number, seconds
+        return best, {"method": method, "trials": trials, **trials[chosen], "seconds": round(best_seconds, 2)}
 
     def _validation_recall(self, peer: Peer) -> float:
         histories, truths = self.validation

@@ -10,7 +10,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, VectorPeer, weighted
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, VectorPeer, weighted
 
 
 class ALSConfig(HistoryConfig):
@@ -26,13 +26,14 @@ class ALSConfig(HistoryConfig):
     """Passes over users and items."""
 
 
-class ALS(VectorPeer):
+class ALS(VectorPeer, HistoryPeer):
     """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q.
 
     With a half life, the confidence of an old event falls below that of an item never met: towards nothing known.
     """
 
     name = "als"
+    config: ALSConfig
 
     def __init__(self, config: ALSConfig | None = None, seed: int = 0) -> None:
         self.config, self.seed = config or ALSConfig(), seed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -139,6 +141,18 @@ class Peer(ABC):
                 score_UV[:, barred] = -np.inf
             parts.append(best(score_UV, k, some if filtered else None))
         return np.concatenate(parts)
+
+
+class HistoryPeer(Peer):
+    """A method without a sense of order: the half life changes how it answers, and nothing that it learns."""
+
+    config: HistoryConfig
+
+    def with_half_life(self, half_life: float | None) -> Self:
+        """Return this method, as it has been fitted, answering with another half life; what was learned is shared."""
+        other = copy.copy(self)
+        other.config = self.config.model_copy(update={"half_life": half_life})
+        return other
 
 
 class VectorPeer(Peer):

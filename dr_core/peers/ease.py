@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
 
 
 class EASEConfig(HistoryConfig):
@@ -23,10 +23,11 @@ class EASEConfig(HistoryConfig):
     neither vote nor be found."""
 
 
-class EASE(Peer):
+class EASE(HistoryPeer):
     """score(u, .) = x_u B, x_u the weights of the history's events."""
 
     name = "ease"
+    config: EASEConfig
 
     def __init__(self, config: EASEConfig | None = None) -> None:
         self.config = config or EASEConfig()

@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy import sparse
 
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
 
 ITEMS_AT_ONCE = 2048
 
@@ -25,10 +25,11 @@ class ItemCFConfig(HistoryConfig):
     """Common users at which a similarity counts half: n / (n + shrinkage)."""
 
 
-class ItemCF(Peer):
+class ItemCF(HistoryPeer):
     """score(u, j) = sum over the history's i of w_i cos(i, j) n_ij / (n_ij + shrinkage), n_ij users who met both."""
 
     name = "item_cf"
+    config: ItemCFConfig
 
     def __init__(self, config: ItemCFConfig | None = None) -> None:
         self.config = config or ItemCFConfig()

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.partition import log_partition
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, Peer, weighted
+from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
 
 
 class MultVAEConfig(HistoryConfig):
@@ -81,10 +81,11 @@ def _normalised(users: sparse.csr_matrix) -> sparse.csr_matrix:
     return scaled
 
 
-class MultVAE(Peer):
+class MultVAE(HistoryPeer):
     """score(u, .) = the decoder's logits at the mean of q(z | history)."""
 
     name = "mult_vae"
+    config: MultVAEConfig
 
     def __init__(self, config: MultVAEConfig | None = None, seed: int = 0) -> None:
         self.config, self.seed = config or MultVAEConfig(), seed

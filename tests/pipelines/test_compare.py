@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dr_core.peers.ease import EASEConfig
+from dr_core.peers.ease import EASE, EASEConfig
 from pipelines.compare import Comparison, _answers
 from pipelines.config import load_config
 from pipelines.rivals import RIVALS, offered
@@ -49,6 +50,25 @@ def test_what_an_earlier_seed_chose_is_fitted_alone(value: float) -> None:
     best, record, fitted = chosen({"ease": {"regularisation": value}})
     assert best.regularisation == value
     assert len(fitted) == len(record["trials"]) == 1
+
+
+def test_settings_that_differ_in_the_half_life_share_a_fit_and_its_seconds() -> None:
+    """The trials add up to the time spent, and the best has the time of the fit that it answers with."""
+    offered = [{"regularisation": 20.0}, {"regularisation": 5.0}, {"regularisation": 20.0, "half_life": 1.0}]
+    fitted: list[EASE] = []
+
+    def fit(some: Any) -> EASE:
+        time.sleep(0.02)
+        fitted.append(EASE(EASEConfig(**some)))
+        return fitted[-1]
+
+    comparison = Comparison(SimpleNamespace(config=CONFIG))  # type: ignore[arg-type]
+    best, record = comparison._choose("ease", offered, fit, lambda peer: peer.config.half_life or 0.0)
+    assert [peer.config.regularisation for peer in fitted] == [20.0, 5.0]
+    assert best.config == EASEConfig(**offered[2])
+    assert record["settings"] == offered[2]
+    assert record["trials"][2]["seconds"] == 0.0
+    assert record["seconds"] == record["trials"][0]["seconds"] > 0
 
 
 def test_another_method_is_still_chosen() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dr_core.evaluation.metrics import ItemLists, user_metrics
-from dr_core.peers.als import ALS
+from dr_core.peers.als import ALS, ALSConfig
 from dr_core.peers.base import Events, Peer, best, incidence, weighted
 from dr_core.peers.ease import EASE, EASEConfig
 from dr_core.peers.item_cf import ItemCF, ItemCFConfig
@@ -107,6 +107,21 @@ def test_only_the_last_event_counts_with_a_short_half_life(kind, config, events:
     rows = [strangers[0].item_ids[a:b] for a, b in zip(strangers[0].offsets, strangers[0].offsets[1:], strict=False)]
     last = ItemLists.from_rows([row[-1:] for row in rows])
     np.testing.assert_allclose(peer.scores(strangers[0]), peer.scores(last), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [(ItemCF, ItemCFConfig), (EASE, EASEConfig), (ALS, ALSConfig), (MultVAE, MultVAEConfig)]
+)
+def test_the_half_life_changes_the_answers_and_no_fit(kind, config, events: Events, strangers) -> None:
+    settings = {"epochs": 2} if kind is MultVAE else {}
+    peer, alone = kind(config(**settings)), kind(config(half_life=1.5, **settings))
+    for one in (peer, alone):
+        one.fit(events)
+    before = peer.scores(strangers[0])
+    np.testing.assert_array_equal(peer.with_half_life(1.5).scores(strangers[0]), alone.scores(strangers[0]))
+    np.testing.assert_array_equal(alone.with_half_life(None).scores(strangers[0]), before)
+    np.testing.assert_array_equal(peer.scores(strangers[0]), before)
+    assert (before != alone.scores(strangers[0])).any()
 
 
 def test_best_breaks_ties_by_item_and_pads() -> None:
