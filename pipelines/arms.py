@@ -105,7 +105,7 @@ def learn(
     Args:
         descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
     """
-    logger.info("arm %s: %d rounds", name, rounds)
+    logger.info("arm %s", name)
     retriever = Retriever(
         model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
     )
@@ -113,6 +113,7 @@ def learn(
     rule = alpha_rule(config, choice)
     alpha: float | None = None
     for number in range(1, rounds + 1):
+        logger.info("  round %d of %d", number, rounds)
         _fit(config, model, states, paths, config.em.e_step_epochs, seed)
         parent = paths
         if descends:

@@ -33,6 +33,7 @@ from dr_core.paths.scores import (
     top_candidates,
 )
 from dr_core.paths.space import PathSpace
+from dr_core.progress import Progress
 from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
@@ -127,7 +128,9 @@ def train_structure(
     """E-step: fit the structure model to a fixed mapping, encoder and softmax frozen; updates ``model`` in place."""
     model.set_item_paths(path_VJ)
     source = StateSource(states, batch_states, seed)
-    return Trainer(model, source, Phase("e_step", "frozen", epochs), training, seed=seed).run()
+    progress = Progress("E-step", epochs * source.steps_per_epoch)
+    phase = Phase("e_step", "frozen", epochs)
+    return Trainer(model, source, phase, training, seed=seed, report=progress.report).run()
 
 
 @torch.inference_mode()

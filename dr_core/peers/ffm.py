@@ -24,6 +24,7 @@ from dr_core.model.partition import log_partition
 from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.peers.value_table import ValueTable
+from dr_core.progress import Progress
 
 USERS_AT_ONCE = 512
 
@@ -98,12 +99,14 @@ class FFM(VectorPeer):
             self.fields.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
         )
         source = HistorySource(events.histories, config.cut, self.seed, events.rewards)
+        progress = Progress(self.name, config.epochs * source.steps_per_epoch)
         for epoch in range(config.epochs):
-            for batch in source.batches(epoch):
+            for step, batch in enumerate(source.batches(epoch)):
                 loss = self._loss(batch, num_items)
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                progress.at(epoch * source.steps_per_epoch + step + 1)
         self.fields.eval().requires_grad_(False)
         everything = torch.arange(num_items)
         self.item_VE = torch.cat([self.fields.items(everything), self.fields.bias(everything)], 1).numpy()

@@ -12,6 +12,7 @@ from scipy import sparse
 
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
+from dr_core.progress import Progress
 
 ITEMS_AT_ONCE = 2048
 
@@ -39,6 +40,7 @@ class ItemCF(HistoryPeer):
         by_item = users.T.tocsr()
         norms = np.sqrt(np.maximum(np.diff(by_item.indptr), 1)).astype(np.float32)
         kept = []
+        progress = Progress(self.name, events.num_items)
         for start in range(0, events.num_items, ITEMS_AT_ONCE):
             common = (by_item[start : start + ITEMS_AT_ONCE] @ users).tocsr()
             items = np.repeat(np.arange(start, start + common.shape[0]), np.diff(common.indptr))
@@ -48,6 +50,7 @@ class ItemCF(HistoryPeer):
             common.data = similarity
             common.eliminate_zeros()
             kept.append(_largest(common, self.config.num_neighbours))
+            progress.at(start + common.shape[0])
         self.similarity_VV = sparse.vstack(kept, format="csr")
 
     def scores(self, histories: ItemLists) -> FloatArray:

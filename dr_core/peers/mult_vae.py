@@ -16,6 +16,7 @@ from torch.nn.functional import embedding
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.partition import log_partition
 from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
+from dr_core.progress import Progress
 
 
 class MultVAEConfig(HistoryConfig):
@@ -101,6 +102,7 @@ class MultVAE(HistoryPeer):
         steps_an_epoch = -(-users.shape[0] // config.batch_users)
         full_at = max(1, config.epochs * steps_an_epoch // 3)
         step = 0
+        progress = Progress(self.name, config.epochs * steps_an_epoch)
         self.network.train()
         for epoch in range(config.epochs):
             order = np.random.default_rng((self.seed, epoch)).permutation(users.shape[0])
@@ -110,6 +112,7 @@ class MultVAE(HistoryPeer):
                 self.network.loss(some, config.beta * min(1.0, step / full_at)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 step += 1
+                progress.at(step)
         self.network.eval().requires_grad_(False)
 
     def scores(self, histories: ItemLists) -> FloatArray:

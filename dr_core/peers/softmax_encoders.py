@@ -20,6 +20,7 @@ from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.peers.base import Events, FloatArray, VectorPeer
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
+from dr_core.progress import Progress
 from dr_core.training.trainer import Phase, Trainer, TrainingConfig
 
 
@@ -61,7 +62,9 @@ class SoftmaxEncoder(VectorPeer):
         training = TrainingConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, num_processes=1)
         source = HistorySource(events.histories, config.cut, self.seed)
         epochs = max(config.epochs, -(-config.min_steps // max(source.steps_per_epoch, 1)))
-        Trainer(self.model, source, Phase(self.name, "warm_up", epochs), training, seed=self.seed).run()
+        progress = Progress(self.name, epochs * source.steps_per_epoch)
+        phase = Phase(self.name, "warm_up", epochs)
+        Trainer(self.model, source, phase, training, seed=self.seed, report=progress.report).run()
         self.model.requires_grad_(False)
         vector_VE, bias_V = self.model.reranker.item_vectors()
         self.item_VE = np.column_stack([vector_VE.numpy(), bias_V.numpy()])

@@ -25,6 +25,7 @@ from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
 from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.peers.value_table import ValueTable
+from dr_core.progress import Progress
 
 ITEMS_AT_ONCE = 65_536
 USERS_AT_ONCE = 512
@@ -169,13 +170,15 @@ class TwoTower(VectorPeer):
         torch.manual_seed(self.seed * 1_000_003 + self.num_updates)
         self.towers.train().requires_grad_(True)
         optimizer = torch.optim.Adam(self.towers.parameters(), lr=self.config.learning_rate, fused=True)
+        progress = Progress(self.name, self.config.epochs * source.steps_per_epoch)
         for epoch in range(self.config.epochs):
-            for batch in source.batches(epoch):
+            for step, batch in enumerate(source.batches(epoch)):
                 loss = self._loss(batch)
                 if loss is not None:
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
+                progress.at(epoch * source.steps_per_epoch + step + 1)
         self.towers.eval().requires_grad_(False)
         num_items = events.num_items
         parts = [

@@ -26,6 +26,7 @@ from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.training import checkpoint
 
 logger = logging.getLogger(__name__)
+SECONDS_BETWEEN_REPORTS = 5.0
 
 PhaseKind = Literal["warm_up", "joint", "frozen"]
 
@@ -243,7 +244,7 @@ class Trainer:
             sums += self._step(batch.to(self.device), epoch, step)
             rows += len(batch)
             step += 1
-            if time.monotonic() - reported > 5:
+            if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
                 reported = time.monotonic()
                 self.report(
                     {
