@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -138,9 +139,16 @@ def _require_delta(jvm: Any) -> None:
 
 
 def delta_jars() -> list[Path]:
-    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user."""
+    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user.
+
+    A JVM looks for its user's home in the system's list of users before it looks at ``HOME``, and so does this.
+    """
+    try:
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        home = Path.home()
     name = f"*delta-spark_2.13-{version('delta-spark')}.jar"
-    return [jar for folder in sorted(Path.home().glob(".ivy2*/jars")) for jar in sorted(folder.glob(name))]
+    return [jar for folder in sorted(home.glob(".ivy2*/jars")) for jar in sorted(folder.glob(name))]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from pyspark.sql import SparkSession
 
 from dr_core.errors import TryAgain, typed
 from pipelines import session
@@ -78,6 +79,18 @@ def started_beside(seconds: float) -> bool:
     second.join(60)
     assert entered.is_set(), "the second start goes on once the first one is done"
     return beside
+
+
+def test_the_jars_are_sought_in_the_home_that_the_jvm_knows(
+    spark: SparkSession, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Where ``HOME`` names another folder than the system's list of users, a JVM goes by the list."""
+    jvm = spark._jvm
+    assert jvm is not None
+    monkeypatch.setenv("HOME", str(tmp_path))
+    jars = session.delta_jars()
+    assert jars
+    assert all(jar.is_relative_to(jvm.System.getProperty("user.home")) for jar in jars)
 
 
 def test_on_a_new_machine_the_second_start_waits(lock_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
