@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
+from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.compiled import CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
@@ -38,7 +39,6 @@ from dr_core.paths.initialization import balanced_hierarchical_kmeans
 from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.scan import PathOrderedItems
-from dr_core.training.trainer import TrainingConfig
 from pipelines.cli import start_logging
 from pipelines.local_em import States, assign_to_budget, score_states, train_structure
 from pipelines.stages.assign import AlphaRule

@@ -34,8 +34,8 @@ from pyspark.sql import functions as F
 from benchmarks.deliveries import Deliveries
 from dr_core.errors import DeepRetrievalError
 from dr_core.faults import VARIABLE
+from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import load_model
 from jobs import maintenance
 from pipelines import cli
 from pipelines.config import load_config

@@ -25,13 +25,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from dr_core.learning.trainer import BatchSource, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.initialization import random_paths
 from dr_core.paths.space import PathSpace
-from dr_core.training.trainer import BatchSource, Phase, Trainer, TrainingConfig
 from pipelines.reader import PetastormSource
 from pipelines.session import spark_session
 from pipelines.stages.train import TrainJob, train_model

@@ -32,6 +32,6 @@ class Progress:
             logger.info("  %s: %.0f %% in %.0f s, some %.0f s to go", self.what, 100 * done / self.total, spent, rest)
 
     def report(self, record: dict[str, Any]) -> None:
-        """Take a record of :class:`dr_core.training.trainer.Trainer`, as its ``report``; ``total`` is in its steps."""
+        """Take a record of :class:`dr_core.learning.trainer.Trainer`, as its ``report``; ``total`` is in its steps."""
         if record["event"] == "progress":
             self.at(record["epoch"] * record["steps"] + record["step"])

@@ -13,12 +13,12 @@ from pydantic import BaseModel, Field, ValidationError
 
 from dr_core.config import Config
 from dr_core.errors import ConfigError
+from dr_core.learning.mixed_targets import MixedTargetsConfig
+from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
-from dr_core.model.target_sampler import MixedTargetsConfig
 from dr_core.paths.health import HealthLimits
-from dr_core.training.trainer import TrainingConfig
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.runs import NAME
 from pipelines.stages.assign import AssignmentConfig

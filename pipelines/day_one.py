@@ -10,8 +10,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError, DeepRetrievalError
+from dr_core.learning.checkpoint import read_manifest
 from dr_core.paths.health import measure_health
-from dr_core.training.checkpoint import read_manifest
 from pipelines.config import RunConfig, validate_config
 from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals

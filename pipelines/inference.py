@@ -19,8 +19,8 @@ import torch
 from pyspark.sql import DataFrame
 from torch import Tensor
 
+from dr_core.learning.checkpoint import load_model
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
-from dr_core.training.checkpoint import load_model
 from pipelines.reader import COLUMNS, list_column
 from pipelines.tables import is_local
 

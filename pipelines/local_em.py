@@ -16,10 +16,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dr_core.learning.mixed_targets import TargetSampler
+from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.model.structure import StructureConfig, StructureModel
-from dr_core.model.target_sampler import TargetSampler
 from dr_core.paths.assignment import PathAssignment, coordinate_descent
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import (
@@ -34,7 +35,6 @@ from dr_core.paths.scores import (
 )
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
-from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048

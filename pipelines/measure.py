@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pyspark.sql import functions as F
 
+from dr_core.learning.checkpoint import load_model
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from dr_core.training.checkpoint import load_model
 from pipelines.arms import train_arms
 from pipelines.em import DayOne
 from pipelines.local_em import States

@@ -126,7 +126,7 @@ def list_column(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
 
 
 class PetastormSource:
-    """A rank's batches (a :class:`dr_core.training.trainer.BatchSource`).
+    """A rank's batches (a :class:`dr_core.learning.trainer.BatchSource`).
 
     Args:
         filesystem, folder: the samples.

@@ -11,8 +11,8 @@ import fsspec
 import numpy as np
 
 from dr_core.errors import InputError
+from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import load_model
 from pipelines.releases import Release, find_release
 from pipelines.session import spark_session
 from pipelines.stages.index import load_index

@@ -19,8 +19,8 @@ from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
+from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from dr_core.model.target_sampler import TargetSampler
 from dr_core.paths.health import measure_health
 from dr_core.paths.initialization import random_paths
 from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig

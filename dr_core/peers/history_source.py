@@ -34,7 +34,7 @@ class CutConfig(Config):
 
 
 class HistorySource:
-    """A :class:`dr_core.training.trainer.BatchSource` over histories of two events or more.
+    """A :class:`dr_core.learning.trainer.BatchSource` over histories of two events or more.
 
     Args:
         rewards: float32 [entries of the histories], weights of the events as targets; 1 when None.

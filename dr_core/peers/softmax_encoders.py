@@ -13,6 +13,7 @@ from pydantic import Field
 
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
+from dr_core.learning.trainer import Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -21,7 +22,6 @@ from dr_core.paths.space import PathSpace
 from dr_core.peers.base import Events, FloatArray, VectorPeer
 from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.progress import Progress
-from dr_core.training.trainer import Phase, Trainer, TrainingConfig
 
 
 class SoftmaxEncoderConfig(Config):

@@ -13,12 +13,12 @@ from pyspark.sql import functions as F
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from dr_core.model.item_profiles import item_profiles
+from dr_core.learning.checkpoint import load_model
+from dr_core.learning.profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.initialization import KMeansTree, fit_kmeans_tree, random_paths
 from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
-from dr_core.training.checkpoint import load_model
 from pipelines.config import PathsConfig
 from pipelines.inference import cached_array, encode_batch
 from pipelines.reader import read_files

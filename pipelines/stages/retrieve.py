@@ -9,8 +9,8 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dr_core.learning.checkpoint import read_manifest
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import read_manifest
 from pipelines.inference import cached_model
 from pipelines.stages.index import load_index
 from pipelines.tables import Workdir

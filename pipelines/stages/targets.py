@@ -7,7 +7,7 @@ import pyarrow as pa
 import torch
 from pyspark.sql import SparkSession
 
-from dr_core.model.target_sampler import ItemGroups, MixedTargetsConfig, TargetSampler
+from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler
 from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.stages.samples import write_row_groups
 from pipelines.stages.scores import read_samples

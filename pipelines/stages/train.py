@@ -18,14 +18,14 @@ import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
 
 from dr_core.errors import DeepRetrievalError
+from dr_core.learning.checkpoint import copy_parameters, load_model, read_manifest, save_model, table_identity
+from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig, Validation
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from dr_core.training.checkpoint import copy_parameters, load_model, read_manifest, save_model, table_identity
-from dr_core.training.trainer import EpochResult, Phase, Trainer, TrainingConfig, Validation
 from pipelines.reader import PetastormSource
 from pipelines.tables import Workdir
 

@@ -11,6 +11,7 @@ import pytest
 
 from dr_core import progress
 from dr_core.evaluation.metrics import ItemLists
+from dr_core.learning import trainer
 from dr_core.model.encoder import EncoderConfig
 from dr_core.peers.base import Events, Peer
 from dr_core.peers.ffm import FFM, FFMConfig
@@ -19,7 +20,6 @@ from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
 from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
 from dr_core.progress import Progress
-from dr_core.training import trainer
 
 PEERS: dict[str, Any] = {
     "item_cf": lambda: ItemCF(),

@@ -21,8 +21,8 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.faults import VARIABLE
+from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
-from dr_core.training.checkpoint import load_model
 from pipelines.config import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.maintenance import delete_user, maintain

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 
 from dr_core.errors import InputError
-from dr_core.training.checkpoint import load_model, save_model
+from dr_core.learning.checkpoint import load_model, save_model
 from pipelines.config import RunConfig
 from pipelines.maintenance import RELEASE_TABLES, kept_releases, maintain
 from pipelines.releases import Release, list_releases, promote, publish

@@ -19,8 +19,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.errors import DeepRetrievalError, typed
-from dr_core.training.checkpoint import load_model, save_model
-from dr_core.training.trainer import Phase
+from dr_core.learning.checkpoint import load_model, save_model
+from dr_core.learning.trainer import Phase
 from pipelines.cli import explain
 from pipelines.config import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig

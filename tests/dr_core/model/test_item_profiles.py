@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.item_profiles import item_profiles
+from dr_core.learning.profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import SoftmaxReranker
 

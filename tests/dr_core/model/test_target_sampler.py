@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.learning.mixed_targets import SAMPLE_STRIDE, ItemGroups, MixedTargetsConfig, TargetSampler, take_best
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import SoftmaxReranker
-from dr_core.model.target_sampler import SAMPLE_STRIDE, ItemGroups, MixedTargetsConfig, TargetSampler, take_best
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 NUM_ITEMS, NUM_CLUSTERS, DIM = 600, 40, 8

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.learning.trainer import Validation
 from dr_core.model.objective import Batch
-from dr_core.training.trainer import Validation
 
 NUM_ITEMS = 24
 SourceMaker = Callable[..., "ListSource"]

@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from dr_core.errors import InputError
-from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.reranker import RerankerConfig
-from dr_core.training.checkpoint import (
+from dr_core.learning.checkpoint import (
     MANIFEST,
     copy_parameters,
     load_model,
@@ -24,6 +22,8 @@ from dr_core.training.checkpoint import (
     table_identity,
     write_tensors,
 )
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 LOCAL = fsspec.filesystem("file")

@@ -16,10 +16,8 @@ import pytest
 import torch
 
 from dr_core.errors import DeepRetrievalError
-from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
-from dr_core.model.reranker import RerankerConfig
-from dr_core.training.checkpoint import MANIFEST, read_manifest
-from dr_core.training.trainer import (
+from dr_core.learning.checkpoint import MANIFEST, read_manifest
+from dr_core.learning.trainer import (
     BatchSource,
     EpochResult,
     Phase,
@@ -30,6 +28,8 @@ from dr_core.training.trainer import (
     near_best,
     schedule,
 )
+from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
+from dr_core.model.reranker import RerankerConfig
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 LOCAL = fsspec.filesystem("file")
@@ -142,7 +142,7 @@ def test_changed_checkpoints_are_left_alone(fresh_model, make_source, tmp_path: 
 
 
 def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, tmp_path: Path, monkeypatch) -> None:
-    from dr_core.training import checkpoint
+    from dr_core.learning import checkpoint
 
     turns: list[str] = []
     write = checkpoint.write_tensors

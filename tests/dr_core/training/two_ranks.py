@@ -17,12 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from dr_core.learning.trainer import Phase, Trainer, TrainingConfig, Validation
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from dr_core.training.trainer import Phase, Trainer, TrainingConfig, Validation
 
 NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3
 CLIP_NORM = 0.4  # clips some steps and not others, so that the scale of the gradient matters

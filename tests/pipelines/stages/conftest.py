@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from dr_core.learning.checkpoint import read_manifest, save_model
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.training.checkpoint import read_manifest, save_model
 from pipelines.stages.scores import FrozenModel
 from pipelines.tables import Workdir
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.model.objective import batch_from_arrays
-from dr_core.model.target_sampler import MixedTargetsConfig
 from pipelines.reader import row_group_sizes
 from pipelines.stages.targets import mix_targets
 from pipelines.tables import Workdir

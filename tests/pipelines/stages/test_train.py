@@ -11,12 +11,12 @@ from pyspark.ml.torch.distributor import TorchDistributor
 from pyspark.sql import SparkSession
 
 from dr_core.errors import DeepRetrievalError, InputError
+from dr_core.learning.checkpoint import load_model, read_manifest
+from dr_core.learning.trainer import Phase, TrainingConfig, near_best
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
-from dr_core.training.checkpoint import load_model, read_manifest
-from dr_core.training.trainer import Phase, TrainingConfig, near_best
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.tables import Workdir
 

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError, InputError
+from dr_core.learning import checkpoint
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
-from dr_core.training import checkpoint
 
 logger = logging.getLogger(__name__)
 SECONDS_BETWEEN_REPORTS = 5.0
