@@ -28,7 +28,6 @@ import torch
 from matplotlib.figure import Figure
 
 from dr_core.learning.trainer import TrainingConfig
-from dr_core.model.compiled import CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -38,6 +37,7 @@ from dr_core.paths.index import build_index
 from dr_core.paths.initialization import balanced_hierarchical_kmeans
 from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_kernel import CompiledStructure
 from dr_core.retrieval.scan import PathOrderedItems
 from pipelines.cli import start_logging
 from pipelines.local_em import States, assign_to_budget, score_states, train_structure

@@ -33,7 +33,6 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.kernels import median_seconds
 from benchmarks.train import LENGTH, POSITIONS, TARGETS, as_arrays, generate, rounded
 from dr_core.learning.checkpoint import read_manifest, save_model
-from dr_core.model.compiled import USERS_AT_ONCE, CompiledStructure
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
 from dr_core.model.reranker import RerankerConfig
@@ -43,6 +42,7 @@ from dr_core.paths.initialization import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
 from pipelines.inference import block_batches, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
 from pipelines.session import spark_session

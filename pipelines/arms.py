@@ -11,11 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
 from dr_core.paths.initialization import random_paths
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig

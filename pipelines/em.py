@@ -21,10 +21,10 @@ from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.learning.trainer import EpochResult, Phase
-from dr_core.model.beam_search import beam_search
 from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
+from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
 from pipelines.arms import alpha_rule
 from pipelines.budget import StructureChoice, choose_structure

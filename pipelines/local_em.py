@@ -18,7 +18,6 @@ from torch import Tensor
 
 from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
-from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.assignment import PathAssignment, coordinate_descent
@@ -35,6 +34,7 @@ from dr_core.paths.scores import (
 )
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
+from dr_core.retrieval.beam_kernel import CompiledStructure
 from pipelines.stages.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048

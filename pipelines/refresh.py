@@ -25,10 +25,10 @@ from pyspark.sql import functions as F
 from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
-from dr_core.model.beam_search import beam_search
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
 from pipelines.budget import choose_structure
 from pipelines.config import RunConfig

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from dr_core.errors import ReleaseMismatch
-from dr_core.model.beam_search import Beam
-from dr_core.model.compiled import CompiledStructure
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import PathIndex
+from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.beam_search import Beam
 from dr_core.retrieval.candidates import Candidates, gather_candidates
 from dr_core.retrieval.scan import PathOrderedItems
 

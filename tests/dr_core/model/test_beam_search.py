@@ -8,10 +8,10 @@ from functools import partial
 import pytest
 import torch
 
-from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import decode_paths
 from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_search import beam_search
 
 SPACES = [(3, 1), (2, 2), (5, 2), (4, 3), (2, 5)]
 Build = Callable[..., StructureModel]

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.beam_search import beam_search
-from dr_core.model.compiled import USERS_AT_ONCE, CompiledStructure
 from dr_core.model.objective import decode_paths
 from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
+from dr_core.retrieval.beam_search import beam_search
 
 NUM_USERS, DIM = 40, 12
 Build = Callable[..., StructureModel]

@@ -11,9 +11,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError
-from dr_core.model.beam_search import beam_search
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
+from dr_core.retrieval.beam_search import beam_search
 from pipelines.stages.initialize import write_paths
 from pipelines.stages.scores import (
     Carried,

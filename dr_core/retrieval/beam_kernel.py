@@ -69,7 +69,7 @@ class CompiledStructure:
         self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
-        """Return what :func:`dr_core.model.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
+        """Return what :func:`dr_core.retrieval.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
 
         With sizes, the last layer keeps and orders paths by p(c|x) / |c|, the probability of one of their items: of all
         choices of paths that hold C items, the first ones in this order hold the most probability (Dantzig 1957, the
