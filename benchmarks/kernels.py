@@ -21,7 +21,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.assignment import coordinate_descent
 from dr_core.paths.index import build_index
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import PathCandidates, accumulate_block
 from dr_core.paths.space import PathSpace

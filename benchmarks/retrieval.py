@@ -34,7 +34,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
-from dr_core.paths.initialization import balanced_hierarchical_kmeans
+from dr_core.paths.kmeans_tree import balanced_hierarchical_kmeans
 from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import CompiledStructure

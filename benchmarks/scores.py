@@ -38,7 +38,7 @@ from dr_core.model.objective import DeepRetrievalModel, StateBatch
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.assignment import coordinate_descent, penalised_surrogate
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace

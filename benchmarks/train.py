@@ -30,7 +30,7 @@ from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.reader import PetastormSource
 from pipelines.session import spark_session

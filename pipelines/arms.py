@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever

@@ -22,7 +22,7 @@ from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutua
 from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from pipelines.arms import learn
 from pipelines.budget import choose_structure

@@ -16,7 +16,7 @@ from torch import Tensor
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from dr_core.paths.initialization import KMeansTree, fit_kmeans_tree, random_paths
+from dr_core.paths.kmeans_tree import KMeansTree, fit_kmeans_tree, random_paths
 from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig

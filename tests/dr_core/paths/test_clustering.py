@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from dr_core.paths._clustering import capacity_assignment, lloyd, seed_centroids, unit_rows
+from dr_core.paths._balanced import capacity_assignment, lloyd, seed_centroids, unit_rows
 
 
 @pytest.mark.parametrize(

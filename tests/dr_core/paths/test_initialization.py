@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from dr_core.paths.initialization import (
+from dr_core.paths.kmeans_tree import (
     KMeansTree,
     balanced_hierarchical_kmeans,
     fit_kmeans_tree,

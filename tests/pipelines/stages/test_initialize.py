@@ -7,7 +7,7 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
-from dr_core.paths.initialization import fit_kmeans_tree, random_paths
+from dr_core.paths.kmeans_tree import fit_kmeans_tree, random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig
 from pipelines.stages.initialize import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dr_core.paths.initialization import random_paths
+from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 from pipelines.stages.assign import AssignmentConfig

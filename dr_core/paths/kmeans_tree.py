@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dr_core.paths._clustering import (
+from dr_core.paths._balanced import (
     Float32Array,
     balanced_kmeans,
     capacity_assignment,
