@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
+from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
 
 EVERY = 200
 RATES = (0.001, 0.005, 0.02, 0.1)

@@ -21,13 +21,13 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
+from dr_core.baselines.ann import AnnIndex, Found
+from dr_core.baselines.base import Events, FloatArray, HistoryPeer, ItemFeatures, Peer, VectorPeer
+from dr_core.baselines.base import rows as some_of
+from dr_core.baselines.rerankers import CandidateReranker
 from dr_core.errors import ConfigError
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
 from dr_core.model.structure import beam_multiply_adds
-from dr_core.peers.ann import AnnIndex, Found
-from dr_core.peers.base import Events, FloatArray, HistoryPeer, ItemFeatures, Peer, VectorPeer
-from dr_core.peers.base import rows as some_of
-from dr_core.peers.rerankers import CandidateReranker
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one

@@ -12,16 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dr_core.peers.als import ALS, ALSConfig
-from dr_core.peers.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex
-from dr_core.peers.base import FloatArray, Peer
-from dr_core.peers.ease import EASE, EASEConfig
-from dr_core.peers.ffm import FFM, FFMConfig
-from dr_core.peers.history_source import CutConfig
-from dr_core.peers.item_cf import ItemCF, ItemCFConfig
-from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
-from dr_core.peers.softmax_encoders import softmax_encoder
-from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
+from dr_core.baselines.als import ALS, ALSConfig
+from dr_core.baselines.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex
+from dr_core.baselines.base import FloatArray, Peer
+from dr_core.baselines.ease import EASE, EASEConfig
+from dr_core.baselines.ffm import FFM, FFMConfig
+from dr_core.baselines.history_source import CutConfig
+from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
+from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
+from dr_core.baselines.softmax_encoders import softmax_encoder
+from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
 from pipelines.config import RunConfig
 
 TRIALS = 3

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.metrics import user_metrics
@@ -23,7 +24,6 @@ from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
-from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from pipelines.arms import learn
 from pipelines.budget import choose_structure
 from pipelines.compare import Comparison

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from dr_core import progress
+from dr_core.baselines.base import Events, Peer
+from dr_core.baselines.ffm import FFM, FFMConfig
+from dr_core.baselines.item_cf import ItemCF
+from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
+from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
+from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.learning import trainer
 from dr_core.model.encoder import EncoderConfig
-from dr_core.peers.base import Events, Peer
-from dr_core.peers.ffm import FFM, FFMConfig
-from dr_core.peers.item_cf import ItemCF
-from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
-from dr_core.peers.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
-from dr_core.peers.two_tower import TwoTower, TwoTowerConfig
 from dr_core.progress import Progress
 
 PEERS: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dr_core.peers.ease import EASE, EASEConfig
+from dr_core.baselines.ease import EASE, EASEConfig
 from pipelines.compare import Comparison, _answers
 from pipelines.config import load_config
 from pipelines.rivals import RIVALS, offered

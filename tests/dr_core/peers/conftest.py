@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from dr_core.baselines.base import Events
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events
 
 NUM_ITEMS, NUM_TOPICS = 120, 6
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dr_core.peers.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex
+from dr_core.baselines.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex
 
 KINDS = (IVF, HNSW, IVFPQ, LSH)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
+from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
 
 NUM_ITEMS = 400
 

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from dr_core.baselines.als import ALS, ALSConfig
+from dr_core.baselines.base import Events, Peer, best, incidence, weighted
+from dr_core.baselines.ease import EASE, EASEConfig
+from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
+from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
+from dr_core.baselines.popularity import Popularity
 from dr_core.evaluation.metrics import ItemLists, user_metrics
-from dr_core.peers.als import ALS, ALSConfig
-from dr_core.peers.base import Events, Peer, best, incidence, weighted
-from dr_core.peers.ease import EASE, EASEConfig
-from dr_core.peers.item_cf import ItemCF, ItemCFConfig
-from dr_core.peers.mult_vae import MultVAE, MultVAEConfig
-from dr_core.peers.popularity import Popularity
 
 
 class SmallVAE(MultVAE):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
+from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
 
 
 class EASEConfig(HistoryConfig):

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from dr_core.baselines.base import Events, FloatArray, VectorPeer
+from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig
@@ -19,8 +21,6 @@ from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from dr_core.peers.base import Events, FloatArray, VectorPeer
-from dr_core.peers.history_source import CutConfig, HistorySource, padded
 from dr_core.progress import Progress
 
 

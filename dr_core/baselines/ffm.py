@@ -17,13 +17,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
+from dr_core.baselines.base import Events, FloatArray, ItemFeatures, VectorPeer
+from dr_core.baselines.history_source import CutConfig, HistorySource, padded
+from dr_core.baselines.value_table import ValueTable
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.objective import Batch
 from dr_core.model.partition import log_partition
-from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
-from dr_core.peers.history_source import CutConfig, HistorySource, padded
-from dr_core.peers.value_table import ValueTable
 from dr_core.progress import Progress
 
 USERS_AT_ONCE = 512

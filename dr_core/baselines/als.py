@@ -9,8 +9,8 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
+from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, VectorPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, HistoryConfig, HistoryPeer, VectorPeer, weighted
 
 
 class ALSConfig(HistoryConfig):

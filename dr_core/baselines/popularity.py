@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from dr_core.baselines.base import Events, FloatArray, Peer
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.peers.base import Events, FloatArray, Peer
 
 
 class Popularity(Peer):

@@ -17,14 +17,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dr_core.baselines.base import Events, FloatArray, ItemFeatures, VectorPeer
+from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
+from dr_core.baselines.history_source import CutConfig, HistorySource, padded
+from dr_core.baselines.value_table import ValueTable
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.encoder import assign_embedding_rows
 from dr_core.model.objective import Batch
-from dr_core.peers.base import Events, FloatArray, ItemFeatures, VectorPeer
-from dr_core.peers.frequency import FrequencyConfig, FrequencyEstimator
-from dr_core.peers.history_source import CutConfig, HistorySource, padded
-from dr_core.peers.value_table import ValueTable
 from dr_core.progress import Progress
 
 ITEMS_AT_ONCE = 65_536
