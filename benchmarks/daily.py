@@ -35,11 +35,11 @@ from pipelines.datasets.synthetic import write as write_synthetic
 from pipelines.day_one import run_day_one
 from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
-from pipelines.releases import find_release, list_releases, live_release, promote, rollback
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.interval import Interval
-from pipelines.tables import Workdir
+from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback
+from pipelines.storage.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 ALONE = (

@@ -33,7 +33,7 @@ from dr_core.paths.streaming import StreamingDescent
 from pipelines.candidate_files import BLOCK_ITEMS, CandidateFiles
 from pipelines.session import spark_session
 from pipelines.stages.assign import PartFiles
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 ITEMS_PER_PATH = 40
 MEAN_WEIGHT = 30.0

@@ -39,12 +39,13 @@ from dr_core.retrieval.retriever import Retriever
 from jobs import maintenance
 from pipelines import cli
 from pipelines.config import load_config
-from pipelines.releases import Release, list_releases, live_release
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.storage.releases import Release, list_releases, live_release
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "benchmarks" / "soak.yaml"

@@ -35,7 +35,7 @@ from dr_core.paths.space import PathSpace
 from pipelines.reader import PetastormSource
 from pipelines.session import spark_session
 from pipelines.stages.train import TrainJob, train_model
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 LENGTH, POSITIONS, TARGETS, ROWS_PER_GROUP = 69, 8, 8, 1024
 Columns = dict[str, npt.NDArray[np.generic]]

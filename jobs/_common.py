@@ -23,7 +23,7 @@ from pipelines.cli import ConfigError, TryAgain, explain, results_only, start_lo
 
 if TYPE_CHECKING:
     from pipelines.em import DayOne
-    from pipelines.runs import Run
+    from pipelines.storage.run_record import Run
 
 EPILOG = "exit codes: 0 done, 1 bug, 2 bad configuration or arguments, 3 refused by a gate, 75 try again"
 
@@ -91,10 +91,11 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
     """Load the config, take the lease, do the steps under the run's verdict and fill the JSON line."""
     from pipelines.day_one import refuse_other_structure
     from pipelines.em import DayOne, run_identity
-    from pipelines.runs import Run, lease
     from pipelines.session import spark_session
     from pipelines.stages.interval import Interval
-    from pipelines.tables import Workdir
+    from pipelines.storage.lease import lease
+    from pipelines.storage.run_record import Run
+    from pipelines.storage.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)
     try:

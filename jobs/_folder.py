@@ -15,8 +15,8 @@ from pipelines.cli import explain, results_only, start_logging
 
 if TYPE_CHECKING:
     from pipelines.config import RunConfig
-    from pipelines.runs import Run
-    from pipelines.tables import Workdir
+    from pipelines.storage.run_record import Run
+    from pipelines.storage.workdir import Workdir
 
 Work = Callable[[Any, "Workdir", "Run | None"], dict[str, Any]]
 
@@ -66,9 +66,9 @@ def run_folder_job(
 def _do(
     name: str, arguments: argparse.Namespace, work: Work, configure: Callable[[], RunConfig] | None
 ) -> dict[str, Any]:
-    from pipelines.runs import Run
     from pipelines.session import spark_session
-    from pipelines.tables import Workdir
+    from pipelines.storage.run_record import Run
+    from pipelines.storage.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)
     run = None

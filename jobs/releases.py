@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
 
     def work(spark: Any, workdir: Any, run: Any) -> dict[str, Any]:
-        from pipelines.releases import find_release, promote, rollback
+        from pipelines.storage.releases import find_release, promote, rollback
 
         if (arguments.action == "promote") != (arguments.release is not None):
             raise ConfigError("promote needs --release, rollback goes to the live release's parent and takes none")

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dr_core.paths.scores import PathCandidates
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 BLOCK_ITEMS = 262_144
 """Items of a block: about 60 MB with S = 20."""

@@ -300,7 +300,7 @@ def evaluate_command(arguments: argparse.Namespace) -> Answer:
 def report_command(arguments: argparse.Namespace) -> Answer:
     """``dr report``."""
     from pipelines.pages import redraw
-    from pipelines.tables import Workdir
+    from pipelines.storage.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)
     redraw(workdir)
@@ -309,9 +309,9 @@ def report_command(arguments: argparse.Namespace) -> Answer:
 
 def releases_command(arguments: argparse.Namespace) -> Answer:
     """``dr releases``."""
-    from pipelines.releases import find_release, list_releases, promote, rollback
     from pipelines.session import spark_session
-    from pipelines.tables import Workdir
+    from pipelines.storage.releases import find_release, list_releases, promote, rollback
+    from pipelines.storage.workdir import Workdir
 
     with spark_session("dr releases") as spark:
         workdir = Workdir(arguments.workdir)

@@ -44,11 +44,11 @@ from pipelines.rivals import (
     offered,
     tried,
 )
-from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
 from pipelines.stages.split import training_interactions
-from pipelines.tables import Workdir
+from pipelines.storage.lease import lease
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]

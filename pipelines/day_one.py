@@ -12,16 +12,18 @@ from pyspark.sql import SparkSession
 from dr_core.errors import ConfigError, DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from dr_core.paths.health import measure_health
+from dr_core.threads import one_thread
 from pipelines.config import RunConfig, validate_config
 from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
-from pipelines.releases import Release, find_release, list_releases, live_release, publish
-from pipelines.runs import Run, lease, one_thread
 from pipelines.session import spark_session
 from pipelines.stages.interval import Interval
 from pipelines.stages.retrieve import retrieve_all
-from pipelines.tables import Workdir
+from pipelines.storage.lease import lease
+from pipelines.storage.releases import Release, find_release, list_releases, live_release, publish
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 OWNED = ("tables", "models", "runs", "report", "raw", "seeds")

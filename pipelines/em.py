@@ -29,11 +29,10 @@ from dr_core.retrieval.retriever import Retriever
 from pipelines.arms import alpha_rule
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
-from pipelines.runs import Run
 from pipelines.stages.assign import assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index
-from pipelines.stages.initialize import initialize_paths, read_paths, sample_states, write_paths
+from pipelines.stages.initialize import initialize_paths, sample_states
 from pipelines.stages.interval import Interval
 from pipelines.stages.preprocess import preprocess
 from pipelines.stages.refine import refined
@@ -42,7 +41,9 @@ from pipelines.stages.scores import FrozenModel, accumulate_scores, measure_like
 from pipelines.stages.split import training_interactions
 from pipelines.stages.targets import mix_targets
 from pipelines.stages.train import TrainJob, train_model
-from pipelines.tables import Workdir
+from pipelines.storage.item_paths import read_paths, write_paths
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 VALIDATION_TARGETS = 16

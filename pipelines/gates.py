@@ -22,7 +22,7 @@ from dr_core.retrieval.retriever import Retriever
 from pipelines.config import GatesConfig
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import load_index
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from dr_core.learning.checkpoint import load_model
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
-from pipelines.reader import COLUMNS, list_column
-from pipelines.tables import is_local
+from pipelines.storage.samples_format import COLUMNS, list_column
+from pipelines.storage.workdir import is_local
 
 ROWS_PER_BATCH = 256
 

@@ -13,10 +13,11 @@ from pyspark.sql import functions as F
 from dr_core.errors import InputError
 from dr_core.faults import reach
 from pipelines.config import RunConfig
-from pipelines.releases import Release, list_releases
-from pipelines.runs import lease
 from pipelines.stages.preprocess import SETTLED
-from pipelines.tables import PARTITIONS, Workdir
+from pipelines.storage.lease import lease
+from pipelines.storage.releases import Release, list_releases
+from pipelines.storage.schemas import PARTITIONS
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 RELEASE_TABLES = tuple(name for name, columns in PARTITIONS.items() if columns == ("release_id",))

@@ -23,7 +23,7 @@ from pipelines.em import DayOne
 from pipelines.local_em import States
 from pipelines.reader import read_files
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point, choose_beam, nearest
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")

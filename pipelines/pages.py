@@ -29,7 +29,7 @@ from pipelines.report.render import render_report
 from pipelines.report.summary import read_summary, write_summary
 from pipelines.results import RIVALS, curves, differences, results
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 SHOWN_ITEMS = 8

@@ -13,20 +13,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec import AbstractFileSystem
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch, batch_from_arrays
-from pipelines.tables import is_local
+from pipelines.storage.samples_format import COLUMNS, list_column
+from pipelines.storage.workdir import is_local
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
     from pyarrow.filesystem import DaskFileSystem
-
-COLUMNS = ("history", "length", "positions", "targets", "weights", "context_categorical", "context_numeric")
 
 
 class _FsspecFiles(DaskFileSystem):  # type: ignore[misc]
@@ -115,14 +113,6 @@ def read_files(
         with filesystem.open(path, "rb") as file:
             table = pq.read_table(file, columns=list(columns))
         yield {name: list_column(table, name) for name in columns}
-
-
-def list_column(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
-    """Return a column of equal-length lists as a 2-D array (a plain column as 1-D)."""
-    column = table.column(name).combine_chunks()
-    if not pa.types.is_list(column.type):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)
 
 
 class PetastormSource:

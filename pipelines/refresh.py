@@ -42,13 +42,10 @@ from pipelines.gates import (
     measure_quality,
     refusals,
 )
-from pipelines.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish
-from pipelines.runs import Run, lease
 from pipelines.session import spark_session
 from pipelines.stages.assign import AlphaRule, assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index
-from pipelines.stages.initialize import read_paths
 from pipelines.stages.interval import Interval
 from pipelines.stages.preprocess import preprocess
 from pipelines.stages.retrieve import retrieve_all
@@ -57,7 +54,11 @@ from pipelines.stages.scores import Carried, FrozenModel, accumulate_scores
 from pipelines.stages.split import training_interactions
 from pipelines.stages.targets import mix_targets
 from pipelines.stages.train import TrainJob, train_model
-from pipelines.tables import Workdir
+from pipelines.storage.item_paths import read_paths
+from pipelines.storage.lease import lease
+from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 from pipelines.trends import write_trends
 
 logger = logging.getLogger(__name__)

@@ -34,11 +34,11 @@ from pipelines.local_em import States, fresh_structure
 from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
 from pipelines.reader import read_files
 from pipelines.rivals import RIVALS, cut_of
-from pipelines.runs import lease
 from pipelines.session import spark_session
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
 from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
-from pipelines.tables import Workdir
+from pipelines.storage.lease import lease
+from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 READ_SHARE = 0.025

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
 from pipelines.config import RunConfig
-from pipelines.releases import Release, ancestry, list_releases
 from pipelines.report.drawing import INK, MUTED, PAGE_WIDTH, inline_svg
-from pipelines.tables import Workdir
+from pipelines.storage.releases import Release, ancestry, list_releases
+from pipelines.storage.workdir import Workdir
 
 NEW_ITEMS_DUE = 0.25
 """Share of items that came after the last full run, above which the next one is due."""

@@ -27,7 +27,7 @@ from dr_core.paths.sizes import DENSE_LIMIT, PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
 from pipelines.candidate_files import BLOCK_ITEMS, CandidateFiles
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 DELTA_SCHEMA = "codes array<bigint>, deltas array<bigint>, changed bigint"
 

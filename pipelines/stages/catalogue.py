@@ -11,7 +11,8 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.datasets.rawframe import FILE_ORDER
-from pipelines.tables import SCHEMAS, Workdir, small_frame
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir, small_frame
 
 _DETAILS = ("title", "category", "creator")
 

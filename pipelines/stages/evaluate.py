@@ -23,7 +23,7 @@ from dr_core.model.structure import beam_multiply_adds
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, rerank
 from dr_core.retrieval.retriever import Retriever
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

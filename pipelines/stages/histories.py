@@ -7,7 +7,7 @@ from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from dr_core.faults import reach
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 
 def last_events(interactions: DataFrame, length: int) -> DataFrame:

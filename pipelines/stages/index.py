@@ -11,7 +11,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError
 from dr_core.paths.index import PathIndex
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 
 def build_index(spark: SparkSession, workdir: Workdir, *, release_id: str) -> dict[str, int]:

@@ -21,7 +21,8 @@ from pipelines.stages.cleaning import FILTER_REASONS, PreprocessConfig, own_stat
 from pipelines.stages.histories import extend_histories, rebuild_histories
 from pipelines.stages.interval import Interval
 from pipelines.stages.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
-from pipelines.tables import SCHEMAS, Workdir, small_frame
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir, small_frame
 
 WHOLE_LOG = "all"
 SETTLED = ("raw", "settled")

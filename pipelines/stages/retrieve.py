@@ -13,7 +13,7 @@ from dr_core.learning.checkpoint import read_manifest
 from dr_core.retrieval.retriever import Retriever
 from pipelines.inference import cached_model
 from pipelines.stages.index import load_index
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 SCHEMA = "user string, rank int, item_id int, score float, path_id bigint, path_probability float"
 USERS_PER_BATCH = 512

@@ -29,7 +29,7 @@ from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError, GateRefused
 from pipelines.stages.catalogue import number_densely
 from pipelines.stages.split import training_interactions, user_hash
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 PAD = -1
 _GROUPS_MULTIPLE = 4

@@ -25,7 +25,7 @@ from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_bl
 from dr_core.retrieval.beam_kernel import CompiledStructure
 from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 MERGE_PARTS = 16
 ROWS_HELD = 8_000_000

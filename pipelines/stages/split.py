@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from dr_core.config import Config
 from dr_core.errors import ConfigError, InputError
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 ROLES = ("test", "validation", "unused")
 

@@ -11,7 +11,7 @@ from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, Targe
 from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.stages.samples import write_row_groups
 from pipelines.stages.scores import read_samples
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 
 def mix_targets(

@@ -27,7 +27,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.reader import PetastormSource
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 
 @dataclass(frozen=True)

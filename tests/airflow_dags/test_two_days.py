@@ -9,9 +9,9 @@ from pyspark.sql import SparkSession
 
 from jobs.refresh import STAGES
 from pipelines.cli import main as dr
-from pipelines.releases import learned_intervals, list_releases
 from pipelines.session import delta_jars
-from pipelines.tables import Workdir
+from pipelines.storage.releases import learned_intervals, list_releases
+from pipelines.storage.workdir import Workdir
 
 InAirflow = Callable[..., Any]
 CONF = Path(__file__).parents[2] / "conf" / "spark" / "local.conf"

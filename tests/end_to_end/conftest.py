@@ -9,7 +9,7 @@ import pytest
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 from tests.end_to_end.attached import run_program
 
 HERE = Path(__file__).parent

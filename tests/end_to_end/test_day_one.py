@@ -25,8 +25,8 @@ from pipelines.measure import Measurement
 from pipelines.report.summary import read_summary
 from pipelines.results import RIVALS
 from pipelines.rivals import families
+from pipelines.storage.workdir import Workdir
 from pipelines.sweep import STUDIES
-from pipelines.tables import Workdir
 
 RunAttached = Callable[..., tuple[int, str]]
 SCRIPT = "run_tiny.py"

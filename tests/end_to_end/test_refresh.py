@@ -27,10 +27,10 @@ from pipelines.config import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.maintenance import delete_user, maintain
 from pipelines.refresh import run_refresh
-from pipelines.releases import list_releases, live_release, promote, rollback
 from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval
-from pipelines.tables import Workdir
+from pipelines.storage.releases import list_releases, live_release, promote, rollback
+from pipelines.storage.workdir import Workdir
 
 RunAttached = Callable[..., tuple[int, str]]
 SCRIPT = Path(__file__).with_name("run_day.py")

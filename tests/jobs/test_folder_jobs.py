@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.releases import Release, live_release, publish
 from pipelines.stages.preprocess import SETTLED
-from pipelines.tables import Workdir
+from pipelines.storage.releases import Release, live_release, publish
+from pipelines.storage.workdir import Workdir
 
 FIRST = Release(
     release_id="a-1",

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from jobs._common import stage_order
 from pipelines.cli import main as dr
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 Submit = Callable[..., tuple[int, str]]
 JOBS_FOLDER = Path(importlib.import_module("jobs").__file__ or "").parent

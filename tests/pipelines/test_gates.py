@@ -7,7 +7,8 @@ import numpy as np
 from pyspark.sql import SparkSession
 
 from pipelines.gates import judge_integrity
-from pipelines.tables import SCHEMAS, Workdir, small_frame
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir, small_frame
 
 NUM_ITEMS, NUM_PATHS, RETIRED = 30, 7, 4
 

@@ -15,8 +15,9 @@ from dr_core.errors import InputError
 from dr_core.learning.checkpoint import load_model, save_model
 from pipelines.config import RunConfig
 from pipelines.maintenance import RELEASE_TABLES, kept_releases, maintain
-from pipelines.releases import Release, list_releases, promote, publish
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.storage.releases import Release, list_releases, promote, publish
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir
 
 DAY_ONE = Release(
     release_id="r-0",

@@ -10,7 +10,8 @@ import torch
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch
-from pipelines.reader import COLUMNS, PetastormSource, read_files, read_rows, row_group_sizes
+from pipelines.reader import PetastormSource, read_files, read_rows, row_group_sizes
+from pipelines.storage.samples_format import COLUMNS
 
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
 LOCAL = fsspec.filesystem("file")

@@ -11,10 +11,10 @@ from pyspark.sql import SparkSession
 from dr_core.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.refresh import SAMPLES_OWNER, Refresh
-from pipelines.releases import Release, promote, publish
-from pipelines.runs import Run
 from pipelines.stages.interval import Interval
-from pipelines.tables import Workdir
+from pipelines.storage.releases import Release, promote, publish
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 
 FIRST = Release(
     release_id="a-1",

@@ -12,7 +12,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from dr_core.errors import InputError, PublishConflict
-from pipelines.releases import (
+from pipelines.storage.releases import (
     Release,
     ancestry,
     find_release,
@@ -23,7 +23,7 @@ from pipelines.releases import (
     publish,
     rollback,
 )
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 RELEASE = Release(
     release_id="r-1",

@@ -16,9 +16,10 @@ import torch
 
 from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
 from dr_core.faults import VARIABLE
-from pipelines import runs
-from pipelines.runs import Run, lease
-from pipelines.tables import Workdir
+from pipelines.storage import run_record as runs
+from pipelines.storage.lease import lease
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 
@@ -127,8 +128,8 @@ def test_a_killed_stage_counts_as_not_done(tmp_path: Path, point: str, times: in
     """Killed after the work but before the record: it runs again, which every stage must bear."""
     script = f"""
 from dr_core.faults import VARIABLE
-from pipelines.runs import Run
-from pipelines.tables import Workdir
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 def work():
     with open({str(tmp_path / "log")!r}, "a") as file:
         file.write("x")

@@ -9,9 +9,9 @@ import pytest
 from pipelines.config import load_config
 from pipelines.day_one import days_of, seeds_run
 from pipelines.measure import SWEEP_STAGE, sweep_rows
-from pipelines.runs import Run
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 from pipelines.sweep import sweep
-from pipelines.tables import Workdir
 
 CONFIG = str(Path(__file__).parents[2] / "conf" / "demo.yaml")
 

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError, InputError
-from pipelines.tables import PARTITIONS, SCHEMAS, Workdir
+from pipelines.storage.schemas import PARTITIONS, SCHEMAS
+from pipelines.storage.workdir import Workdir
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipelines.config import RunConfig
-from pipelines.releases import Release
+from pipelines.storage.releases import Release
 from pipelines.trends import render, retrain_due
 
 CONFIG = RunConfig.model_validate({"name": "world", "dataset": {}})

@@ -25,15 +25,16 @@ from pipelines.cli import explain
 from pipelines.config import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.refresh import run_refresh
-from pipelines.releases import Release, find_release, publish
-from pipelines.runs import Run, lease
 from pipelines.stages.cleaning import PreprocessConfig
 from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval
 from pipelines.stages.preprocess import preprocess
 from pipelines.stages.split import SplitConfig
 from pipelines.stages.train import TrainJob, train_model
-from pipelines.tables import Workdir
+from pipelines.storage.lease import lease
+from pipelines.storage.releases import Release, find_release, publish
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- kinds: begin -->", "<!-- kinds: end -->"

@@ -26,8 +26,8 @@ from pipelines.stages.assign import (
     item_rows,
     items_per_visited_path,
 )
-from pipelines.stages.initialize import read_paths, write_paths
-from pipelines.tables import Workdir
+from pipelines.storage.item_paths import read_paths, write_paths
+from pipelines.storage.workdir import Workdir
 
 SPACE = PathSpace(6, 2)
 NUM_ITEMS, NUM_PATHS, ROW = 300, 2, 8

@@ -6,8 +6,9 @@ from pyspark.sql import SparkSession
 
 from dr_core.paths.index import build_index as invert
 from pipelines.stages.index import build_index, load_index
-from pipelines.stages.initialize import write_paths
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.storage.item_paths import write_paths
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir
 
 NUM_ITEMS, RETIRED = 25, (3, 17)
 

@@ -27,7 +27,8 @@ from pipelines.stages.split import (
     training_interactions,
     user_hash,
 )
-from pipelines.tables import SCHEMAS, Workdir
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir
 
 TABLES = ("items", "interactions", "user_histories", "quarantine", "evaluation_users", "evaluation_histories")
 FEW = SplitConfig(num_test=1, num_validation=1, min_events=2)

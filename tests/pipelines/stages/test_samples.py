@@ -14,7 +14,7 @@ from dr_core.errors import GateRefused, InputError
 from pipelines.reader import read_rows
 from pipelines.stages.samples import SamplesConfig, _spread, sample_rows, samples
 from pipelines.stages.split import user_hash
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 CONFIG = SamplesConfig(history_length=10, max_rows=4, positions=3, targets=4, num_blocks=3, rows_per_group=5)
 LENGTHS = {f"u{n}": n for n in (1, 2, 3, 4, 10, 11, 12, 20, 21, 22, 35, 41, 42, 100)}

@@ -14,7 +14,6 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
 from dr_core.retrieval.beam_search import beam_search
-from pipelines.stages.initialize import write_paths
 from pipelines.stages.scores import (
     Carried,
     ScoresConfig,
@@ -24,6 +23,7 @@ from pipelines.stages.scores import (
     path_scores,
     read_samples,
 )
+from pipelines.storage.item_paths import write_paths
 
 S = 6
 Scores = dict[tuple[int, int], tuple[float, bool]]

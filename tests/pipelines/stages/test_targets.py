@@ -9,7 +9,7 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.model.objective import batch_from_arrays
 from pipelines.reader import row_group_sizes
 from pipelines.stages.targets import mix_targets
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 DRAWS, TOP = 5, 8
 CONFIG = MixedTargetsConfig(share=0.6, draws=DRAWS, top=TOP)

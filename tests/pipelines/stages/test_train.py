@@ -18,7 +18,7 @@ from dr_core.model.objective import batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from pipelines.stages.train import TrainJob, train_model
-from pipelines.tables import Workdir
+from pipelines.storage.workdir import Workdir
 
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
 NUM_ITEMS = 30

@@ -13,7 +13,8 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
 from dr_core.faults import reach
-from pipelines.tables import SCHEMAS, Workdir, small_frame
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir, small_frame
 
 CONFLICT = "another release is live"
 

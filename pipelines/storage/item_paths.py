@@ -1,0 +1,44 @@
+"""A mapping in memory to and from the table ``item_paths``."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from pipelines.storage.workdir import Workdir
+
+
+def write_paths(spark: SparkSession, workdir: Workdir, path_VJ: npt.NDArray[np.int64], release_id: str) -> None:
+    """Write a mapping held in memory as ``item_paths`` of a release."""
+    num_items, num_paths = path_VJ.shape
+    table = pa.table(
+        {
+            "item_id": pa.array(np.repeat(np.arange(num_items), num_paths), pa.int32()),
+            "rank": pa.array(np.tile(np.arange(num_paths), num_items), pa.int32()),
+            "path_id": pa.array(path_VJ.ravel(), pa.int64()),
+        }
+    )
+    _write(spark.createDataFrame(table), workdir, release_id)
+
+
+def _write(rows: DataFrame, workdir: Workdir, release_id: str) -> None:
+    columns = [F.lit(release_id).alias("release_id"), "item_id", "rank", "path_id", F.lit(0.0).alias("gain")]
+    workdir.write_release(rows.select(*columns), "item_paths", release_id)
+
+
+def read_paths(
+    spark: SparkSession, workdir: Workdir, release_id: str, num_items: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return a release's mapping, int64 [V, J], rows in order of item_id; -1 where an item has no path.
+
+    V is ``num_items``, by default the highest item that has a path, plus one.
+    """
+    rows = workdir.read_release(spark, "item_paths", release_id).select("item_id", "rank", "path_id").toPandas()
+    num_paths = int(rows["rank"].max()) + 1
+    num_items = int(rows["item_id"].max()) + 1 if num_items is None else num_items
+    paths = np.full((num_items, num_paths), -1, dtype=np.int64)
+    paths[rows["item_id"].to_numpy(), rows["rank"].to_numpy()] = rows["path_id"].to_numpy()
+    return paths
