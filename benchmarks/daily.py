@@ -35,7 +35,7 @@ from pipelines.datasets.synthetic import write as write_synthetic
 from pipelines.day_one import run_day_one
 from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.interval import Interval
 from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback

@@ -31,7 +31,7 @@ from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
 from pipelines.candidate_files import BLOCK_ITEMS, CandidateFiles
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.assign import PartFiles
 from pipelines.storage.workdir import Workdir
 

@@ -43,9 +43,9 @@ from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
-from pipelines.inference import block_batches, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.stages.scores import (
     ROWS_HELD,
     SCORE_SCHEMA,

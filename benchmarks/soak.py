@@ -39,7 +39,7 @@ from dr_core.retrieval.retriever import Retriever
 from jobs import maintenance
 from pipelines import cli
 from pipelines.config import load_config
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import load_index
 from pipelines.stages.interval import Interval

@@ -33,7 +33,7 @@ from dr_core.model.structure import StructureConfig
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.reader import PetastormSource
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.storage.workdir import Workdir
 

@@ -91,7 +91,7 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
     """Load the config, take the lease, do the steps under the run's verdict and fill the JSON line."""
     from pipelines.day_one import refuse_other_structure
     from pipelines.em import DayOne, run_identity
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
     from pipelines.stages.interval import Interval
     from pipelines.storage.lease import lease
     from pipelines.storage.run_record import Run

@@ -66,7 +66,7 @@ def run_folder_job(
 def _do(
     name: str, arguments: argparse.Namespace, work: Work, configure: Callable[[], RunConfig] | None
 ) -> dict[str, Any]:
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
     from pipelines.storage.run_record import Run
     from pipelines.storage.workdir import Workdir
 

@@ -309,7 +309,7 @@ def report_command(arguments: argparse.Namespace) -> Answer:
 
 def releases_command(arguments: argparse.Namespace) -> Answer:
     """``dr releases``."""
-    from pipelines.session import spark_session
+    from pipelines.spark.session import spark_session
     from pipelines.storage.releases import find_release, list_releases, promote, rollback
     from pipelines.storage.workdir import Workdir
 

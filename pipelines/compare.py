@@ -44,7 +44,7 @@ from pipelines.rivals import (
     offered,
     tried,
 )
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
 from pipelines.stages.split import training_interactions
 from pipelines.storage.lease import lease

@@ -17,7 +17,7 @@ from pipelines.config import RunConfig, validate_config
 from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.interval import Interval
 from pipelines.stages.retrieve import retrieve_all
 from pipelines.storage.lease import lease

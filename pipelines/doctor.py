@@ -78,7 +78,7 @@ def check_python() -> Check:
 
 def check_java() -> Check:
     """A Java that Spark 4.0 is tested on."""
-    from pipelines.session import java_major, java_version
+    from pipelines.spark.session import java_major, java_version
 
     try:
         found = java_version()
@@ -164,7 +164,7 @@ def check_torch() -> Check:
 
 def check_spark(config: RunConfig | None) -> Check:
     """Start a session with the run's own settings, write a Delta table into a temporary folder and read it back."""
-    from pipelines.session import delta_jars, spark_session
+    from pipelines.spark.session import delta_jars, spark_session
 
     settings = {"master": config.spark.master, "conf": config.spark.conf} if config else {"master": "local[1]"}
     jars = delta_jars()

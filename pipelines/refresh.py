@@ -42,7 +42,7 @@ from pipelines.gates import (
     measure_quality,
     refusals,
 )
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from pipelines.stages.assign import AlphaRule, assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index

@@ -16,7 +16,7 @@ from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from pipelines.session import build_session
+from pipelines.spark.session import build_session
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]

@@ -13,7 +13,7 @@ from pyspark import SparkContext
 from pyspark.sql import Window
 from pyspark.sql import functions as F
 
-from pipelines.session import build_session
+from pipelines.spark.session import build_session
 from tests.conftest import LIGHT
 
 

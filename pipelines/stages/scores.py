@@ -23,8 +23,9 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.beam_kernel import CompiledStructure
-from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
 from pipelines.local_em import score_batch, sum_terms
+from pipelines.spark.worker_cache import cached_array, cached_model
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.storage.workdir import Workdir
 
 MERGE_PARTS = 16

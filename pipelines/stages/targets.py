@@ -8,7 +8,8 @@ import torch
 from pyspark.sql import SparkSession
 
 from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler
-from pipelines.inference import block_batches, cached_array, cached_model, dealt_by_block, encode_batch
+from pipelines.spark.worker_cache import cached_array, cached_model
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.stages.samples import write_row_groups
 from pipelines.stages.scores import read_samples
 from pipelines.storage.workdir import Workdir

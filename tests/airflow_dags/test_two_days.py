@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from jobs.refresh import STAGES
 from pipelines.cli import main as dr
-from pipelines.session import delta_jars
+from pipelines.spark.session import delta_jars
 from pipelines.storage.releases import learned_intervals, list_releases
 from pipelines.storage.workdir import Workdir
 

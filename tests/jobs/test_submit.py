@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.session import delta_jars
+from pipelines.spark.session import delta_jars
 
 Submit = Callable[..., tuple[int, str]]
 PROGRAM = """\
 import json, sys
 from dr_core.errors import DeepRetrievalError
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 
 asked = {"spark.sql.shuffle.partitions": "7", "spark.sql.autoBroadcastJoinThreshold": "123456b"}
 try:

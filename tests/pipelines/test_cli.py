@@ -143,7 +143,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
 def test_without_java_a_command_says_so(
     config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipelines.session._running_jvm", lambda: None)
+    monkeypatch.setattr("pipelines.spark.session._running_jvm", lambda: None)
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     assert main(["run", "--config", config, "--workdir", str(tmp_path / "w")]) == 2

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 from dr_core.errors import ConfigError
 from pipelines import doctor
 from pipelines.config import RunConfig, load_config, validate_config
-from pipelines.session import java_major
+from pipelines.spark.session import java_major
 
 WORLD = "name: w\ndataset: {format: synthetic, synthetic: {num_items: 400}}\nbudget: {candidates: 40, beam: 4}\n"
 
@@ -111,8 +111,8 @@ def test_a_session_that_does_not_start_is_a_finding_not_a_failure(monkeypatch: p
     def fail(*arguments: object, **settings: object) -> None:
         raise ConfigError("Spark did not start")
 
-    monkeypatch.setattr("pipelines.session.build_session", fail)
-    monkeypatch.setattr("pipelines.session.delta_jars", list)
+    monkeypatch.setattr("pipelines.spark.session.build_session", fail)
+    monkeypatch.setattr("pipelines.spark.session.delta_jars", list)
     check = doctor.check_spark(None)
     assert (check.ok, check.found) == (False, "ConfigError: Spark did not start")
     assert "conf/spark/local.conf" in check.mend

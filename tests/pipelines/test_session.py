@@ -12,12 +12,12 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.errors import TryAgain, typed
-from pipelines import session
+from pipelines.spark import session
 
 INTERRUPTED = """
 import sys
 from pipelines.cli import explain
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 try:
     with spark_session("interrupted", master="local[1]") as spark:
         print("started", file=sys.stderr, flush=True)

@@ -1,28 +1,16 @@
-"""What a Spark worker needs to run the model over blocks of samples.
-
-A block is cut by a hash of the user, so its rows, their order and therefore every float computed from them are the
-same however the data is partitioned and however often a task is retried.
-"""
+"""Samples in blocks of users: the same rows in the same order however the data is partitioned."""
 
 from __future__ import annotations
 
-import functools
-import io
 from collections.abc import Iterator
-from typing import Any
 
-import fsspec
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame
 from torch import Tensor
 
-from dr_core.learning.checkpoint import load_model
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from pipelines.storage.samples_format import COLUMNS, list_column
-from pipelines.storage.workdir import is_local
 
 ROWS_PER_BATCH = 256
 
@@ -34,26 +22,6 @@ def dealt_by_block(samples: DataFrame) -> DataFrame:
     would be one task.
     """
     return samples.repartition(int(samples.sparkSession.conf.get("spark.sql.shuffle.partitions") or 1), "block")
-
-
-@functools.lru_cache(maxsize=2)
-def cached_model(uri: str, sha256: str) -> DeepRetrievalModel:
-    """Load a model once a worker process; ``sha256`` (of its manifest) makes a rewritten model a new entry."""
-    torch.set_num_threads(1)
-    filesystem, folder = fsspec.core.url_to_fs(uri)
-    return load_model(filesystem, folder).requires_grad_(False)
-
-
-@functools.lru_cache(maxsize=8)
-def cached_array(uri: str, sha256: str) -> npt.NDArray[Any]:
-    """Load an ``.npy`` file once a worker process; a local file is mapped, not read."""
-    filesystem, path = fsspec.core.url_to_fs(uri)
-    if is_local(filesystem):
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-        return array
-    with filesystem.open(path, "rb") as file:
-        array = np.load(io.BytesIO(file.read()), allow_pickle=False)
-        return array
 
 
 def block_batches(table: pa.Table) -> Iterator[Batch]:

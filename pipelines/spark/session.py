@@ -44,7 +44,7 @@ LOCAL_DEFAULTS = {
     "spark.driver.memory": "4g",
     "spark.driver.bindAddress": "127.0.0.1",
     "spark.driver.host": "127.0.0.1",
-    "spark.python.daemon.module": "pipelines.worker_daemon",
+    "spark.python.daemon.module": "pipelines.spark.worker_daemon",
 }
 DELTA_EXTENSION = DEFAULTS["spark.sql.extensions"]
 OLDEST_JAVA = 17
