@@ -37,7 +37,7 @@ from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
 from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback
 from pipelines.storage.workdir import Workdir
 

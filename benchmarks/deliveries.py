@@ -1,7 +1,7 @@
 """A watch log as it is delivered in practice, day by day, and what the interactions table must hold after each.
 
 Deliveries are late, repeated, dirty and once cut short; what must be kept of them is worked out here with pandas and the
-stated policy alone (:class:`~pipelines.stages.cleaning.PreprocessConfig`), so that it can stand as an oracle.
+stated policy alone (:class:`~pipelines.stages.ingest.row_rules.PreprocessConfig`), so that it can stand as an oracle.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.datasets.synthetic import SyntheticConfig, generate
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 
 SECONDS_PER_DAY = 86_400
 KEY = ["user_id", "item_id", "timestamp"]

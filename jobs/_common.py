@@ -92,7 +92,7 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
     from pipelines.day_one import refuse_other_structure
     from pipelines.em import DayOne, run_identity
     from pipelines.spark.session import spark_session
-    from pipelines.stages.interval import Interval
+    from pipelines.stages.ingest.interval import Interval
     from pipelines.storage.lease import lease
     from pipelines.storage.run_record import Run
     from pipelines.storage.workdir import Workdir

@@ -386,7 +386,7 @@ def _interval(parser: argparse.ArgumentParser, *, required: bool) -> None:
 
 
 def _span(arguments: argparse.Namespace) -> Any:
-    from pipelines.stages.interval import Interval
+    from pipelines.stages.ingest.interval import Interval
 
     if (arguments.start is None) != (arguments.end is None):
         raise ConfigError("--start and --end belong together")

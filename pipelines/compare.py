@@ -46,7 +46,7 @@ from pipelines.rivals import (
 )
 from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
-from pipelines.stages.split import training_interactions
+from pipelines.stages.ingest.split import training_interactions
 from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
 

@@ -21,7 +21,7 @@ from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import HealthLimits
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.assign import AssignmentConfig
-from pipelines.stages.preprocess import PreprocessConfig, SplitConfig
+from pipelines.stages.ingest.preprocess import PreprocessConfig, SplitConfig
 from pipelines.stages.samples import SamplesConfig
 from pipelines.stages.scores import ScoresConfig
 from pipelines.storage.run_record import NAME

@@ -18,7 +18,7 @@ from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
 from pipelines.spark.session import spark_session
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.retrieve import retrieve_all
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, find_release, list_releases, live_release, publish

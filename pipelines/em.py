@@ -32,13 +32,13 @@ from pipelines.config import RunConfig
 from pipelines.stages.assign import assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index
+from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.preprocess import preprocess
+from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.initialize import initialize_paths, sample_states
-from pipelines.stages.interval import Interval
-from pipelines.stages.preprocess import preprocess
 from pipelines.stages.refine import refined
 from pipelines.stages.samples import samples
 from pipelines.stages.scores import FrozenModel, accumulate_scores, measure_likelihood
-from pipelines.stages.split import training_interactions
 from pipelines.stages.targets import mix_targets
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths

@@ -46,12 +46,12 @@ from pipelines.spark.session import spark_session
 from pipelines.stages.assign import AlphaRule, assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.index import build_index
-from pipelines.stages.interval import Interval
-from pipelines.stages.preprocess import preprocess
+from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.preprocess import preprocess
+from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.retrieve import retrieve_all
 from pipelines.stages.samples import samples
 from pipelines.stages.scores import Carried, FrozenModel, accumulate_scores
-from pipelines.stages.split import training_interactions
 from pipelines.stages.targets import mix_targets
 from pipelines.stages.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths

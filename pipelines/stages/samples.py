@@ -27,8 +27,8 @@ from pyspark.sql import functions as F
 
 from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError, GateRefused
-from pipelines.stages.catalogue import number_densely
-from pipelines.stages.split import training_interactions, user_hash
+from pipelines.stages.ingest.catalogue import number_densely
+from pipelines.stages.ingest.split import training_interactions, user_hash
 from pipelines.storage.workdir import Workdir
 
 PAD = -1

@@ -16,7 +16,7 @@ import pytest
 
 from jobs._common import build_parser, stage_order
 from jobs.refresh import STAGES
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 
 HERE = Path(__file__).parent
 DAGS = HERE.parents[1] / "airflow_dags"

@@ -7,7 +7,7 @@ from pipelines.cli import start_logging
 from pipelines.config import RunConfig, load_config
 from pipelines.day_one import run_day_one
 from pipelines.refresh import run_refresh
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 
 OVERRIDES = (
     "evaluation.controls=false",

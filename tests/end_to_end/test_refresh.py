@@ -28,7 +28,7 @@ from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.maintenance import delete_user, maintain
 from pipelines.refresh import run_refresh
 from pipelines.stages.index import load_index
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import list_releases, live_release, promote, rollback
 from pipelines.storage.workdir import Workdir
 

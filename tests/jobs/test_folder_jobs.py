@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.stages.preprocess import SETTLED
+from pipelines.stages.ingest.preprocess import SETTLED
 from pipelines.storage.releases import Release, live_release, publish
 from pipelines.storage.workdir import Workdir
 

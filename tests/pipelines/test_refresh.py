@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 from dr_core.errors import ConfigError
 from pipelines.config import RunConfig
 from pipelines.refresh import SAMPLES_OWNER, Refresh
-from pipelines.stages.interval import Interval
+from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import Release, promote, publish
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir

@@ -15,11 +15,11 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig
-from pipelines.stages.catalogue import number_densely, update_items
-from pipelines.stages.cleaning import PreprocessConfig, event_weight, own_status
-from pipelines.stages.histories import last_events
-from pipelines.stages.preprocess import SETTLED, Interval, PreprocessSummary, preprocess
-from pipelines.stages.split import (
+from pipelines.stages.ingest.catalogue import number_densely, update_items
+from pipelines.stages.ingest.histories import last_events
+from pipelines.stages.ingest.preprocess import SETTLED, Interval, PreprocessSummary, preprocess
+from pipelines.stages.ingest.row_rules import PreprocessConfig, event_weight, own_status
+from pipelines.stages.ingest.split import (
     SplitConfig,
     draw_roles,
     evaluation_histories,

@@ -16,7 +16,7 @@ from pyspark.sql import functions as F
 
 from dr_core.config import Config
 from pipelines.datasets.rawframe import FILE_ORDER
-from pipelines.stages.interval import Interval, as_utc
+from pipelines.stages.ingest.interval import Interval, as_utc
 
 MEASURES = Literal["rating", "label", "weight"]
 FILTER_REASONS = ("outside_interval", "not_positive", "redelivered", "repeated_pair", "too_few_events")

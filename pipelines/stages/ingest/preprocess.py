@@ -16,11 +16,11 @@ from pyspark.sql import functions as F
 from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
 from pipelines.datasets.rawframe import reading
-from pipelines.stages.catalogue import clean_catalogue, update_items
-from pipelines.stages.cleaning import FILTER_REASONS, PreprocessConfig, own_status, settle
-from pipelines.stages.histories import extend_histories, rebuild_histories
-from pipelines.stages.interval import Interval
-from pipelines.stages.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
+from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
+from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
+from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
+from pipelines.stages.ingest.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
