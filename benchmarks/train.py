@@ -32,9 +32,9 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
-from pipelines.reader import PetastormSource
 from pipelines.spark.session import spark_session
-from pipelines.stages.train import TrainJob, train_model
+from pipelines.stages.training.petastorm import PetastormSource
+from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.workdir import Workdir
 
 LENGTH, POSITIONS, TARGETS, ROWS_PER_GROUP = 69, 8, 8, 1024

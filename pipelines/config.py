@@ -22,8 +22,8 @@ from dr_core.paths.health import HealthLimits
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.ingest.preprocess import PreprocessConfig, SplitConfig
-from pipelines.stages.samples import SamplesConfig
 from pipelines.stages.scores import ScoresConfig
+from pipelines.stages.training.samples import SamplesConfig
 from pipelines.storage.run_record import NAME
 
 

@@ -37,10 +37,10 @@ from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.initialize import initialize_paths, sample_states
 from pipelines.stages.refine import refined
-from pipelines.stages.samples import samples
 from pipelines.stages.scores import FrozenModel, accumulate_scores, measure_likelihood
-from pipelines.stages.targets import mix_targets
-from pipelines.stages.train import TrainJob, train_model
+from pipelines.stages.training.mixed_targets import mix_targets
+from pipelines.stages.training.samples import samples
+from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir

@@ -21,8 +21,8 @@ from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from pipelines.arms import train_arms
 from pipelines.em import DayOne
 from pipelines.local_em import States
-from pipelines.reader import read_files
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point, choose_beam, nearest
+from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)

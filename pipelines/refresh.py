@@ -50,10 +50,10 @@ from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.retrieve import retrieve_all
-from pipelines.stages.samples import samples
 from pipelines.stages.scores import Carried, FrozenModel, accumulate_scores
-from pipelines.stages.targets import mix_targets
-from pipelines.stages.train import TrainJob, train_model
+from pipelines.stages.training.mixed_targets import mix_targets
+from pipelines.stages.training.samples import samples
+from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish

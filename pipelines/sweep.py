@@ -32,11 +32,11 @@ from pipelines.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.em import DayOne
 from pipelines.local_em import States, fresh_structure
 from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
-from pipelines.reader import read_files
 from pipelines.rivals import RIVALS, cut_of
 from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
 from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
+from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
 

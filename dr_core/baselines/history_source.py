@@ -1,6 +1,6 @@
 """Training batches from histories in memory: many positions of each history, several later items as targets of each.
 
-The same cut as the ``samples`` table's (``pipelines/stages/samples.py``), drawn anew every epoch.
+The same cut as the ``samples`` table's (``pipelines/stages/training/samples.py``), drawn anew every epoch.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ from dr_core.paths.kmeans_tree import KMeansTree, fit_kmeans_tree, random_paths
 from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 from pipelines.config import PathsConfig
-from pipelines.reader import read_files
 from pipelines.spark.worker_cache import cached_array
 from pipelines.stages.blocks import encode_batch
+from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.item_paths import _write, write_paths
 from pipelines.storage.workdir import Workdir
 

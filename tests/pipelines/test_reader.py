@@ -10,7 +10,7 @@ import torch
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch
-from pipelines.reader import PetastormSource, read_files, read_rows, row_group_sizes
+from pipelines.stages.training.petastorm import PetastormSource, read_files, read_rows, row_group_sizes
 from pipelines.storage.samples_format import COLUMNS
 
 SamplesWriter = Callable[..., dict[str, np.ndarray]]

@@ -30,7 +30,7 @@ from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
-from pipelines.stages.train import TrainJob, train_model
+from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, find_release, publish
 from pipelines.storage.run_record import Run

@@ -7,8 +7,8 @@ from pyspark.sql import SparkSession
 
 from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.model.objective import batch_from_arrays
-from pipelines.reader import row_group_sizes
-from pipelines.stages.targets import mix_targets
+from pipelines.stages.training.mixed_targets import mix_targets
+from pipelines.stages.training.petastorm import row_group_sizes
 from pipelines.storage.workdir import Workdir
 
 DRAWS, TOP = 5, 8

@@ -17,7 +17,7 @@ from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
-from pipelines.stages.train import TrainJob, train_model
+from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.workdir import Workdir
 
 SamplesWriter = Callable[..., dict[str, np.ndarray]]

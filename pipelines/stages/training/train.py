@@ -26,7 +26,7 @@ from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
-from pipelines.reader import PetastormSource
+from pipelines.stages.training.petastorm import PetastormSource
 from pipelines.storage.workdir import Workdir
 
 
