@@ -30,9 +30,9 @@ from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
-from pipelines.candidate_files import BLOCK_ITEMS, CandidateFiles
 from pipelines.spark.session import spark_session
-from pipelines.stages.assign import PartFiles
+from pipelines.stages.structure.candidate_files import BLOCK_ITEMS, CandidateFiles
+from pipelines.stages.structure.parts import PartFiles
 from pipelines.storage.workdir import Workdir
 
 ITEMS_PER_PATH = 40

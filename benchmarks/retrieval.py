@@ -41,7 +41,7 @@ from dr_core.retrieval.beam_kernel import CompiledStructure
 from dr_core.retrieval.scan import PathOrderedItems
 from pipelines.cli import start_logging
 from pipelines.local_em import States, assign_to_budget, score_states, train_structure
-from pipelines.stages.assign import AlphaRule
+from pipelines.stages.structure.assign import AlphaRule
 
 DIM, TOP, BLOCK = 64, 200, 256
 NO_ITEMS = (np.zeros(BLOCK + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))

@@ -46,7 +46,7 @@ from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
 from pipelines.local_em import score_batch, sum_terms
 from pipelines.spark.session import spark_session
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
-from pipelines.stages.scores import (
+from pipelines.stages.structure.scores import (
     ROWS_HELD,
     SCORE_SCHEMA,
     FrozenModel,

@@ -41,8 +41,8 @@ from pipelines import cli
 from pipelines.config import load_config
 from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import EvaluationUsers
-from pipelines.stages.index import load_index
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import Release, list_releases, live_release
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir

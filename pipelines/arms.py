@@ -20,10 +20,10 @@ from dr_core.retrieval.retriever import Retriever
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
 from pipelines.local_em import States, assign_to_budget, fresh_structure, score_states, train_structure
-from pipelines.stages.assign import AlphaRule
 from pipelines.stages.evaluate import Arm, EvaluationUsers
-from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
 from pipelines.stages.refine import refined
+from pipelines.stages.structure.assign import AlphaRule
+from pipelines.stages.structure.initialize import kmeans_paths, spread, starting_vectors
 
 logger = logging.getLogger(__name__)
 IntArray = npt.NDArray[np.int64]

@@ -20,9 +20,9 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import HealthLimits
 from pipelines.datasets.interactions import DatasetConfig
-from pipelines.stages.assign import AssignmentConfig
 from pipelines.stages.ingest.preprocess import PreprocessConfig, SplitConfig
-from pipelines.stages.scores import ScoresConfig
+from pipelines.stages.structure.assign import AssignmentConfig
+from pipelines.stages.structure.scores import ScoresConfig
 from pipelines.stages.training.samples import SamplesConfig
 from pipelines.storage.run_record import NAME
 

@@ -29,15 +29,15 @@ from dr_core.retrieval.retriever import Retriever
 from pipelines.arms import alpha_rule
 from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
-from pipelines.stages.assign import assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
-from pipelines.stages.index import build_index
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
-from pipelines.stages.initialize import initialize_paths, sample_states
 from pipelines.stages.refine import refined
-from pipelines.stages.scores import FrozenModel, accumulate_scores, measure_likelihood
+from pipelines.stages.structure.assign import assign_paths
+from pipelines.stages.structure.index import build_index
+from pipelines.stages.structure.initialize import initialize_paths, sample_states
+from pipelines.stages.structure.scores import FrozenModel, accumulate_scores, measure_likelihood
 from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples
 from pipelines.stages.training.train import TrainJob, train_model

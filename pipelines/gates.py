@@ -21,7 +21,7 @@ from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config import GatesConfig
 from pipelines.stages.evaluate import EvaluationUsers
-from pipelines.stages.index import load_index
+from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 
 

@@ -35,7 +35,7 @@ from dr_core.paths.scores import (
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 from dr_core.retrieval.beam_kernel import CompiledStructure
-from pipelines.stages.assign import AlphaRule, items_per_visited_path
+from pipelines.stages.structure.assign import AlphaRule, items_per_visited_path
 
 STATES_PER_BATCH = 2048
 TARGETS_PER_PASS = 4_000_000

@@ -43,14 +43,14 @@ from pipelines.gates import (
     refusals,
 )
 from pipelines.spark.session import spark_session
-from pipelines.stages.assign import AlphaRule, assign_paths
 from pipelines.stages.evaluate import EvaluationUsers
-from pipelines.stages.index import build_index
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.retrieve import retrieve_all
-from pipelines.stages.scores import Carried, FrozenModel, accumulate_scores
+from pipelines.stages.structure.assign import AlphaRule, assign_paths
+from pipelines.stages.structure.index import build_index
+from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores
 from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples
 from pipelines.stages.training.train import TrainJob, train_model

@@ -14,7 +14,7 @@ from dr_core.errors import InputError
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
 from pipelines.spark.session import spark_session
-from pipelines.stages.index import load_index
+from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import Release, find_release
 from pipelines.storage.workdir import Workdir
 

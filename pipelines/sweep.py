@@ -35,7 +35,7 @@ from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows
 from pipelines.rivals import RIVALS, cut_of
 from pipelines.spark.session import spark_session
 from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
-from pipelines.stages.initialize import kmeans_paths, spread, starting_vectors
+from pipelines.stages.structure.initialize import kmeans_paths, spread, starting_vectors
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir

@@ -11,8 +11,8 @@ from torch import Tensor
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.assign import AssignmentConfig
-from pipelines.stages.initialize import softmax_mass
+from pipelines.stages.structure.assign import AssignmentConfig
+from pipelines.stages.structure.initialize import softmax_mass
 
 
 def refined(

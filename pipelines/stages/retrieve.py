@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from dr_core.learning.checkpoint import read_manifest
 from dr_core.retrieval.retriever import Retriever
 from pipelines.spark.worker_cache import cached_model
-from pipelines.stages.index import load_index
+from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 
 SCHEMA = "user string, rank int, item_id int, score float, path_id bigint, path_probability float"

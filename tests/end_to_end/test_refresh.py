@@ -27,8 +27,8 @@ from pipelines.config import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.maintenance import delete_user, maintain
 from pipelines.refresh import run_refresh
-from pipelines.stages.index import load_index
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import list_releases, live_release, promote, rollback
 from pipelines.storage.workdir import Workdir
 

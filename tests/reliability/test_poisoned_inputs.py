@@ -25,11 +25,11 @@ from pipelines.cli import explain
 from pipelines.config import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.refresh import run_refresh
-from pipelines.stages.index import load_index
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
+from pipelines.stages.structure.index import load_index
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, find_release, publish

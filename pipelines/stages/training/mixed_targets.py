@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler
 from pipelines.spark.worker_cache import cached_array, cached_model
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
-from pipelines.stages.scores import read_samples
+from pipelines.stages.structure.scores import read_samples
 from pipelines.stages.training.samples import write_row_groups
 from pipelines.storage.workdir import Workdir
 

@@ -8,7 +8,7 @@ import pytest
 
 from dr_core.learning.checkpoint import read_manifest, save_model
 from dr_core.model.objective import DeepRetrievalModel
-from pipelines.stages.scores import FrozenModel
+from pipelines.stages.structure.scores import FrozenModel
 from pipelines.storage.workdir import Workdir
 
 NUM_ITEMS, NUM_NODES, NUM_PATHS = 30, 5, 2

@@ -18,7 +18,7 @@ from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
-from pipelines.stages.assign import (
+from pipelines.stages.structure.assign import (
     AlphaRule,
     AssignmentConfig,
     AssignSummary,

@@ -5,7 +5,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.paths.index import build_index as invert
-from pipelines.stages.index import build_index, load_index
+from pipelines.stages.structure.index import build_index, load_index
 from pipelines.storage.item_paths import write_paths
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir

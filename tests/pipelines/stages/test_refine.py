@@ -6,9 +6,9 @@ import pytest
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.assign import AssignmentConfig
-from pipelines.stages.initialize import sample_states, softmax_mass
 from pipelines.stages.refine import refined
+from pipelines.stages.structure.assign import AssignmentConfig
+from pipelines.stages.structure.initialize import sample_states, softmax_mass
 
 SPACE = PathSpace(5, 2)
 NUM_ITEMS = 30

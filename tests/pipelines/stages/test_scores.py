@@ -14,7 +14,7 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
 from dr_core.retrieval.beam_search import beam_search
-from pipelines.stages.scores import (
+from pipelines.stages.structure.scores import (
     Carried,
     ScoresConfig,
     accumulate_scores,
