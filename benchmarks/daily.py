@@ -28,6 +28,7 @@ from pyspark.sql import SparkSession
 from benchmarks.deliveries import Deliveries
 from dr_core.errors import GateRefused
 from dr_core.evaluation.bootstrap import paired_bootstrap
+from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.cli import start_logging
 from pipelines.config import RunConfig, load_config
 from pipelines.datasets.synthetic import SyntheticConfig
@@ -36,7 +37,6 @@ from pipelines.day_one import run_day_one
 from pipelines.gates import fixed_users, recall_of
 from pipelines.refresh import run_refresh
 from pipelines.spark.session import spark_session
-from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback
 from pipelines.storage.workdir import Workdir

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from dr_core.learning.config import AssignmentConfig
 from dr_core.paths._descent import sweep_items
 from dr_core.paths.assignment import coordinate_descent, log_score
 from dr_core.paths.penalty import Penalty, derive_alpha
@@ -31,7 +32,7 @@ from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
 from pipelines.spark.session import spark_session
-from pipelines.stages.structure.candidate_files import BLOCK_ITEMS, CandidateFiles
+from pipelines.stages.structure.candidate_files import CandidateFiles
 from pipelines.stages.structure.parts import PartFiles
 from pipelines.storage.workdir import Workdir
 
@@ -78,8 +79,8 @@ def blocks(num_items: int, num_candidates: int, num_paths: int, space: PathSpace
     suffixes = space.num_paths // space.num_nodes
     num_clusters = max(space.num_paths // 60, 1)
     scale = MEAN_WEIGHT * 0.2 * num_items**0.8
-    for number, first in enumerate(range(0, num_items, BLOCK_ITEMS)):
-        item_ids = np.arange(first, min(first + BLOCK_ITEMS, num_items))
+    for number, first in enumerate(range(0, num_items, AssignmentConfig().block_items)):
+        item_ids = np.arange(first, min(first + AssignmentConfig().block_items, num_items))
         rank = item_ids * 2_654_435_761 % num_items + 1
         weights = (scale / rank**0.8).astype(np.float32)
         path_ids, shares = _draw(number, len(item_ids), num_candidates, space.num_nodes, suffixes, num_clusters)
@@ -99,7 +100,7 @@ def generate(workdir: Workdir, num_items: int, num_candidates: int, num_paths: i
     for number, block in enumerate(blocks(num_items, num_candidates, num_paths, space)):
         part_files(workdir, number % PARTS).write(number, block)
         if number % 32 == 0:
-            print(f"  {(number + 1) * BLOCK_ITEMS:,} items are written", file=sys.stderr, flush=True)
+            print(f"  {(number + 1) * AssignmentConfig().block_items:,} items are written", file=sys.stderr, flush=True)
 
 
 def part_files(workdir: Workdir, part: int) -> CandidateFiles:

@@ -27,6 +27,10 @@ import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
+from dr_core.learning.alpha import AlphaRule
+from dr_core.learning.em import assign_to_budget, train_structure
+from dr_core.learning.scoring import score_states
+from dr_core.learning.states import States
 from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
@@ -40,8 +44,6 @@ from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import CompiledStructure
 from dr_core.retrieval.scan import PathOrderedItems
 from pipelines.cli import start_logging
-from pipelines.local_em import States, assign_to_budget, score_states, train_structure
-from pipelines.stages.structure.assign import AlphaRule
 
 DIM, TOP, BLOCK = 64, 200, 256
 NO_ITEMS = (np.zeros(BLOCK + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))

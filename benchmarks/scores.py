@@ -33,6 +33,8 @@ from pyspark.sql import DataFrame, SparkSession
 from benchmarks.kernels import median_seconds
 from benchmarks.train import LENGTH, POSITIONS, TARGETS, as_arrays, generate, rounded
 from dr_core.learning.checkpoint import read_manifest, save_model
+from dr_core.learning.config import ScoresConfig
+from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
 from dr_core.model.reranker import RerankerConfig
@@ -43,14 +45,12 @@ from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
-from pipelines.local_em import score_batch, sum_terms
 from pipelines.spark.session import spark_session
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.stages.structure.scores import (
     ROWS_HELD,
     SCORE_SCHEMA,
     FrozenModel,
-    ScoresConfig,
     path_scores,
     score_blocks,
     whole_blocks,

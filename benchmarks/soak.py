@@ -39,8 +39,8 @@ from dr_core.retrieval.retriever import Retriever
 from jobs import maintenance
 from pipelines import cli
 from pipelines.config import load_config
+from pipelines.evaluation.users import load_users
 from pipelines.spark.session import spark_session
-from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import Release, list_releases, live_release
@@ -293,7 +293,7 @@ class Soak:
         }
         forward = set(zip(placed["item_id"], placed["path_id"], strict=True))
         found.check(inverse == forward, f"day {day}: the index is not the inverse of the mapping")
-        users = EvaluationUsers.load(spark, workdir, "test")
+        users = load_users(spark, workdir, "test")
         lists = answers(workdir, live, [list(history) for history in users.histories])
         found.check(bool((lists[:, 0] >= 0).all()), f"day {day}: a test user gets nothing")
         found.check(set(lists[lists >= 0].tolist()) <= active, f"day {day}: an inactive item is retrieved")

@@ -8,25 +8,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
+from dr_core.arrays import IntArray
+from dr_core.evaluation.evaluator import Arm, EvaluationUsers
+from dr_core.learning.budget import choose_structure
+from dr_core.learning.em import _fit, fresh_structure, learn
+from dr_core.learning.start import kmeans_paths, spread, starting_vectors
+from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_search import beam_search
-from dr_core.retrieval.retriever import Retriever
-from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
-from pipelines.local_em import States, assign_to_budget, fresh_structure, score_states, train_structure
-from pipelines.stages.evaluate import Arm, EvaluationUsers
-from pipelines.stages.refine import refined
-from pipelines.stages.structure.assign import AlphaRule
-from pipelines.stages.structure.initialize import kmeans_paths, spread, starting_vectors
 
 logger = logging.getLogger(__name__)
-IntArray = npt.NDArray[np.int64]
 
 
 def total_epochs(config: RunConfig) -> int:
@@ -85,80 +78,3 @@ def train_arms(
         start = random_paths(num_items, num_paths, space, seed + 2)
         rounds = config.evaluation.random_start_rounds
         yield learn(config, "deep_retrieval_random_start", arm, states, start, validation, choice, rounds, seed)
-
-
-def learn(
-    config: RunConfig,
-    name: str,
-    model: DeepRetrievalModel,
-    states: States,
-    paths: IntArray,
-    validation: EvaluationUsers,
-    choice: StructureChoice,
-    rounds: int,
-    seed: int,
-    *,
-    descends: bool = True,
-) -> Arm:
-    """Run the EM loop in memory from a start; ``model`` is updated.
-
-    Args:
-        descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
-    """
-    logger.info("arm %s", name)
-    retriever = Retriever(
-        model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
-    )
-    validation_UE = retriever.encode([list(history) for history in validation.histories])
-    rule = alpha_rule(config, choice)
-    alpha: float | None = None
-    for number in range(1, rounds + 1):
-        logger.info("  round %d of %d", number, rounds)
-        _fit(config, model, states, paths, config.em.e_step_epochs, seed)
-        parent = paths
-        if descends:
-            candidates = score_states(model, states, paths, config.scores.num_candidates)
-            if alpha is None:
-                alpha = rule.start(float(candidates.weights.mean()))
-            visited = beam_search(model.structure, validation_UE, config.budget.beam).path_NB.numpy()
-            assignment, alpha, _ = assign_to_budget(
-                candidates,
-                alpha,
-                rule,
-                num_paths=paths.shape[1],
-                num_sweeps=config.assignment.num_sweeps,
-                visited_paths=visited,
-                space=choice.space,
-            )
-            paths = assignment.path_ids
-        paths = refined(
-            model,
-            spread(states.user_NE, config.paths.profile_states),
-            paths,
-            parent,
-            choice.space,
-            config.assignment,
-            budgets=choice.budgets,
-            seed=seed + number,
-        )
-    _fit(config, model, states, paths, config.em.final_epochs, seed)
-    return Arm(name, model, paths)
-
-
-def alpha_rule(config: RunConfig, choice: StructureChoice) -> AlphaRule:
-    """Return where alpha comes from in this run."""
-    if config.penalty.alpha == "auto":
-        return AlphaRule(None, choice.items_per_visited_path, config.penalty.corrections, config.penalty.power)
-    return AlphaRule(config.penalty.alpha, None, 0, config.penalty.power)
-
-
-def _fit(config: RunConfig, model: DeepRetrievalModel, states: States, paths: IntArray, epochs: int, seed: int) -> None:
-    train_structure(
-        model,
-        states,
-        paths,
-        epochs=epochs,
-        batch_states=max(1, config.training.batch_rows // config.training.num_processes) * config.samples.positions,
-        training=config.training,
-        seed=seed,
-    )

@@ -21,17 +21,20 @@ import numpy.typing as npt
 import torch
 from threadpoolctl import threadpool_limits
 
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.baselines.ann import AnnIndex, Found
-from dr_core.baselines.base import Events, FloatArray, HistoryPeer, ItemFeatures, Peer, VectorPeer
+from dr_core.baselines.base import Events, HistoryPeer, ItemFeatures, Peer, VectorPeer
 from dr_core.baselines.base import rows as some_of
 from dr_core.baselines.rerankers import CandidateReranker
 from dr_core.errors import ConfigError
+from dr_core.evaluation.evaluator import CHUNK, Arm, Evaluator, Point, nearest
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
+from pipelines.evaluation.users import load_users
 from pipelines.measure import RIVAL_STAGE, Measurement, evaluator_of, inactive_items, released_arm, rival_file, without
 from pipelines.rivals import (
     EQUAL_WORK,
@@ -45,13 +48,11 @@ from pipelines.rivals import (
     tried,
 )
 from pipelines.spark.session import spark_session
-from pipelines.stages.evaluate import CHUNK, Arm, EvaluationUsers, Evaluator, Point, nearest
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
-IntArray = npt.NDArray[np.int64]
 Measured = tuple[Point, npt.NDArray[np.int32]]
 """A point and the lists [U, k] that it recommends, as the headline filters them."""
 Points = dict[str, list[Measured]]
@@ -140,7 +141,7 @@ class Comparison:
     @cached_property
     def evaluator(self) -> Evaluator:
         """The test users and the brute force that overlap is counted against."""
-        users = EvaluationUsers.load(self.day.spark, self.day.workdir, "test")
+        users = load_users(self.day.spark, self.day.workdir, "test")
         return evaluator_of(self.day, self.arm.model, users, self.up_to, self.retired)
 
     @property

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dr_core.errors import ConfigError
+from dr_core.learning.budget import choose_structure
 from dr_core.paths.penalty import derive_alpha
-from pipelines.budget import choose_structure
 from pipelines.config import RunConfig, load_config
 
 JAVA_MAJORS = (17, 21)

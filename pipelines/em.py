@@ -18,22 +18,23 @@ import numpy.typing as npt
 from pyspark.sql import SparkSession
 
 from dr_core.errors import DeepRetrievalError, GateRefused
+from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
+from dr_core.learning.alpha import alpha_rule
+from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
+from dr_core.learning.refine import refined
 from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
-from pipelines.arms import alpha_rule
-from pipelines.budget import StructureChoice, choose_structure
 from pipelines.config import RunConfig
-from pipelines.stages.evaluate import EvaluationUsers
+from pipelines.evaluation.users import load_users
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
-from pipelines.stages.refine import refined
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
 from pipelines.stages.structure.initialize import initialize_paths, sample_states
@@ -121,7 +122,7 @@ class DayOne:
     @cached_property
     def validation(self) -> EvaluationUsers:
         """The validation users."""
-        return EvaluationUsers.load(self.spark, self.workdir, "validation")
+        return load_users(self.spark, self.workdir, "validation")
 
     @property
     def samples_name(self) -> str:

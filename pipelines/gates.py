@@ -15,12 +15,12 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError
 from dr_core.evaluation.bootstrap import paired_bootstrap
+from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, user_metrics
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config import GatesConfig
-from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 

@@ -16,18 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from pyspark.sql import functions as F
 
+from dr_core.arrays import IntArray
+from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator, Point, choose_beam, nearest
 from dr_core.learning.checkpoint import load_model
+from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from pipelines.arms import train_arms
 from pipelines.em import DayOne
-from pipelines.local_em import States
-from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point, choose_beam, nearest
+from pipelines.evaluation.users import load_users
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")
-IntArray = npt.NDArray[np.int64]
 
 
 SWEEP_STAGE = "sweep_"
@@ -154,7 +155,7 @@ def measure(day: DayOne) -> dict[str, Any]:
     config = day.config
     arm = released_arm(day)
     retired = inactive_items(day)
-    users = EvaluationUsers.load(day.spark, day.workdir, "test")
+    users = load_users(day.spark, day.workdir, "test")
     up_to = max(config.evaluation.curve_shares) * day.num_items
     evaluator = evaluator_of(day, arm.model, users, up_to, retired)
     live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
@@ -207,7 +208,7 @@ def serving_beam(day: DayOne, arm: Arm, retired: IntArray) -> int:
     if evaluation.beam != "auto":
         return evaluation.beam
     wanted = evaluation.candidates_per_item * evaluation.k[0]
-    users = day.validation if len(day.validation) else EvaluationUsers.load(day.spark, day.workdir, "test")
+    users = day.validation if len(day.validation) else load_users(day.spark, day.workdir, "test")
     points = evaluator_of(day, arm.model, users, wanted, retired).curve(arm, up_to=wanted)
     return int(choose_beam(points, wanted).beam or 1)
 

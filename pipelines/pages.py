@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
+from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator
 from dr_core.paths.health import measure_health
 from pipelines.em import DayOne
+from pipelines.evaluation.users import load_users
 from pipelines.measure import (
     RIVAL_STAGE,
     Measurement,
@@ -28,7 +30,6 @@ from pipelines.measure import (
 from pipelines.report.render import render_report
 from pipelines.report.summary import read_summary, write_summary
 from pipelines.results import RIVALS, curves, differences, results
-from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
     """Gather what the report shows beyond ``summary.json``."""
     config = day.config
     k, filtered = config.evaluation.k[0], config.evaluation.filter_history
-    users = EvaluationUsers.load(day.spark, day.workdir, "test")
+    users = load_users(day.spark, day.workdir, "test")
     arm = released_arm(day)
     retired = inactive_items(day)
     standing = Arm(arm.name, arm.model, without(arm.path_VJ, retired))

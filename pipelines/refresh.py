@@ -23,6 +23,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
+from dr_core.learning.alpha import AlphaRule
+from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
 from dr_core.paths.health import measure_health
@@ -30,8 +32,8 @@ from dr_core.paths.index import build_index as invert
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
-from pipelines.budget import choose_structure
 from pipelines.config import RunConfig
+from pipelines.evaluation.users import load_users
 from pipelines.gates import (
     Verdict,
     fixed_users,
@@ -43,12 +45,11 @@ from pipelines.gates import (
     refusals,
 )
 from pipelines.spark.session import spark_session
-from pipelines.stages.evaluate import EvaluationUsers
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.retrieve import retrieve_all
-from pipelines.stages.structure.assign import AlphaRule, assign_paths
+from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
 from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores
 from pipelines.stages.training.mixed_targets import mix_targets
@@ -405,7 +406,7 @@ class Refresh:
     def assign(self) -> dict[str, Any]:
         """The live paths to new ones: new items get theirs, retired ones lose theirs."""
         model = load_model(self.workdir.filesystem, self.workdir.path("models", self.warm_id))
-        users = EvaluationUsers.load(self.spark, self.workdir, "validation")
+        users = load_users(self.spark, self.workdir, "validation")
         empty = invert(np.zeros(0, np.int64), np.zeros(0, np.int64))
         state_UE = Retriever(model, empty, beam=1, max_length=self.config.samples.history_length).encode(
             [list(history) for history in users.histories]

@@ -9,9 +9,9 @@ import numpy as np
 
 from dr_core.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from dr_core.evaluation.curves import paired_difference, shared_range
+from dr_core.evaluation.evaluator import Point, nearest
 from pipelines.config import RunConfig
 from pipelines.measure import Measurement
-from pipelines.stages.evaluate import Point, nearest
 
 RESULT_FIGURES = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 SUBJECT = "deep_retrieval"

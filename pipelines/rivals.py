@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dr_core.arrays import FloatArray
 from dr_core.baselines.als import ALS, ALSConfig
 from dr_core.baselines.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex
-from dr_core.baselines.base import FloatArray, Peer
+from dr_core.baselines.base import Peer
 from dr_core.baselines.ease import EASE, EASEConfig
 from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.history_source import CutConfig

@@ -13,29 +13,29 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from dr_core.errors import ConfigError
 from dr_core.evaluation.curves import at_axis
+from dr_core.evaluation.evaluator import Arm, Evaluator, Point
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
+from dr_core.learning.budget import choose_structure
+from dr_core.learning.em import fresh_structure, learn
 from dr_core.learning.mixed_targets import TargetSampler
+from dr_core.learning.start import kmeans_paths, spread, starting_vectors
+from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
-from pipelines.arms import learn
-from pipelines.budget import choose_structure
 from pipelines.compare import Comparison
 from pipelines.config import RunConfig, validate_config
 from pipelines.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.em import DayOne
-from pipelines.local_em import States, fresh_structure
+from pipelines.evaluation.users import load_users
 from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
 from pipelines.rivals import RIVALS, cut_of
 from pipelines.spark.session import spark_session
-from pipelines.stages.evaluate import Arm, EvaluationUsers, Evaluator, Point
-from pipelines.stages.structure.initialize import kmeans_paths, spread, starting_vectors
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 READ_SHARE = 0.025
 """Candidates, as a share of the items, at which structures are read."""
 Overrides = Mapping[str, Any]
-IntArray = npt.NDArray[np.int64]
 
 
 def sweep(
@@ -238,7 +237,7 @@ class Sweep:
         if mixed.share:
             everywhere = mixed.model_copy(update={"exact_below": day.num_items})
             states = states.mixed(TargetSampler(peer.model.reranker, everywhere, None), day.seed)
-        users = EvaluationUsers.load(day.spark, day.workdir, "test")
+        users = load_users(day.spark, day.workdir, "test")
         evaluator = evaluator_of(day, peer.model, users, comparison.up_to, comparison.retired)
         figures = self._structure(f"encoder={kind}", config, config.em.rounds, peer.model, states, evaluator)
         exact = evaluator.brute_force.metric("precision", comparison.filtered, comparison.k)

@@ -9,7 +9,8 @@ import numpy as np
 from pydantic import Field
 from threadpoolctl import threadpool_limits
 
-from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, VectorPeer, weighted
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, VectorPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
 
 

@@ -17,13 +17,11 @@ from typing import Any
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, gather_candidates
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 TRAINING_POINTS = 100_000
 
 

@@ -13,11 +13,10 @@ import numpy.typing as npt
 from pydantic import Field
 from scipy import sparse
 
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float32]
 USERS_AT_ONCE = 256
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from pydantic import Field
 
-from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
 
 

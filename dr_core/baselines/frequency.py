@@ -14,10 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dr_core.arrays import DoubleArray, IntArray
 from dr_core.config import Config
-
-IntArray = npt.NDArray[np.int64]
-FloatArray = npt.NDArray[np.float64]
 
 
 class FrequencyConfig(Config):
@@ -46,7 +44,7 @@ class FrequencyEstimator:
 
     config: FrequencyConfig
     last_MH: IntArray
-    gap_MH: FloatArray
+    gap_MH: DoubleArray
     step: int = 0
 
     @classmethod
@@ -70,10 +68,10 @@ class FrequencyEstimator:
             gap[hit] = (1 - rate) * gap[hit] + rate * (self.step - last[hit])
             last[hit] = self.step
 
-    def probability(self, item_ids: IntArray) -> FloatArray:
+    def probability(self, item_ids: IntArray) -> DoubleArray:
         """Return the estimated probability, float64 in (0, 1], that a batch holds each item: 1 / max over hashes of B."""
         gaps = [self.gap_MH[number][self._slots(item_ids, number)] for number in range(self.config.num_hashes)]
-        longest: FloatArray = np.max(gaps, axis=0)
+        longest: DoubleArray = np.max(gaps, axis=0)
         return 1.0 / np.maximum(longest, 1.0)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:

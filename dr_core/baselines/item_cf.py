@@ -10,7 +10,8 @@ import numpy as np
 from pydantic import Field
 from scipy import sparse
 
-from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.progress import Progress
 

@@ -13,7 +13,8 @@ from scipy import sparse
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from dr_core.baselines.base import Events, FloatArray, HistoryConfig, HistoryPeer, weighted
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.model.partition import log_partition
 from dr_core.progress import Progress

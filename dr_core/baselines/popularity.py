@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dr_core.baselines.base import Events, FloatArray, Peer
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, Peer
 from dr_core.evaluation.metrics import ItemLists
 
 

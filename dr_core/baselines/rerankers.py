@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dr_core.baselines.base import FloatArray, IntArray
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists
 from dr_core.retrieval.candidates import Candidates

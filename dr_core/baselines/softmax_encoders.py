@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from dr_core.baselines.base import Events, FloatArray, VectorPeer
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, VectorPeer
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.config import Config
 from dr_core.evaluation.metrics import ItemLists

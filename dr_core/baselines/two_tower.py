@@ -17,7 +17,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dr_core.baselines.base import Events, FloatArray, ItemFeatures, VectorPeer
+from dr_core.arrays import FloatArray
+from dr_core.baselines.base import Events, ItemFeatures, VectorPeer
 from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.baselines.value_table import ValueTable

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dr_core.evaluation.metrics import FloatArray
+from dr_core.arrays import DoubleArray
 
-UserBlocks = FloatArray | Sequence[FloatArray]
+UserBlocks = DoubleArray | Sequence[DoubleArray]
 """float64 [U], or one such array a seed."""
 
 _CHUNK_CELLS = 2**21
@@ -69,7 +69,7 @@ def paired_bootstrap(
     return float(np.nanmean(difference)), low, high
 
 
-def bootstrap_means(values: UserBlocks, num_resamples: int, seed: int) -> FloatArray:
+def bootstrap_means(values: UserBlocks, num_resamples: int, seed: int) -> DoubleArray:
     """Return the means of ``num_resamples`` samples of the users, with replacement, float64 [num_resamples].
 
     Raises:
@@ -91,7 +91,7 @@ def bootstrap_means(values: UserBlocks, num_resamples: int, seed: int) -> FloatA
     return means
 
 
-def _blocks(values: UserBlocks) -> list[FloatArray]:
+def _blocks(values: UserBlocks) -> list[DoubleArray]:
     blocks = [values] if isinstance(values, np.ndarray) else list(values)
     arrays = [np.asarray(block, dtype=np.float64) for block in blocks]
     if any(array.ndim != 1 for array in arrays):
@@ -99,5 +99,5 @@ def _blocks(values: UserBlocks) -> list[FloatArray]:
     return arrays
 
 
-def _concatenate(values: UserBlocks) -> FloatArray:
+def _concatenate(values: UserBlocks) -> DoubleArray:
     return np.concatenate([np.empty(0), *_blocks(values)])

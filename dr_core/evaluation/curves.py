@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dr_core.arrays import DoubleArray
 from dr_core.evaluation.bootstrap import paired_bootstrap
-from dr_core.evaluation.metrics import FloatArray
 
-CurvePoint = tuple[float, FloatArray]
+CurvePoint = tuple[float, DoubleArray]
 """The mean of the axis over users, and the figure of every user, float64 [U] (NaN where it is not defined)."""
 Curve = Sequence[CurvePoint]
 
 
-def at_axis(points: Curve, at: float) -> FloatArray:
+def at_axis(points: Curve, at: float) -> DoubleArray:
     """Return every user's figure where the arm's mean cost is ``at``, float64 [U].
 
     Linear between the two bracketing points. Only these two matter, and only the one that is hit where ``at`` is a
@@ -85,7 +85,7 @@ def paired_difference(
     return paired_bootstrap(method, against, num_resamples, seed)
 
 
-def _sorted_points(points: Curve) -> tuple[FloatArray, list[FloatArray]]:
+def _sorted_points(points: Curve) -> tuple[DoubleArray, list[DoubleArray]]:
     if not len(points):
         raise ValueError("a curve needs at least one point")
     costs = np.array([cost for cost, _ in points], dtype=np.float64)

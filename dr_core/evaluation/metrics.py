@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.integer[Any]]
-BoolArray = npt.NDArray[np.bool_]
+from dr_core.arrays import AnyIntArray, BoolArray, DoubleArray
 
 _MARKED_CELLS = 2**24
 """Bytes of the table that marks which items a block of users has: membership without sorting."""
@@ -25,20 +23,20 @@ _MARKED_CELLS = 2**24
 class ItemLists(NamedTuple):
     """A list of items for each user, as CSR; a plain ``(offsets, item_ids)`` tuple serves as well."""
 
-    offsets: IntArray
+    offsets: AnyIntArray
     """int64 [U + 1], from 0 to the number of entries."""
-    item_ids: IntArray
+    item_ids: AnyIntArray
     """int [entries], in [0, V); not necessarily sorted or distinct."""
 
     @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[int] | IntArray]) -> ItemLists:
+    def from_rows(cls, rows: Iterable[Sequence[int] | AnyIntArray]) -> ItemLists:
         """Build the lists from one sequence of item ids a user."""
         arrays = [np.asarray(row, dtype=np.int64) for row in rows]
         offsets = np.concatenate(([0], np.cumsum([len(array) for array in arrays]))).astype(np.int64)
         return cls(offsets, np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64))
 
     @classmethod
-    def from_matrix(cls, item_ids: IntArray) -> ItemLists:
+    def from_matrix(cls, item_ids: AnyIntArray) -> ItemLists:
         """Build the lists from int [U, W]; negative ids are padding and are dropped."""
         present = item_ids >= 0
         offsets = np.concatenate(([0], np.cumsum(present.sum(axis=1)))).astype(np.int64)
@@ -49,15 +47,15 @@ class ItemLists(NamedTuple):
 class UserMetrics:
     """Accuracy of the first k recommended items of each user; each field is float64 [U]."""
 
-    precision: FloatArray
+    precision: DoubleArray
     """Hits over k, however many items were returned."""
-    recall: FloatArray
+    recall: DoubleArray
     """Hits over the number of true items."""
-    f1: FloatArray
+    f1: DoubleArray
     """The user's own harmonic mean of precision and recall, 2 hits / (k + true items); 0 where both are."""
-    ndcg: FloatArray
+    ndcg: DoubleArray
     """Binary gains, discount 1 / log2(rank + 1); the ideal list has min(k, true items) hits."""
-    hit_rate: FloatArray
+    hit_rate: DoubleArray
     """1 where at least one recommended item is true."""
 
     def means(self) -> dict[str, float]:
@@ -65,7 +63,7 @@ class UserMetrics:
         return {field.name: mean_over_users(getattr(self, field.name)) for field in fields(self)}
 
 
-def user_metrics(recommended: IntArray, truth: ItemLists, k: int | None = None) -> UserMetrics:
+def user_metrics(recommended: AnyIntArray, truth: ItemLists, k: int | None = None) -> UserMetrics:
     """Return precision, recall, F1, NDCG and hit rate at k of every user.
 
     A duplicate within the first k places is a wasted place: it counts once and nothing moves up.
@@ -97,7 +95,7 @@ def user_metrics(recommended: IntArray, truth: ItemLists, k: int | None = None) 
     )
 
 
-def overlap(recommended: IntArray, reference: IntArray) -> FloatArray:
+def overlap(recommended: AnyIntArray, reference: AnyIntArray) -> DoubleArray:
     """Return the share of each user's distinct reference items that are recommended, float64 [U].
 
     Against the brute-force top k of the same model it says how faithful a structure is to its own model.
@@ -113,7 +111,7 @@ def overlap(recommended: IntArray, reference: IntArray) -> FloatArray:
     return _ratio(_hits(recommended, wanted).sum(axis=1).astype(np.float64), distinct_counts(wanted))
 
 
-def candidate_recall(candidates: ItemLists, truth: ItemLists) -> FloatArray:
+def candidate_recall(candidates: ItemLists, truth: ItemLists) -> DoubleArray:
     """Return the share of each user's distinct true items that are among the candidates, float64 [U].
 
     Memory does not grow with the number of candidates: users are taken in blocks.
@@ -128,13 +126,13 @@ def candidate_recall(candidates: ItemLists, truth: ItemLists) -> FloatArray:
     return _ratio(np.bincount(users[found], minlength=len(num_true)).astype(np.float64), num_true)
 
 
-def mean_over_users(values: FloatArray) -> float:
+def mean_over_users(values: DoubleArray) -> float:
     """Return the plain mean over the users for whom ``values`` is defined, NaN where there is none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
 
 
-def distinct_counts(lists: ItemLists) -> IntArray:
+def distinct_counts(lists: ItemLists) -> AnyIntArray:
     """Return how many distinct items each user's list has, int64 [U].
 
     Raises:
@@ -160,7 +158,7 @@ def distinct_lists(lists: ItemLists) -> ItemLists:
     return ItemLists(np.concatenate(([0], np.cumsum(counts))).astype(np.int64), keys % num_items)
 
 
-def first_occurrences(item_ids: IntArray) -> BoolArray:
+def first_occurrences(item_ids: AnyIntArray) -> BoolArray:
     """Return bool [U, W]: True where an id is not padding and has not stood further left in its row.
 
     Raises:
@@ -177,7 +175,7 @@ def first_occurrences(item_ids: IntArray) -> BoolArray:
     return result
 
 
-def contains(lists: ItemLists, users: IntArray, item_ids: IntArray, *, num_users: int) -> BoolArray:
+def contains(lists: ItemLists, users: AnyIntArray, item_ids: AnyIntArray, *, num_users: int) -> BoolArray:
     """Tell for each (user, item) pair whether the item is in the user's list, bool [pairs].
 
     Args:
@@ -201,7 +199,7 @@ def contains(lists: ItemLists, users: IntArray, item_ids: IntArray, *, num_users
     return found
 
 
-def _hits(recommended: IntArray, truth: ItemLists) -> BoolArray:
+def _hits(recommended: AnyIntArray, truth: ItemLists) -> BoolArray:
     """Return bool [U, W]: True where a place holds a true item that has not stood further left."""
     hits = first_occurrences(recommended)
     users, places = np.nonzero(hits)
@@ -209,7 +207,7 @@ def _hits(recommended: IntArray, truth: ItemLists) -> BoolArray:
     return hits
 
 
-def _marked_blocks(offsets: IntArray, item_ids: IntArray) -> Iterable[tuple[int, int, BoolArray]]:
+def _marked_blocks(offsets: AnyIntArray, item_ids: AnyIntArray) -> Iterable[tuple[int, int, BoolArray]]:
     """Yield (start, stop, bool [stop - start, V]) over blocks of users: which items each of them has."""
     num_users = len(offsets) - 1
     num_items = int(item_ids.max(initial=0)) + 1
@@ -224,7 +222,7 @@ def _marked_blocks(offsets: IntArray, item_ids: IntArray) -> Iterable[tuple[int,
         table[rows, columns] = False
 
 
-def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> FloatArray:
+def _ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> DoubleArray:
     """Return part / whole, NaN where whole is 0."""
     result = np.full(len(whole), np.nan)
     return np.divide(part, whole, out=result, where=whole > 0)

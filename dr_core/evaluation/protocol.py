@@ -10,7 +10,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from dr_core.evaluation.metrics import IntArray, ItemLists, contains, first_occurrences
+from dr_core.arrays import AnyIntArray
+from dr_core.evaluation.metrics import ItemLists, contains, first_occurrences
 
 Event = TypeVar("Event")
 Split = Literal["halves", "leave_last_out"]
@@ -68,7 +69,7 @@ def split_events(events: Sequence[Event], split: Split) -> tuple[list[Event], li
     raise ValueError(f"split must be 'halves' or 'leave_last_out', was {split!r}")
 
 
-def select_k(ranked: IntArray, k: int, seen: ItemLists | None = None) -> IntArray:
+def select_k(ranked: AnyIntArray, k: int, seen: ItemLists | None = None) -> AnyIntArray:
     """Return the first ``k`` distinct items of each ranking, the history left out where it is given.
 
     Args:

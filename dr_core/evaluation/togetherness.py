@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-IntArray = npt.NDArray[np.int64]
+from dr_core.arrays import IntArray
 
 
 def normalized_mutual_information(left: IntArray, right: IntArray) -> float:

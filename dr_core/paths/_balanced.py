@@ -7,7 +7,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dr_core.paths.scores import Float64Array, FloatArray
+from dr_core.arrays import AnyFloatArray
+from dr_core.paths.scores import Float64Array
 from dr_core.paths.space import Int64Array
 
 Float32Array = NDArray[np.float32]
@@ -116,7 +117,7 @@ def _sum_by_label(points: _Array, labels: _Array, num_clusters: int) -> _Array:
 
 
 def capacity_assignment(
-    similarity: FloatArray, capacity: int, *, clusters: Int64Array | None = None, num_clusters: int | None = None
+    similarity: AnyFloatArray, capacity: int, *, clusters: Int64Array | None = None, num_clusters: int | None = None
 ) -> tuple[Int64Array, Float64Array]:
     """Assign items to clusters of at most ``capacity``, for nearly the largest total similarity.
 

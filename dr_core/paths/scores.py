@@ -7,15 +7,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dr_core.arrays import AnyFloatArray, BoolArray
 from dr_core.paths._accumulate import sum_terms_by_item
 from dr_core.paths.space import Int64Array, integer_array
 
 FRACTION_BITS = 32
 """Bits after the binary point of the fixed-point sums: a resolution of 2.3e-10, and room for a weight of 2^31."""
 
-BoolArray = NDArray[np.bool_]
 Float64Array = NDArray[np.float64]
-FloatArray = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class PathCandidates:
 
     offsets: Int64Array
     path_ids: Int64Array
-    scores: FloatArray
+    scores: AnyFloatArray
     weights: Float64Array
     current_paths: Int64Array
     item_ids: Int64Array | None = None

@@ -12,15 +12,12 @@ D - 1 nodes where the last layer has path vectors, else 0.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 from torch import nn, no_grad
 
 from dr_core._heap import is_worse, rise, sink, unwind
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.model.structure import StructureModel
-
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 
 USERS_AT_ONCE = 16
 _LANES = 8

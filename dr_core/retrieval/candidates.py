@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-IntArray = npt.NDArray[np.int64]
+from dr_core.arrays import AnyIntArray, IntArray
+
 _SPREAD = -7046029254386353131
 
 
@@ -102,7 +103,7 @@ def rerank(
     vector_VE: npt.NDArray[np.float32],
     bias_V: npt.NDArray[np.float32],
     k: int,
-    excluded: tuple[IntArray, IntArray] | None = None,
+    excluded: tuple[AnyIntArray, AnyIntArray] | None = None,
 ) -> tuple[IntArray, npt.NDArray[np.float32], IntArray]:
     """Return each user's k best candidates by <x, e_v> + b_v.
 

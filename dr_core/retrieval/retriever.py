@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dr_core.arrays import IntArray
 from dr_core.errors import ReleaseMismatch
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import PathIndex
@@ -21,8 +22,6 @@ from dr_core.retrieval.beam_kernel import CompiledStructure
 from dr_core.retrieval.beam_search import Beam
 from dr_core.retrieval.candidates import Candidates, gather_candidates
 from dr_core.retrieval.scan import PathOrderedItems
-
-IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,13 @@ of its paths), k items returned.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from dr_core._heap import rise, sink, unwind
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.candidates import _slot, _table
 
-FloatArray = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
 _BINS = 1024
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The Spark session and what its Python workers keep."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.learning import em as local_em
 from dr_core.learning.mixed_targets import MixedTargetsConfig, TargetSampler
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
@@ -12,7 +13,6 @@ from dr_core.model.structure import StructureConfig
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import CompiledStructure
-from pipelines import local_em
 
 NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace(4, 2)
 

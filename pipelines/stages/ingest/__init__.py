@@ -1,1 +1,1 @@
-"""TODO."""
+"""From raw logs to interactions, items, histories, quarantine and the held-out users."""

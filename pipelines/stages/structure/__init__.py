@@ -1,1 +1,1 @@
-"""TODO."""
+"""From a trained model to scores, paths and the index."""

@@ -7,40 +7,20 @@ from the summed sizes. A task holds the sizes and two blocks of items. One parti
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.config import Config
-from dr_core.paths.penalty import Penalty, correct_alpha, derive_alpha
+from dr_core.learning.alpha import AlphaRule, items_per_visited_path
+from dr_core.learning.config import AssignmentConfig
+from dr_core.paths.penalty import Penalty
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
-from pipelines.stages.structure.candidate_files import BLOCK_ITEMS
 from pipelines.stages.structure.parts import PartFiles
 from pipelines.storage.workdir import Workdir
-
-
-class AssignmentConfig(Config):
-    """The M-step (paper, Algorithm 2)."""
-
-    num_sweeps: int = Field(4, ge=1)
-    """Passes over all items; the paper says 3 to 5."""
-    num_partitions: int = Field(1, ge=1)
-    """Parts of the items swept side by side by Spark; 1 is exact coordinate descent in a single task."""
-    block_items: int = Field(BLOCK_ITEMS, ge=1)
-    """Items that a task holds at a time."""
-    refine_sweeps: int = Field(20, ge=0)
-    """Sweeps after the descent in which items move to paths whose visitors want them; with J = 1 only.
-    0 leaves the descent's paths as they are."""
-    refine_capacity: float = Field(1.75, ge=1)
-    """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
-    refine_items: int = Field(500_000, ge=1)
-    """With more items than this there is no refinement: it runs in one process."""
 
 
 @dataclass(frozen=True)
@@ -56,52 +36,6 @@ class AssignSummary:
     alpha: float
     items_per_visited_path: float
     corrections: int
-
-
-@dataclass(frozen=True)
-class AlphaRule:
-    """Where alpha comes from: given, or derived from the budget and corrected by measurement (docs/algorithm.md).
-
-    Attributes:
-        alpha: the start, or None to derive it from the mean N_v.
-        wanted: items wanted on a visited path, or None when alpha is given and stands.
-        corrections: M-step repetitions allowed.
-    """
-
-    alpha: float | None
-    wanted: float | None
-    corrections: int = 3
-    power: int = 4
-
-    def start(self, mean_weight: float) -> float:
-        """Return the first alpha to try."""
-        if self.alpha is not None:
-            return self.alpha
-        if self.wanted is None:
-            raise ValueError("alpha is neither given nor can it be derived: items wanted on a visited path are missing")
-        return derive_alpha(mean_weight, self.wanted)
-
-    def starting_at(self, alpha: float) -> AlphaRule:
-        """Return the same rule with the alpha of an earlier round as its start."""
-        return replace(self, alpha=alpha)
-
-    def corrected(self, alpha: float, measured: float, attempt: int) -> float | None:
-        """Return the next alpha to try, or None when the measurement is near enough, tells nothing, or no attempt is left."""
-        if self.wanted is None or attempt >= self.corrections or measured <= 0:
-            return None
-        if abs(measured / self.wanted - 1) < 0.1:
-            return None
-        return correct_alpha(alpha, measured, self.wanted)
-
-    def is_nearer(self, measured: float, before: float) -> bool:
-        """Tell whether a correction brought the measurement at least a twentieth nearer to what is wanted.
-
-        Where it does not, the paths that would have to grow or shrink are out of its reach, and alpha stays: corrected
-        again from day to day it would leave all proportion.
-        """
-        if self.wanted is None or measured <= 0:
-            return False
-        return abs(math.log(measured / self.wanted)) < 0.95 * abs(math.log(before / self.wanted))
 
 
 def assign_paths(
@@ -211,8 +145,3 @@ def item_rows(
             F.coalesce(F.col("places.path_id"), nowhere).alias("current"),
         )
     )
-
-
-def items_per_visited_path(sizes: PathSizes, visited_paths: npt.NDArray[np.int64]) -> float:
-    """Return the mean number of items on visited paths, int64 [U, B]; 0 where none was visited."""
-    return float(sizes.of(visited_paths).mean()) if visited_paths.size else 0.0

@@ -20,9 +20,6 @@ import pyarrow.parquet as pq
 from dr_core.paths.scores import PathCandidates
 from pipelines.storage.workdir import Workdir
 
-BLOCK_ITEMS = 262_144
-"""Items of a block: about 60 MB with S = 20."""
-
 
 class CandidateFiles:
     """The blocks of one part of the items, in a folder of a work folder."""

@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
-from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from dr_core.config import Config
 from dr_core.errors import DeepRetrievalError
+from dr_core.learning.config import ScoresConfig
+from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.beam_kernel import CompiledStructure
-from pipelines.local_em import score_batch, sum_terms
 from pipelines.spark.worker_cache import cached_array, cached_model
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.storage.workdir import Workdir
@@ -32,15 +31,6 @@ MERGE_PARTS = 16
 ROWS_HELD = 8_000_000
 """Sums that a task holds while it adds up its blocks: about 200 MB."""
 SCORE_SCHEMA = "item_id int, path_id bigint, score bigint, is_current boolean"
-
-
-class ScoresConfig(Config):
-    """How s[v, c] is collected."""
-
-    num_candidates: int = Field(20, ge=1)
-    """S: beam of the inference, and paths kept an item besides its current ones."""
-    candidates_per_block: int | None = Field(None, ge=1)
-    """S': keep only this many paths an item in each block before the shuffle (approximate); none is exact."""
 
 
 @dataclass(frozen=True)

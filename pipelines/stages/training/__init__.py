@@ -1,1 +1,1 @@
-"""TODO."""
+"""From interactions to samples, and from samples to a trained model."""

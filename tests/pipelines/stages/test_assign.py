@@ -7,6 +7,8 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dr_core.learning.alpha import AlphaRule, items_per_visited_path
+from dr_core.learning.config import AssignmentConfig
 from dr_core.paths.assignment import (
     PathAssignment,
     changed_rows,
@@ -18,14 +20,7 @@ from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
-from pipelines.stages.structure.assign import (
-    AlphaRule,
-    AssignmentConfig,
-    AssignSummary,
-    assign_paths,
-    item_rows,
-    items_per_visited_path,
-)
+from pipelines.stages.structure.assign import AssignSummary, assign_paths, item_rows
 from pipelines.storage.item_paths import read_paths, write_paths
 from pipelines.storage.workdir import Workdir
 

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
+from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.refine import refined
+from dr_core.learning.start import softmax_mass
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.refine import refined
-from pipelines.stages.structure.assign import AssignmentConfig
-from pipelines.stages.structure.initialize import sample_states, softmax_mass
+from pipelines.stages.structure.initialize import sample_states
 
 SPACE = PathSpace(5, 2)
 NUM_ITEMS = 30

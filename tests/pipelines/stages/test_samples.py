@@ -11,9 +11,10 @@ from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import GateRefused, InputError
+from dr_core.learning.samples import SamplesConfig
 from pipelines.stages.ingest.split import user_hash
 from pipelines.stages.training.petastorm import read_rows
-from pipelines.stages.training.samples import SamplesConfig, _spread, sample_rows, samples
+from pipelines.stages.training.samples import _spread, sample_rows, samples
 from pipelines.storage.workdir import Workdir
 
 CONFIG = SamplesConfig(history_length=10, max_rows=4, positions=3, targets=4, num_blocks=3, rows_per_group=5)

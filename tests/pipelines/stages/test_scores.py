@@ -11,12 +11,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError
+from dr_core.learning.config import ScoresConfig
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
 from dr_core.retrieval.beam_search import beam_search
 from pipelines.stages.structure.scores import (
     Carried,
-    ScoresConfig,
     accumulate_scores,
     item_weights,
     measure_likelihood,

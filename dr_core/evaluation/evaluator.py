@@ -12,21 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
+from dr_core.arrays import DoubleArray, IntArray
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, rerank
 from dr_core.retrieval.retriever import Retriever
-from pipelines.storage.workdir import Workdir
 
-FloatArray = npt.NDArray[np.float64]
-IntArray = npt.NDArray[np.int64]
 METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 CHUNK = 256
 
@@ -38,16 +33,6 @@ class EvaluationUsers:
     users: list[str]
     histories: list[IntArray]
     truths: list[IntArray]
-
-    @staticmethod
-    def load(spark: SparkSession, workdir: Workdir, role: str) -> EvaluationUsers:
-        """Read the users of a role, in order of their name."""
-        frame = workdir.read(spark, "evaluation_histories").where(F.col("role") == role).sort("user").toPandas()
-        return EvaluationUsers(
-            list(frame["user"]),
-            [np.asarray(items, dtype=np.int64) for items in frame["history"]],
-            [np.asarray(items, dtype=np.int64) for items in frame["truth"]],
-        )
 
     def __len__(self) -> int:
         return len(self.users)
@@ -68,18 +53,18 @@ class Point:
 
     method: str
     beam: float | None
-    candidates: FloatArray
-    candidate_recall: FloatArray
+    candidates: DoubleArray
+    candidate_recall: DoubleArray
     multiply_adds: float | None
     microseconds: float | None
-    figures: dict[tuple[bool, int, str], FloatArray] = field(default_factory=dict)
+    figures: dict[tuple[bool, int, str], DoubleArray] = field(default_factory=dict)
 
     @property
     def mean_candidates(self) -> float:
         """Mean distinct candidates a user."""
         return float(self.candidates.mean())
 
-    def metric(self, name: str, filtered: bool, k: int) -> FloatArray:
+    def metric(self, name: str, filtered: bool, k: int) -> DoubleArray:
         """Return a figure per user."""
         return self.candidate_recall if name == "candidate_recall" else self.figures[(filtered, k, name)]
 
@@ -104,7 +89,7 @@ class Evaluator:
         *,
         ks: Sequence[int],
         max_length: int,
-        counts_V: FloatArray,
+        counts_V: DoubleArray,
         max_exact: int,
         retired: IntArray | None = None,
         seed: int = 0,
@@ -181,7 +166,12 @@ class Evaluator:
         if reranked:
             plain_Uk, _, _ = rerank(self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max)
             filtered_Uk, _, _ = rerank(
-                self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max, tuple(self.history)
+                self.user_UE.numpy(),
+                found,
+                self.vector_VE,
+                self.bias_V,
+                self.k_max,
+                (self.history.offsets, self.history.item_ids),
             )
         else:
             plain_Uk, filtered_Uk = self._in_order(found, None), self._in_order(found, self.history)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dr_core.learning.config import LearningConfig
 from dr_core.paths.penalty import suggest_num_nodes
 from dr_core.paths.space import PathSpace
-from pipelines.config import RunConfig
 
 SMALLEST_MULTIPLE = 1.5
 """Items wanted on a visited path, at least, in units of the mean path; asked for less, alpha flattens all paths."""
@@ -37,7 +37,7 @@ class StructureChoice:
         )
 
 
-def choose_structure(config: RunConfig, num_items: int, num_paths: int) -> StructureChoice:
+def choose_structure(config: LearningConfig, num_items: int, num_paths: int) -> StructureChoice:
     """Choose K and the items wanted on a visited path from V, J and the budget.
 
     A beam of B that is to find C candidates needs C / B items on a visited path; K is the smallest with

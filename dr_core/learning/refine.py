@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.start import softmax_mass
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.structure.assign import AssignmentConfig
-from pipelines.stages.structure.initialize import softmax_mass
 
 
 def refined(

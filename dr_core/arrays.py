@@ -1,0 +1,18 @@
+"""Names for the arrays that cross module borders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+AnyIntArray = npt.NDArray[np.integer[Any]]
+"""Item or path ids of whatever width their source has."""
+FloatArray = npt.NDArray[np.float32]
+"""Vectors and scores."""
+DoubleArray = npt.NDArray[np.float64]
+"""Sums, counts and figures."""
+AnyFloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]

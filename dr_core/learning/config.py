@@ -1,0 +1,146 @@
+"""What learning is configured by: budget, paths, penalty, E-steps and M-steps."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dr_core.config import Config
+from dr_core.learning.mixed_targets import MixedTargetsConfig
+from dr_core.learning.samples import SamplesConfig
+from dr_core.learning.trainer import TrainingConfig
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.health import HealthLimits
+
+
+class BudgetConfig(Config):
+    """What retrieval may cost. alpha and K follow from it."""
+
+    candidate_share: float = Field(0.025, gt=0, le=1)
+    """Candidates a user as a share of the items; ignored when `candidates` is given."""
+    candidates: int | None = Field(None, ge=1)
+    """C, candidates a user."""
+    beam: int = Field(10, ge=1)
+    """B, paths a user's search should need to find them. C / B items then lie on a visited path."""
+
+
+class PathsConfig(Config):
+    """The shape of the structure and where it starts."""
+
+    num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    """K, nodes a layer; `auto` is the smallest K with K^D >= spare x V J / (items on a visited path)."""
+    spare: float = Field(2.0, ge=1)
+    """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
+    which saves beams; less keeps paths even, which saves candidates."""
+    num_layers: int = Field(2, ge=2)
+    """D, layers."""
+    paths_per_item: int = Field(1, ge=1)
+    """J, paths an item stands on."""
+    start: Literal["embedding", "random"] = "embedding"
+    """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
+    profile_states: int = Field(8192, ge=64)
+    """User states on which the items' profiles are taken, and paths are refined."""
+    profile_dimensions: int = Field(64, ge=2)
+    """Singular directions of the profiles that k-means sees."""
+    popularity_weight: float = Field(0.7, ge=0)
+    """Weight of an item's popularity beside its profile: higher keeps items of equal popularity together."""
+    kmeans_capacity: float = Field(1.2, ge=1)
+    """Largest size of a k-means child, as a multiple of the mean."""
+    kmeans_refinement: int = Field(4, ge=0)
+    """Lloyd steps of each parent's own children, after the directions shared by all parents: more makes tighter paths,
+    fewer makes them easier to predict."""
+    kmeans_restarts: int = Field(4, ge=1)
+    """Trees fitted with different seeds; the one whose best paths hold most of the softmax's mass is kept."""
+    kmeans_sample: int = Field(500_000, ge=1000)
+    """Items the centroids are learned on; further items are assigned to them on Spark."""
+
+
+class PenaltyConfig(Config):
+    """The penalty alpha * sum f(|c|) that keeps paths apart (paper, section 2.1)."""
+
+    power: int = Field(4, ge=2, le=8)
+    """f(c) = c^power / power; the paper's is 4."""
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["auto"] = "auto"
+    """Weight of the penalty; `auto` derives it from the budget and corrects it by measurement."""
+    corrections: int = Field(3, ge=0)
+    """Times an M-step may be repeated with a corrected alpha when `alpha` is `auto`."""
+
+
+class EMConfig(Config):
+    """How often what is trained on day one."""
+
+    rounds: int = Field(2, ge=1)
+    """T, M-steps. Each is preceded by an E-step, and one more E-step fits the model to the last mapping."""
+    warm_up_epochs: int = Field(12, ge=1)
+    """Epochs of encoder and softmax before there are paths."""
+    joint_epochs: int = Field(0, ge=0)
+    """Epochs of the first E-step in which encoder and softmax go on learning with the structure (paper: 2)."""
+    e_step_epochs: int = Field(4, ge=1)
+    """Epochs of every E-step but the last; encoder and softmax frozen."""
+    final_epochs: int = Field(6, ge=1)
+    """Epochs of the E-step after the last M-step."""
+    likelihood_blocks: int = Field(4, ge=1)
+    """Sample blocks on which the true likelihood is measured before and after an M-step."""
+
+
+class AssignmentConfig(Config):
+    """The M-step (paper, Algorithm 2)."""
+
+    num_sweeps: int = Field(4, ge=1)
+    """Passes over all items; the paper says 3 to 5."""
+    num_partitions: int = Field(1, ge=1)
+    """Parts of the items swept side by side by Spark; 1 is exact coordinate descent in a single task."""
+    block_items: int = Field(262_144, ge=1)
+    """Items that a task holds at a time: about 60 MB with S = 20."""
+    refine_sweeps: int = Field(20, ge=0)
+    """Sweeps after the descent in which items move to paths whose visitors want them; with J = 1 only.
+    0 leaves the descent's paths as they are."""
+    refine_capacity: float = Field(1.75, ge=1)
+    """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
+    refine_items: int = Field(500_000, ge=1)
+    """With more items than this there is no refinement: it runs in one process."""
+
+
+class ScoresConfig(Config):
+    """How s[v, c] is collected."""
+
+    num_candidates: int = Field(20, ge=1)
+    """S: beam of the inference, and paths kept an item besides its current ones."""
+    candidates_per_block: int | None = Field(None, ge=1)
+    """S': keep only this many paths an item in each block before the shuffle (approximate); none is exact."""
+
+
+class LearningConfig(Config):
+    """Everything that learning depends on once the events are there; a run's configuration adds the rest."""
+
+    seed: int = Field(0, ge=0)
+    """Root of all randomness; `--seeds N` runs seed, seed + 1, …"""
+    samples: SamplesConfig = SamplesConfig()
+    """Training samples."""
+    encoder: EncoderConfig = EncoderConfig()
+    """The user encoder."""
+    structure: StructureConfig = StructureConfig()
+    """p(c|x)."""
+    reranker: RerankerConfig = RerankerConfig()
+    """The softmax."""
+    training: TrainingConfig = TrainingConfig()
+    """The optimizer and its processes."""
+    mixed_targets: MixedTargetsConfig = MixedTargetsConfig()
+    """Targets drawn from the softmax."""
+    budget: BudgetConfig = BudgetConfig()
+    """What retrieval may cost."""
+    paths: PathsConfig = PathsConfig()
+    """K, D, J and the start."""
+    penalty: PenaltyConfig = PenaltyConfig()
+    """alpha and f."""
+    scores: ScoresConfig = ScoresConfig()
+    """s[v, c]."""
+    assignment: AssignmentConfig = AssignmentConfig()
+    """The M-step."""
+    health: HealthLimits = HealthLimits()
+    """When a structure counts as collapsed."""
+    em: EMConfig = EMConfig()
+    """Rounds and epochs."""

@@ -1,1 +1,0 @@
-"""Rivals of Deep Retrieval, measured on the same users, and what they need."""
