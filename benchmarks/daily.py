@@ -30,7 +30,8 @@ from dr_core.errors import GateRefused
 from dr_core.evaluation.bootstrap import paired_bootstrap
 from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.cli import start_logging
-from pipelines.config import RunConfig, load_config
+from pipelines.config.load import load_config
+from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig
 from pipelines.datasets.synthetic import write as write_synthetic
 from pipelines.day_one import run_day_one

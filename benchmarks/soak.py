@@ -38,7 +38,7 @@ from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
 from jobs import maintenance
 from pipelines import cli
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 from pipelines.evaluation.users import load_users
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval

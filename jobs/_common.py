@@ -137,7 +137,7 @@ def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, 
 
 def _configure(arguments: argparse.Namespace) -> Any:
     """Return the configuration after checking what does not need it; ``arguments.round`` becomes a number or a word."""
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
 
     run_id = arguments.run_id
     if run_id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", run_id):

@@ -14,7 +14,7 @@ from jobs._common import EPILOG
 from pipelines.cli import explain, results_only, start_logging
 
 if TYPE_CHECKING:
-    from pipelines.config import RunConfig
+    from pipelines.config.run import RunConfig
     from pipelines.storage.run_record import Run
     from pipelines.storage.workdir import Workdir
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs._folder import folder_parser, run_folder_job
 
 if TYPE_CHECKING:
-    from pipelines.config import RunConfig
+    from pipelines.config.run import RunConfig
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
 
     def configure() -> RunConfig:
-        from pipelines.config import load_config
+        from pipelines.config.load import load_config
 
         return load_config(arguments.config, [])
 

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _do(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
     from pipelines.refresh import refresh_identity, run_refresh
     from pipelines.stages.ingest.interval import Interval
 

@@ -17,7 +17,7 @@ from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -175,7 +175,7 @@ class Answer:
 
 def run_command(arguments: argparse.Namespace) -> Answer:
     """``dr run``."""
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
     from pipelines.day_one import run_day_one
     from pipelines.report.console import trim_console_table
 
@@ -198,7 +198,7 @@ def compare_command(arguments: argparse.Namespace) -> Answer:
     """``dr compare``."""
     _require_peers()
     from pipelines.compare import compare
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
     from pipelines.report.console import trim_console_table
 
     config = load_config(arguments.config, arguments.set)
@@ -219,7 +219,7 @@ def compare_command(arguments: argparse.Namespace) -> Answer:
 def sweep_command(arguments: argparse.Namespace) -> Answer:
     """``dr sweep``."""
     _require_peers()
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
     from pipelines.sweep import sweep
 
     config = load_config(arguments.config, arguments.set)
@@ -250,7 +250,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def refresh_command(arguments: argparse.Namespace) -> Answer:
     """``dr refresh``."""
-    from pipelines.config import load_config
+    from pipelines.config.load import load_config
     from pipelines.refresh import run_refresh
 
     config = load_config(arguments.config, arguments.set)

@@ -31,7 +31,7 @@ from dr_core.evaluation.evaluator import CHUNK, Arm, Evaluator, Point, nearest
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.retrieval.candidates import Candidates, rerank
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
 from pipelines.evaluation.users import load_users

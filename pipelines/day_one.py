@@ -13,7 +13,8 @@ from dr_core.errors import ConfigError, DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from dr_core.paths.health import measure_health
 from dr_core.threads import one_thread
-from pipelines.config import RunConfig, validate_config
+from pipelines.config.load import validate_config
+from pipelines.config.run import RunConfig
 from pipelines.em import DayOne, run_identity
 from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report

@@ -14,7 +14,8 @@ from pathlib import Path
 from dr_core.errors import ConfigError
 from dr_core.learning.budget import choose_structure
 from dr_core.paths.penalty import derive_alpha
-from pipelines.config import RunConfig, load_config
+from pipelines.config.load import load_config
+from pipelines.config.run import RunConfig
 
 JAVA_MAJORS = (17, 21)
 PINS: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, str]] = {

@@ -20,7 +20,7 @@ from dr_core.evaluation.metrics import ItemLists, candidate_recall, user_metrics
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.retriever import Retriever
-from pipelines.config import GatesConfig
+from pipelines.config.run import GatesConfig
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import InputError
 from dr_core.faults import reach
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.stages.ingest.preprocess import SETTLED
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, list_releases

@@ -32,7 +32,7 @@ from dr_core.paths.index import build_index as invert
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
 from pipelines.gates import (
     Verdict,

@@ -23,7 +23,7 @@ from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
 from dr_core.baselines.softmax_encoders import softmax_encoder
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 
 TRIALS = 3
 MOST_DENSE_ITEMS = 10_000

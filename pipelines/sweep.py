@@ -29,7 +29,8 @@ from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
 from pipelines.compare import Comparison
-from pipelines.config import RunConfig, validate_config
+from pipelines.config.load import validate_config
+from pipelines.config.run import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.em import DayOne
 from pipelines.evaluation.users import load_users

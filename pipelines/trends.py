@@ -13,7 +13,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from pyspark.sql import SparkSession
 
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.report.drawing import INK, MUTED, PAGE_WIDTH, inline_svg
 from pipelines.storage.releases import Release, ancestry, list_releases
 from pipelines.storage.workdir import Workdir

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from pipelines.cli import start_logging
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 from pipelines.day_one import run_day_one
 
 if __name__ == "__main__":

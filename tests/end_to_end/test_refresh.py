@@ -23,7 +23,7 @@ from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.maintenance import delete_user, maintain
 from pipelines.refresh import run_refresh

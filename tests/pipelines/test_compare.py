@@ -12,7 +12,7 @@ import pytest
 
 from dr_core.baselines.ease import EASE, EASEConfig
 from pipelines.compare import Comparison, _answers
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 from pipelines.rivals import RIVALS, offered
 
 CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")

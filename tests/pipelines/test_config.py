@@ -7,7 +7,8 @@ import yaml
 from pydantic import BaseModel
 
 from dr_core.errors import ConfigError
-from pipelines.config import RunConfig, load_config, validate_config
+from pipelines.config.load import load_config, validate_config
+from pipelines.config.run import RunConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 WORLDS = sorted(path for path in CONF.glob("*.yaml"))

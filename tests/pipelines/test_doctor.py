@@ -8,7 +8,8 @@ from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
 from pipelines import doctor
-from pipelines.config import RunConfig, load_config, validate_config
+from pipelines.config.load import load_config, validate_config
+from pipelines.config.run import RunConfig
 from pipelines.spark.session import java_major
 
 WORLD = "name: w\ndataset: {format: synthetic, synthetic: {num_items: 400}}\nbudget: {candidates: 40, beam: 4}\n"

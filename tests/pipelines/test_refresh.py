@@ -9,7 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.refresh import SAMPLES_OWNER, Refresh
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import Release, promote, publish

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 from pipelines.day_one import days_of, seeds_run
 from pipelines.measure import SWEEP_STAGE, sweep_rows
 from pipelines.storage.run_record import Run

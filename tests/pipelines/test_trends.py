@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from pipelines.config import RunConfig
+from pipelines.config.run import RunConfig
 from pipelines.storage.releases import Release
 from pipelines.trends import render, retrain_due
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dr_core.learning.budget import choose_structure
-from pipelines.config import load_config
+from pipelines.config.load import load_config
 
 WORLDS = sorted((Path(__file__).parents[2] / "conf").glob("*.yaml"))
 

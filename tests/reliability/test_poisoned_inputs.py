@@ -22,7 +22,7 @@ from dr_core.errors import DeepRetrievalError, typed
 from dr_core.learning.checkpoint import load_model, save_model
 from dr_core.learning.trainer import Phase
 from pipelines.cli import explain
-from pipelines.config import load_config, validate_config
+from pipelines.config.load import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.refresh import run_refresh
 from pipelines.stages.ingest.interval import Interval

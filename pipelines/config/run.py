@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from dr_core.config import Config
-from dr_core.errors import ConfigError
 from dr_core.learning.config import (
     LearningConfig,
 )
@@ -121,90 +117,3 @@ class RunConfig(LearningConfig):
         """Return the sha256 of everything that determines day one's result (the session and later days do not)."""
         text = json.dumps(self.model_dump(mode="json", exclude={"spark", "refresh", "gates"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
-    """Read a YAML file and apply ``a.b=value`` overrides (values are YAML).
-
-    Raises:
-        ConfigError: one line naming the file, the key, the value and what is allowed.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"config file {path} does not exist; conf/ holds the ones that come with the project")
-    try:
-        tree = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold keys and values, found {type(tree).__name__}")
-    for override in overrides or []:
-        _set(tree, override)
-    return validate_config(tree, path)
-
-
-def validate_config(tree: dict[str, Any], source: str) -> RunConfig:
-    """Check a configuration tree; raise :class:`ConfigError` naming the first wrong key."""
-    try:
-        return RunConfig.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """Return the first wrong key, its value and what is allowed there; the members of a union are alternatives."""
-    problems: dict[str, list[str]] = {}
-    shown = ""
-    for detail in error.errors():
-        location = detail["loc"]
-        if detail["type"] == "extra_forbidden":
-            parts, names = _locate(location[:-1])
-            parts, message = [*parts, str(location[-1])], f"unknown key; allowed here: {', '.join(names)}"
-        else:
-            parts, message = _locate(location)[0], detail["msg"]
-        if not problems and not isinstance(detail["input"], dict):
-            shown = f"={detail['input']!r}"
-        problems.setdefault(".".join(parts) or "(whole file)", []).append(message)
-    key, messages = next(iter(problems.items()))
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{key}{shown}: {', or: '.join(dict.fromkeys(messages))}{more}"
-
-
-def _locate(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
-    """Return a location as the parts of a key, without the tags by which pydantic tells union members, and the keys
-    that may stand below it."""
-    annotation: Any = RunConfig
-    parts = []
-    for part in location:
-        models = _models(annotation)
-        field = next((model.model_fields[part] for model in models if part in model.model_fields), None)
-        if field is not None:
-            parts.append(str(part))
-            annotation = field.annotation
-        elif get_origin(annotation) in (Union, UnionType):
-            tagged = [model for model in models if part in get_args(model.model_fields["kind"].annotation)]
-            annotation = tagged[0] if tagged else annotation
-        else:
-            parts.append(str(part))
-            annotation = next(iter(get_args(annotation)), None)
-    return parts, [name for model in _models(annotation) for name in model.model_fields]
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    members = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
-    return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
-
-
-def _set(tree: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    if not separator or not key:
-        raise ConfigError(f"--set {override}: expected key=value, for example --set paths.num_layers=3")
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise ConfigError(f"--set {override}: {parent} is a value, not a section")
-    try:
-        tree[leaf] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error

@@ -1,0 +1,1 @@
+"""A run's configuration: its sections, and how it is read."""
