@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measured(day: DayOne) -> dict[str, Any]:
     """Measure and keep the points below ``runs/``."""
-    from pipelines.measure import measure
+    from pipelines.evaluation.measure import measure
 
     return measure(day)
 

@@ -270,7 +270,7 @@ def refresh_command(arguments: argparse.Namespace) -> Answer:
 
 def retrieve_command(arguments: argparse.Namespace) -> Answer:
     """``dr retrieve``."""
-    from pipelines.serve import retrieve_history, retrieve_users
+    from pipelines.serving.service import retrieve_history, retrieve_users
 
     if arguments.users and not arguments.out:
         raise ConfigError("--users needs --out FILE for its answers")

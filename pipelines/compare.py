@@ -34,8 +34,9 @@ from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config.run import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one
 from pipelines.em import DayOne
+from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
+from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, rival_file
 from pipelines.evaluation.users import load_users
-from pipelines.measure import RIVAL_STAGE, Measurement, evaluator_of, inactive_items, released_arm, rival_file, without
 from pipelines.rivals import (
     EQUAL_WORK,
     INDEXES,

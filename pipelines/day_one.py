@@ -16,11 +16,12 @@ from dr_core.threads import one_thread
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
 from pipelines.em import DayOne, run_identity
-from pipelines.measure import Measurement, measure, sweep_rows, with_rivals
+from pipelines.evaluation.measure import measure
+from pipelines.evaluation.measurement import Measurement, sweep_rows, with_rivals
 from pipelines.pages import report_data, summarize, write_report
+from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
-from pipelines.stages.retrieve import retrieve_all
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, find_release, list_releases, live_release, publish
 from pipelines.storage.run_record import Run

@@ -44,11 +44,11 @@ from pipelines.gates import (
     measure_quality,
     refusals,
 )
+from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
-from pipelines.stages.retrieve import retrieve_all
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
 from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores

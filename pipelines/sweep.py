@@ -33,8 +33,9 @@ from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
 from pipelines.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.em import DayOne
+from pipelines.evaluation.measure import evaluator_of, load_states, without
+from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
 from pipelines.evaluation.users import load_users
-from pipelines.measure import SWEEP_STAGE, evaluator_of, load_states, sweep_rows, without
 from pipelines.rivals import RIVALS, cut_of
 from pipelines.spark.session import spark_session
 from pipelines.stages.training.petastorm import read_files

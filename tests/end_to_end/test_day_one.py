@@ -21,9 +21,9 @@ from pyspark.sql import SparkSession
 
 from dr_core.faults import VARIABLE
 from pipelines.cli import main
-from pipelines.measure import Measurement
+from pipelines.evaluation.measurement import Measurement
+from pipelines.evaluation.results import RIVALS
 from pipelines.report.summary import read_summary
-from pipelines.results import RIVALS
 from pipelines.rivals import families
 from pipelines.storage.workdir import Workdir
 from pipelines.sweep import STUDIES

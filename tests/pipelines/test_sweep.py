@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.config.load import load_config
 from pipelines.day_one import days_of, seeds_run
-from pipelines.measure import SWEEP_STAGE, sweep_rows
+from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 from pipelines.sweep import sweep

@@ -11,7 +11,7 @@ from dr_core.evaluation.bootstrap import bootstrap_interval, paired_bootstrap
 from dr_core.evaluation.curves import paired_difference, shared_range
 from dr_core.evaluation.evaluator import Point, nearest
 from pipelines.config.run import RunConfig
-from pipelines.measure import Measurement
+from pipelines.evaluation.measurement import Measurement
 
 RESULT_FIGURES = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 SUBJECT = "deep_retrieval"
