@@ -34,9 +34,9 @@ from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig
 from pipelines.datasets.synthetic import write as write_synthetic
-from pipelines.day_one import run_day_one
-from pipelines.gates import fixed_users, recall_of
-from pipelines.refresh import run_refresh
+from pipelines.flows.day_one import run_day_one
+from pipelines.flows.gates import fixed_users, recall_of
+from pipelines.flows.refresh import run_refresh
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback

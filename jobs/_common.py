@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.cli import ConfigError, TryAgain, explain, results_only, start_logging
 
 if TYPE_CHECKING:
-    from pipelines.em import DayOne
+    from pipelines.flows.steps import DayOne
     from pipelines.storage.run_record import Run
 
 EPILOG = "exit codes: 0 done, 1 bug, 2 bad configuration or arguments, 3 refused by a gate, 75 try again"
@@ -89,8 +89,8 @@ def build_parser(name: str, description: str | None, rounds: Sequence[str] | Non
 
 def _do(name: str, steps: Steps, arguments: argparse.Namespace, line: dict[str, Any]) -> None:
     """Load the config, take the lease, do the steps under the run's verdict and fill the JSON line."""
-    from pipelines.day_one import refuse_other_structure
-    from pipelines.em import DayOne, run_identity
+    from pipelines.flows.day_one import refuse_other_structure
+    from pipelines.flows.steps import DayOne, run_identity
     from pipelines.spark.session import spark_session
     from pipelines.stages.ingest.interval import Interval
     from pipelines.storage.lease import lease

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
 
     def work(spark: Any, workdir: Any, run: Any) -> dict[str, Any]:
-        from pipelines.maintenance import delete_user
+        from pipelines.flows.delete_user import delete_user
 
         return {"removed": delete_user(spark, workdir, arguments.user, vacuum_now=arguments.vacuum_now)}
 

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return load_config(arguments.config, [])
 
     def work(spark: Any, workdir: Any, run: Any) -> dict[str, Any]:
-        from pipelines.maintenance import maintain
+        from pipelines.flows.retention import maintain
 
         return maintain(spark, workdir, configure(), vacuum_hours=arguments.vacuum_hours)
 

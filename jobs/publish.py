@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs._common import Step, run_job
 
 if TYPE_CHECKING:
-    from pipelines.em import DayOne
+    from pipelines.flows.steps import DayOne
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def published(day: DayOne) -> dict[str, Any]:
     """Write the row of ``releases``."""
-    from pipelines.day_one import publish_release
+    from pipelines.flows.day_one import publish_release
 
     return publish_release(day) | {"release_id": day.release_id(day.config.em.rounds)}
 

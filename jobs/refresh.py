@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _do(arguments: argparse.Namespace, line: dict[str, Any]) -> None:
     from pipelines.config.load import load_config
-    from pipelines.refresh import refresh_identity, run_refresh
+    from pipelines.flows.refresh import refresh_identity, run_refresh
     from pipelines.stages.ingest.interval import Interval
 
     config = load_config(arguments.config, arguments.set)

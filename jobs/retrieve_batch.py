@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jobs._common import Step, run_job
 
 if TYPE_CHECKING:
-    from pipelines.em import DayOne
+    from pipelines.flows.steps import DayOne
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def recommended(day: DayOne) -> dict[str, Any]:
     """Write the release's rows of ``recommendations``."""
-    from pipelines.day_one import recommend
+    from pipelines.flows.day_one import recommend
 
     return recommend(day)
 

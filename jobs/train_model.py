@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from jobs._common import Step, run_job
 
 if TYPE_CHECKING:
-    from pipelines.em import DayOne
+    from pipelines.flows.steps import DayOne
 
 
 def main(argv: Sequence[str] | None = None) -> int:

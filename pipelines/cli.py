@@ -176,7 +176,7 @@ class Answer:
 def run_command(arguments: argparse.Namespace) -> Answer:
     """``dr run``."""
     from pipelines.config.load import load_config
-    from pipelines.day_one import run_day_one
+    from pipelines.flows.day_one import run_day_one
     from pipelines.report.console import trim_console_table
 
     config = load_config(arguments.config, arguments.set)
@@ -251,7 +251,7 @@ def sweep_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def refresh_command(arguments: argparse.Namespace) -> Answer:
     """``dr refresh``."""
     from pipelines.config.load import load_config
-    from pipelines.refresh import run_refresh
+    from pipelines.flows.refresh import run_refresh
 
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or str(Path("var") / "runs" / config.name)
@@ -290,7 +290,7 @@ def retrieve_command(arguments: argparse.Namespace) -> Answer:
 
 def evaluate_command(arguments: argparse.Namespace) -> Answer:
     """``dr evaluate``."""
-    from pipelines.day_one import evaluate_release
+    from pipelines.flows.day_one import evaluate_release
     from pipelines.report.console import trim_console_table
 
     summary = evaluate_release(arguments.workdir, arguments.release)
@@ -299,7 +299,7 @@ def evaluate_command(arguments: argparse.Namespace) -> Answer:
 
 def report_command(arguments: argparse.Namespace) -> Answer:
     """``dr report``."""
-    from pipelines.pages import redraw
+    from pipelines.report.build import redraw
     from pipelines.storage.workdir import Workdir
 
     workdir = Workdir(arguments.workdir)

@@ -32,11 +32,11 @@ from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, us
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config.run import RunConfig
-from pipelines.day_one import days_of, finish_report, run_day_one
-from pipelines.em import DayOne
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
 from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, rival_file
 from pipelines.evaluation.users import load_users
+from pipelines.flows.day_one import days_of, finish_report, run_day_one
+from pipelines.flows.steps import DayOne
 from pipelines.rivals import (
     EQUAL_WORK,
     INDEXES,

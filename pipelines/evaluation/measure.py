@@ -17,10 +17,10 @@ from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator, choose
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from pipelines.em import DayOne
 from pipelines.evaluation.controls import train_arms
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.users import load_users
+from pipelines.flows.steps import DayOne
 from pipelines.stages.training.petastorm import read_files
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Point
-from pipelines.em import DayOne
+from pipelines.flows.steps import DayOne
 from pipelines.storage.workdir import Workdir
 
 SWEEP_STAGE = "sweep_"

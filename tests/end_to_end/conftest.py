@@ -25,7 +25,7 @@ def run_attached(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) 
     that has imported torch: it begins within a second, where a JVM of its own takes half a minute of CPU to warm up.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["pipelines.day_one", "pipelines.refresh"])
+    processes.set_forkserver_preload(["pipelines.flows.day_one", "pipelines.flows.refresh"])
     folder = tmp_path_factory.mktemp("attached")
 
     def run(script: str, *arguments: str, **environment: str) -> tuple[int, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from pipelines.cli import start_logging
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
-from pipelines.day_one import run_day_one
-from pipelines.refresh import run_refresh
+from pipelines.flows.day_one import run_day_one
+from pipelines.flows.refresh import run_refresh
 from pipelines.stages.ingest.interval import Interval
 
 OVERRIDES = (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipelines.cli import start_logging
 from pipelines.config.load import load_config
-from pipelines.day_one import run_day_one
+from pipelines.flows.day_one import run_day_one
 
 if __name__ == "__main__":
     start_logging()

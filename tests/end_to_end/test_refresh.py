@@ -25,8 +25,9 @@ from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
-from pipelines.maintenance import delete_user, maintain
-from pipelines.refresh import run_refresh
+from pipelines.flows.delete_user import delete_user
+from pipelines.flows.refresh import run_refresh
+from pipelines.flows.retention import maintain
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import list_releases, live_release, promote, rollback

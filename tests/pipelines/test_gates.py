@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pyspark.sql import SparkSession
 
-from pipelines.gates import judge_integrity
+from pipelines.flows.gates import judge_integrity
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 

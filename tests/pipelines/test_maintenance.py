@@ -14,7 +14,7 @@ from pyspark.sql import SparkSession
 from dr_core.errors import InputError
 from dr_core.learning.checkpoint import load_model, save_model
 from pipelines.config.run import RunConfig
-from pipelines.maintenance import RELEASE_TABLES, kept_releases, maintain
+from pipelines.flows.retention import RELEASE_TABLES, kept_releases, maintain
 from pipelines.storage.releases import Release, list_releases, promote, publish
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir

@@ -10,7 +10,7 @@ from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
 from pipelines.config.run import RunConfig
-from pipelines.refresh import SAMPLES_OWNER, Refresh
+from pipelines.flows.refresh import SAMPLES_OWNER, Refresh
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import Release, promote, publish
 from pipelines.storage.run_record import Run

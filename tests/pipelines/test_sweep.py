@@ -7,8 +7,8 @@ from typing import Any, cast
 import pytest
 
 from pipelines.config.load import load_config
-from pipelines.day_one import days_of, seeds_run
 from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
+from pipelines.flows.day_one import days_of, seeds_run
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 from pipelines.sweep import sweep

@@ -5,8 +5,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipelines.config.run import RunConfig
+from pipelines.report.releases_page import render, retrain_due
 from pipelines.storage.releases import Release
-from pipelines.trends import render, retrain_due
 
 CONFIG = RunConfig.model_validate({"name": "world", "dataset": {}})
 FIRST = Release(

@@ -24,7 +24,7 @@ from dr_core.learning.trainer import Phase
 from pipelines.cli import explain
 from pipelines.config.load import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
-from pipelines.refresh import run_refresh
+from pipelines.flows.refresh import run_refresh
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig

@@ -15,10 +15,10 @@ from dr_core.paths.health import measure_health
 from dr_core.threads import one_thread
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
-from pipelines.em import DayOne, run_identity
 from pipelines.evaluation.measure import measure
 from pipelines.evaluation.measurement import Measurement, sweep_rows, with_rivals
-from pipelines.pages import report_data, summarize, write_report
+from pipelines.flows.steps import DayOne, run_identity
+from pipelines.report.build import report_data, summarize, write_report
 from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval

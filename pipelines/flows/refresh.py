@@ -34,7 +34,7 @@ from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
-from pipelines.gates import (
+from pipelines.flows.gates import (
     Verdict,
     fixed_users,
     judge_data,
@@ -44,6 +44,7 @@ from pipelines.gates import (
     measure_quality,
     refusals,
 )
+from pipelines.report.releases_page import write_trends
 from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
@@ -60,7 +61,6 @@ from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
-from pipelines.trends import write_trends
 
 logger = logging.getLogger(__name__)
 SAMPLES, MIXED = "refresh_samples", "refresh_mixed_samples"

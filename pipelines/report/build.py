@@ -12,12 +12,12 @@ import yaml
 
 from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator
 from dr_core.paths.health import measure_health
-from pipelines.em import DayOne
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
 from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, measured_families, rival_lists
 from pipelines.evaluation.results import RIVALS, curves, differences, results
 from pipelines.evaluation.segments import breadth, by_activity, by_popularity
 from pipelines.evaluation.users import load_users
+from pipelines.flows.steps import DayOne
 from pipelines.report.render import render_report
 from pipelines.report.summary import read_summary, write_summary
 from pipelines.storage.workdir import Workdir
