@@ -197,8 +197,8 @@ def run_command(arguments: argparse.Namespace) -> Answer:
 def compare_command(arguments: argparse.Namespace) -> Answer:
     """``dr compare``."""
     _require_peers()
-    from pipelines.compare import compare
     from pipelines.config.load import load_config
+    from pipelines.experiments.compare import compare
     from pipelines.report.console import trim_console_table
 
     config = load_config(arguments.config, arguments.set)
@@ -220,7 +220,7 @@ def sweep_command(arguments: argparse.Namespace) -> Answer:
     """``dr sweep``."""
     _require_peers()
     from pipelines.config.load import load_config
-    from pipelines.sweep import sweep
+    from pipelines.experiments.sweep import sweep
 
     config = load_config(arguments.config, arguments.set)
     workdir = arguments.workdir or str(Path("var") / "runs" / config.name)

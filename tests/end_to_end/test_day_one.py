@@ -23,10 +23,10 @@ from dr_core.faults import VARIABLE
 from pipelines.cli import main
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.results import RIVALS
+from pipelines.experiments.baselines import families
+from pipelines.experiments.sweep import STUDIES
 from pipelines.report.summary import read_summary
-from pipelines.rivals import families
 from pipelines.storage.workdir import Workdir
-from pipelines.sweep import STUDIES
 
 RunAttached = Callable[..., tuple[int, str]]
 SCRIPT = "run_tiny.py"
@@ -203,7 +203,7 @@ def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("compared") / "W"
     shutil.copytree(finished, workdir)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pipelines.rivals.TRIALS", 1)
+        patch.setattr("pipelines.experiments.baselines.TRIALS", 1)
         assert main(["compare", "--config", CONFIG, "--workdir", str(workdir)]) == 0
     return workdir
 
@@ -280,8 +280,10 @@ def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
 
 
 def test_compared_again_nothing_is_fitted(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.rivals.TRIALS", 1)
-    monkeypatch.setattr("pipelines.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again"))
+    monkeypatch.setattr("pipelines.experiments.baselines.TRIALS", 1)
+    monkeypatch.setattr(
+        "pipelines.experiments.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again")
+    )
     before = (compared / "report" / "summary.json").read_bytes()
     assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0
     assert (compared / "report" / "summary.json").read_bytes() == before
@@ -298,7 +300,7 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
             patch.setitem(STUDIES, name, lambda bench, values=values: values)
-        patch.setattr("pipelines.sweep.READ_SHARE", 0.1)
+        patch.setattr("pipelines.experiments.sweep.READ_SHARE", 0.1)
         code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", ",".join(SWEPT), "--json"])
     assert code == 0
     rows = {(row["study"], row["value"]): row for row in json.loads(capsys.readouterr().out)}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from dr_core.baselines.ease import EASE, EASEConfig
-from pipelines.compare import Comparison, _answers
 from pipelines.config.load import load_config
-from pipelines.rivals import RIVALS, offered
+from pipelines.experiments.baselines import RIVALS, offered
+from pipelines.experiments.compare import Comparison, _answers
 
 CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")
 OFFERED = [{"regularisation": value} for value in (300.0, 20.0, 1000.0)]

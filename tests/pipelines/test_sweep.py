@@ -8,10 +8,10 @@ import pytest
 
 from pipelines.config.load import load_config
 from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
+from pipelines.experiments.sweep import sweep
 from pipelines.flows.day_one import days_of, seeds_run
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
-from pipelines.sweep import sweep
 
 CONFIG = str(Path(__file__).parents[2] / "conf" / "demo.yaml")
 
@@ -55,7 +55,7 @@ def test_a_sweep_reports_all_seeds_of_the_run(
     first = days_of(cast(Any, None), config, Workdir(str(tmp_path)), "logs", None, 1)[0]
     first.run.record["seeds"] = 3
     first.run.finish("done", 0)
-    monkeypatch.setattr("pipelines.sweep.run_day_one", begin)
+    monkeypatch.setattr("pipelines.experiments.sweep.run_day_one", begin)
     with pytest.raises(Begun) as begun:
         sweep(config, str(tmp_path), logs="logs", studies=["beam"], num_seeds=asked)
     assert begun.value.args == (reported,)

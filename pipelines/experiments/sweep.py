@@ -28,15 +28,15 @@ from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
-from pipelines.compare import Comparison
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.measure import evaluator_of, load_states, without
 from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
 from pipelines.evaluation.users import load_users
+from pipelines.experiments.baselines import RIVALS, cut_of
+from pipelines.experiments.compare import Comparison
 from pipelines.flows.day_one import days_of, finish_report, run_day_one, seeds_run
 from pipelines.flows.steps import DayOne
-from pipelines.rivals import RIVALS, cut_of
 from pipelines.spark.session import spark_session
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.lease import lease

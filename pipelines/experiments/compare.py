@@ -35,9 +35,7 @@ from pipelines.config.run import RunConfig
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
 from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, rival_file
 from pipelines.evaluation.users import load_users
-from pipelines.flows.day_one import days_of, finish_report, run_day_one
-from pipelines.flows.steps import DayOne
-from pipelines.rivals import (
+from pipelines.experiments.baselines import (
     EQUAL_WORK,
     INDEXES,
     RERANKERS,
@@ -48,6 +46,8 @@ from pipelines.rivals import (
     offered,
     tried,
 )
+from pipelines.flows.day_one import days_of, finish_report, run_day_one
+from pipelines.flows.steps import DayOne
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.storage.lease import lease

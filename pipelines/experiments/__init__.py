@@ -1,0 +1,1 @@
+"""Studies beside a run: baselines at equal cost, and how much each setting matters."""
