@@ -29,7 +29,7 @@ from benchmarks.deliveries import Deliveries
 from dr_core.errors import GateRefused
 from dr_core.evaluation.bootstrap import paired_bootstrap
 from dr_core.evaluation.evaluator import EvaluationUsers
-from pipelines.cli import start_logging
+from pipelines.cli.console import start_logging
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig

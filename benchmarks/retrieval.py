@@ -43,7 +43,7 @@ from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import CompiledStructure
 from dr_core.retrieval.scan import PathOrderedItems
-from pipelines.cli import start_logging
+from pipelines.cli.console import start_logging
 
 DIM, TOP, BLOCK = 64, 200, 256
 NO_ITEMS = (np.zeros(BLOCK + 1, dtype=np.int64), np.zeros(0, dtype=np.int64))

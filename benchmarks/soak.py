@@ -37,7 +37,7 @@ from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.retriever import Retriever
 from jobs import maintenance
-from pipelines import cli
+from pipelines.cli import main as cli
 from pipelines.config.load import load_config
 from pipelines.evaluation.users import load_users
 from pipelines.spark.session import spark_session
@@ -108,7 +108,7 @@ class Programs:
 def day_command(kind: str, workdir: Path, logs: tuple[str, str], interval: Interval) -> list[str]:
     """Return the words of ``dr run`` or ``dr refresh`` for a delivery."""
     return [
-        "-m", "pipelines.cli", kind, "--config", str(CONFIG), "--workdir", str(workdir), "--logs", logs[0],
+        "-m", "pipelines.cli.main", kind, "--config", str(CONFIG), "--workdir", str(workdir), "--logs", logs[0],
         "--catalogue", logs[1], "--start", interval.start.isoformat(), "--end", interval.end.isoformat(),
     ]  # fmt: skip
 

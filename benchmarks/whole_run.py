@@ -58,7 +58,17 @@ def run(name: str, config: str, folder: Path) -> dict[str, Any]:
     file, workdir = folder / f"{name}.yaml", folder / f"W-{name}"
     file.write_text(config)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pipelines.cli", "run", "--config", str(file), "--workdir", str(workdir), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.cli.main",
+        "run",
+        "--config",
+        str(file),
+        "--workdir",
+        str(workdir),
+        "--json",
+    ]
     started, peak, ends = time.monotonic(), [0.0], threading.Event()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     watch = threading.Thread(target=peak_memory, args=(process, ends, peak))

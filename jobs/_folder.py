@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from jobs._common import EPILOG
-from pipelines.cli import explain, results_only, start_logging
+from pipelines.cli.console import explain, results_only, start_logging
 
 if TYPE_CHECKING:
     from pipelines.config.run import RunConfig

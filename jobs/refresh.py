@@ -15,7 +15,7 @@ from typing import Any
 
 from jobs._common import EPILOG
 from jobs._folder import run_name
-from pipelines.cli import explain, results_only, start_logging
+from pipelines.cli.console import explain, results_only, start_logging
 
 STAGES = (
     "ingest", "samples", "e_step", "targets", "scores", "assign", "e_step_final", "index", "gates", "publish", "retrieve",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs._folder import folder_parser, run_folder_job
-from pipelines.cli import ConfigError
+from pipelines.cli.main import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from jobs.refresh import STAGES
-from pipelines.cli import main as dr
+from pipelines.cli.main import main as dr
 from pipelines.spark.session import delta_jars
 from pipelines.storage.releases import learned_intervals, list_releases
 from pipelines.storage.workdir import Workdir

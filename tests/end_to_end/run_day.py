@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from pipelines.cli import start_logging
+from pipelines.cli.console import start_logging
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
 from pipelines.flows.day_one import run_day_one

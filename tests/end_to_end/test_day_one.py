@@ -20,7 +20,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.faults import VARIABLE
-from pipelines.cli import main
+from pipelines.cli.main import main
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.results import RIVALS
 from pipelines.experiments.baselines import families

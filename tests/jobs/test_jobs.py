@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs._common import stage_order
-from pipelines.cli import main as dr
+from pipelines.cli.main import main as dr
 from pipelines.storage.workdir import Workdir
 
 Submit = Callable[..., tuple[int, str]]

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.cli import build_parser, main, sweep_table
+from pipelines.cli.main import build_parser, main, sweep_table
 
 OPTIONS = {
     "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
@@ -178,7 +178,7 @@ def test_a_bug_shows_its_traceback_and_still_one_document(
     def fail(*arguments: object) -> None:
         raise KeyError("what nobody thought of")
 
-    monkeypatch.setattr("pipelines.doctor.examine", fail)
+    monkeypatch.setattr("pipelines.cli.doctor.examine", fail)
     assert main(["doctor", "--json"]) == 1
     said = capfd.readouterr()
     assert json.loads(said.out)["exit_code"] == 1
@@ -210,7 +210,7 @@ def test_what_others_print_meanwhile_goes_to_stderr(
         os.system("echo from a child process")
         return []
 
-    monkeypatch.setattr("pipelines.doctor.examine", noisy)
+    monkeypatch.setattr("pipelines.cli.doctor.examine", noisy)
     assert main(["doctor", "--json"]) == 0
     said = capfd.readouterr()
     assert said.out == "[]\n"

@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
-from pipelines import doctor
+from pipelines.cli import doctor
 from pipelines.config.load import load_config, validate_config
 from pipelines.config.run import RunConfig
 from pipelines.spark.session import java_major

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from dr_core.errors import DeepRetrievalError, typed
 from dr_core.learning.checkpoint import load_model, save_model
 from dr_core.learning.trainer import Phase
-from pipelines.cli import explain
+from pipelines.cli.console import explain
 from pipelines.config.load import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.flows.refresh import run_refresh

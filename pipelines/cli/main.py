@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from dr_core.errors import ConfigError, DeepRetrievalError, TryAgain, typed
+from dr_core.errors import ConfigError
+from pipelines.cli.console import explain, results_only, start_logging
 
 logger = logging.getLogger(__name__)
 
@@ -123,47 +121,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif answer.text:
         print(answer.text)
     return answer.exit_code
-
-
-def explain(program: str, error: BaseException) -> int:
-    """Say on stderr why a program ends, in one line; only a bug shows its traceback. Return the exit code."""
-    error = typed(error)
-    if isinstance(error, KeyboardInterrupt):
-        print(f"{program}: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return TryAgain.exit_code
-    code = error.exit_code if isinstance(error, DeepRetrievalError) else 1
-    if code == 1:
-        traceback.print_exception(error)
-    else:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
-
-
-@contextmanager
-def results_only() -> Iterator[None]:
-    """Keep stdout for the result: what the JVM, a rank or a library prints meanwhile goes to stderr."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-def start_logging() -> None:
-    """Send the project's log lines to stderr, and other packages' only when they warn."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name in ("pipelines", "dr_core"):
-        logging.getLogger(name).setLevel(logging.INFO)
-        logging.getLogger(name).handlers = [handler]
-        logging.getLogger(name).propagate = False
-    for name in ("py4j", "TorchDistributor", "petastorm"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 class Answer:
@@ -332,7 +289,7 @@ def releases_command(arguments: argparse.Namespace) -> Answer:
 
 def doctor_command(arguments: argparse.Namespace) -> Answer:
     """``dr doctor``."""
-    from pipelines.doctor import examine
+    from pipelines.cli.doctor import examine
 
     checks = examine(arguments.config, arguments.items, arguments.set)
     lines = [

@@ -1,0 +1,1 @@
+"""The ``dr`` command and the jobs' command lines."""
