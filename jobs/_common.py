@@ -19,8 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dr_core.errors import ConfigError, TryAgain
 from pipelines.cli.console import explain, results_only, start_logging
-from pipelines.cli.main import ConfigError, TryAgain
 
 if TYPE_CHECKING:
     from pipelines.flows.steps import DayOne

@@ -12,10 +12,8 @@ from pyspark.sql import functions as F
 from pipelines.flows.retention import vacuum
 from pipelines.stages.ingest.preprocess import SETTLED
 from pipelines.storage.lease import lease
+from pipelines.storage.samples_format import SAMPLE_TABLES
 from pipelines.storage.workdir import Workdir
-
-SAMPLE_TABLES = ("samples", "mixed_samples", "refresh_samples", "refresh_mixed_samples")
-
 
 USER_TABLES = ("interactions", "user_histories", "evaluation_users", "evaluation_histories", "recommendations")
 

@@ -12,9 +12,9 @@ from pyspark.sql import functions as F
 from dr_core.errors import InputError
 from dr_core.faults import reach
 from pipelines.config.run import RunConfig
-from pipelines.flows.delete_user import SAMPLE_TABLES
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, list_releases
+from pipelines.storage.samples_format import SAMPLE_TABLES
 from pipelines.storage.schemas import PARTITIONS
 from pipelines.storage.workdir import Workdir
 

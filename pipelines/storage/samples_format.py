@@ -15,3 +15,6 @@ def list_column(table: pa.Table, name: str) -> npt.NDArray[np.generic]:
     if not pa.types.is_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False))
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(len(column), -1)
+
+
+SAMPLE_TABLES = ("samples", "mixed_samples", "refresh_samples", "refresh_mixed_samples")

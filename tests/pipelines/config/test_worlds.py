@@ -7,7 +7,7 @@ import pytest
 from dr_core.learning.budget import choose_structure
 from pipelines.config.load import load_config
 
-WORLDS = sorted((Path(__file__).parents[2] / "conf").glob("*.yaml"))
+WORLDS = sorted((Path(__file__).parents[3] / "conf").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda path: path.stem)

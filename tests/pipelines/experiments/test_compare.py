@@ -15,7 +15,7 @@ from pipelines.config.load import load_config
 from pipelines.experiments.baselines import RIVALS, offered
 from pipelines.experiments.compare import Comparison, _answers
 
-CONFIG = load_config(Path(__file__).parents[2] / "conf" / "demo.yaml")
+CONFIG = load_config(Path(__file__).parents[3] / "conf" / "demo.yaml")
 OFFERED = [{"regularisation": value} for value in (300.0, 20.0, 1000.0)]
 
 

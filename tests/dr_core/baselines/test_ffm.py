@@ -9,7 +9,7 @@ from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.history_source import CutConfig
 from dr_core.baselines.popularity import Popularity
 from dr_core.evaluation.metrics import ItemLists, user_metrics
-from tests.dr_core.peers.conftest import NUM_ITEMS, NUM_TOPICS
+from tests.dr_core.baselines.conftest import NUM_ITEMS, NUM_TOPICS
 
 CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)
 CONFIG = FFMConfig(pair_dim=8, cut=CUT, epochs=10, learning_rate=1e-2, num_negatives=60)

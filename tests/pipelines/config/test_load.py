@@ -10,7 +10,7 @@ from dr_core.errors import ConfigError
 from pipelines.config.load import load_config, validate_config
 from pipelines.config.run import RunConfig
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 WORLDS = sorted(path for path in CONF.glob("*.yaml"))
 MINIMAL = {"name": "tiny", "dataset": {"format": "synthetic"}}
 

@@ -13,7 +13,7 @@ from pipelines.flows.day_one import days_of, seeds_run
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
-CONFIG = str(Path(__file__).parents[2] / "conf" / "demo.yaml")
+CONFIG = str(Path(__file__).parents[3] / "conf" / "demo.yaml")
 
 
 def test_a_point_is_the_mean_of_the_seeds_that_have_it(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipelines.storage.lease import lease
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

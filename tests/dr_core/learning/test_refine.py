@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.refine import refined
@@ -9,39 +10,45 @@ from dr_core.learning.start import softmax_mass
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.structure.initialize import sample_states
 
 SPACE = PathSpace(5, 2)
 NUM_ITEMS = 30
 
 
 @pytest.fixture(scope="module")
-def user_NE(world):
-    """States of the samples."""
-    return sample_states(world.workdir, "samples", world.model, 200)
+def model(make_model):
+    return make_model(NUM_ITEMS, SPACE.num_nodes, SPACE.num_layers)
 
 
-def test_refined_paths_hold_more_of_the_softmax_mass(world, user_NE) -> None:
+@pytest.fixture(scope="module")
+def user_NE(model):
+    generator = torch.Generator().manual_seed(0)
+    history_NL = torch.randint(NUM_ITEMS, (200, 6), generator=generator)
+    with torch.inference_mode():
+        return model.encode_last(history_NL, torch.randint(1, 7, (200,), generator=generator)).clone()
+
+
+def test_refined_paths_hold_more_of_the_softmax_mass(model, user_NE) -> None:
     """With one path an item; other mappings stay as they are."""
     start = random_paths(NUM_ITEMS, 1, SPACE, 0)
     options = {"budgets": [3.0, 6.0], "seed": 0}
-    found = refined(world.model, user_NE, start, start, SPACE, AssignmentConfig(), **options)
+    found = refined(model, user_NE, start, start, SPACE, AssignmentConfig(), **options)
     assert found.shape == start.shape
     assert 0 <= found.min() <= found.max() < SPACE.num_paths
-    mass_NV = softmax_mass(world.model, user_NE)
+    mass_NV = softmax_mass(model, user_NE)
     before, after = (captured_mass(mass_NV, each[:, 0].copy(), 25, [3.0, 6.0]) for each in (start, found))
     assert after > before
     double = random_paths(NUM_ITEMS, 2, SPACE, 0)
-    assert refined(world.model, user_NE, double, double, SPACE, AssignmentConfig(), **options) is double
+    assert refined(model, user_NE, double, double, SPACE, AssignmentConfig(), **options) is double
     off = AssignmentConfig(refine_sweeps=0)
-    assert refined(world.model, user_NE, start, start, SPACE, off, **options) is start
+    assert refined(model, user_NE, start, start, SPACE, off, **options) is start
 
 
-def test_the_mapping_refined_is_the_better_one_at_equal_candidates(world, user_NE) -> None:
+def test_the_mapping_refined_is_the_better_one_at_equal_candidates(model, user_NE) -> None:
     """The parent's too if it is better, but not where it leaves an item on no path."""
     config = AssignmentConfig(refine_sweeps=1, refine_capacity=1)
     short, long = np.arange(NUM_ITEMS)[:, None] % 25, np.arange(NUM_ITEMS)[:, None] // 10
-    mass_NV = softmax_mass(world.model, user_NE)
+    mass_NV = softmax_mass(model, user_NE)
     chosen = set()
     for budgets in ([4.0], [10.0, 30.0]):
         for descended, parent in ((short, long), (long, short)):
@@ -53,10 +60,10 @@ def test_the_mapping_refined_is_the_better_one_at_equal_candidates(world, user_N
                 refine_paths(mass_NV, each[:, 0], SPACE, budgets=budgets, num_sweeps=1, capacity=1, seed=0)
                 for each in (start, descended)
             )
-            found = refined(world.model, user_NE, descended, parent, SPACE, config, budgets=budgets, seed=0)
+            found = refined(model, user_NE, descended, parent, SPACE, config, budgets=budgets, seed=0)
             np.testing.assert_array_equal(found[:, 0], expected)
             unplaced = parent.copy()
             unplaced[7] = -1
-            found = refined(world.model, user_NE, descended, unplaced, SPACE, config, budgets=budgets, seed=0)
+            found = refined(model, user_NE, descended, unplaced, SPACE, config, budgets=budgets, seed=0)
             np.testing.assert_array_equal(found[:, 0], of_descended)
     assert chosen == {True, False}
