@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.learning import em as local_em
+from dr_core.learning import scoring
+from dr_core.learning import states as states_module
 from dr_core.learning.mixed_targets import MixedTargetsConfig, TargetSampler
+from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -18,7 +20,7 @@ NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace(4, 2)
 
 
 @pytest.fixture(scope="module")
-def world() -> tuple[DeepRetrievalModel, local_em.States, np.ndarray]:
+def world() -> tuple[DeepRetrievalModel, States, np.ndarray]:
     """An untrained model, states with missing targets and a mapping with two paths an item."""
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
@@ -31,7 +33,7 @@ def world() -> tuple[DeepRetrievalModel, local_em.States, np.ndarray]:
     )
     targets = rng.integers(-1, NUM_ITEMS, (NUM_STATES, NUM_TARGETS))
     weights = torch.from_numpy((rng.random(targets.shape) * (targets >= 0)).astype(np.float32))
-    states = local_em.States(torch.randn(NUM_STATES, 8), torch.from_numpy(targets), weights)
+    states = States(torch.randn(NUM_STATES, 8), torch.from_numpy(targets), weights)
     paths = np.stack([rng.permutation(SPACE.num_paths)[:2] for _ in range(NUM_ITEMS)])
     return model, states, paths
 
@@ -40,9 +42,9 @@ def world() -> tuple[DeepRetrievalModel, local_em.States, np.ndarray]:
 def test_scores_are_the_sums_over_all_states_in_any_number_of_passes(world, monkeypatch, targets_per_pass):
     """With S = all paths, every s[v, c] is the sum of w p(c | x) over the states that have v as a target."""
     model, states, paths = world
-    monkeypatch.setattr(local_em, "TARGETS_PER_PASS", targets_per_pass)
-    monkeypatch.setattr(local_em, "STATES_PER_BATCH", 16)
-    candidates = local_em.score_states(model, states, paths, SPACE.num_paths)
+    monkeypatch.setattr(scoring, "TARGETS_PER_PASS", targets_per_pass)
+    monkeypatch.setattr(states_module, "STATES_PER_BATCH", 16)
+    candidates = scoring.score_states(model, states, paths, SPACE.num_paths)
     nodes = torch.from_numpy(SPACE.decode(np.arange(SPACE.num_paths)))
     everything = nodes.expand(NUM_STATES, -1, -1)
     with torch.inference_mode():
@@ -62,7 +64,7 @@ def test_scores_are_the_sums_over_all_states_in_any_number_of_passes(world, monk
 def test_the_best_candidates_and_the_current_paths_are_kept(world):
     """With S below the number of paths, an item keeps its own paths and its S best others among all that were scored."""
     model, states, paths = world
-    candidates = local_em.score_states(model, states, paths, 3)
+    candidates = scoring.score_states(model, states, paths, 3)
     structure, users = CompiledStructure(model.structure), states.user_NE.numpy()
     beams = structure.search(users, 3)[0]
     prob_NC = np.exp(structure.log_prob(users, np.tile(np.arange(SPACE.num_paths), (NUM_STATES, 1))))
@@ -82,7 +84,7 @@ def test_the_best_candidates_and_the_current_paths_are_kept(world):
 def test_mixed_targets_carry_their_share_of_every_state(world):
     """Drawn items are among the softmax's best, weigh the asked share of a state, and nothing where a state weighs nothing."""
     model, states, _ = world
-    states = local_em.States(states.user_NE, states.target_NT, states.weight_NT.clone())
+    states = States(states.user_NE, states.target_NT, states.weight_NT.clone())
     states.weight_NT[3] = 0
     config = MixedTargetsConfig(share=0.4, draws=6, top=5)
     mixed = states.mixed(TargetSampler(model.reranker, config, None), seed=1)

@@ -1,0 +1,105 @@
+"""What a run has learned, as its record and its files say: a view that runs nothing and changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from dr_core.arrays import DoubleArray, IntArray
+from dr_core.errors import DeepRetrievalError
+from dr_core.evaluation.evaluator import EvaluationUsers
+from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.paths.space import PathSpace
+from pipelines.config.run import RunConfig
+from pipelines.evaluation.users import load_users
+from pipelines.storage.run_record import Run
+from pipelines.storage.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class LearnedRun:
+    """One seed's run in a work folder.
+
+    A mapping, its scores and the model trained on it share a *version* id; a release is a version with a row in the
+    table ``releases``.
+
+    Attributes:
+        spark: the session that tables are read with.
+        config: of the run.
+        workdir: where it is.
+        run: its record.
+        seed: root of its randomness.
+        logs, catalogue: as they were given, or None.
+        interval: label of the only events that were learned, or None for all.
+    """
+
+    spark: SparkSession
+    config: RunConfig
+    workdir: Workdir
+    run: Run
+    seed: int
+    logs: str | None = None
+    catalogue: str | None = None
+    interval: str | None = None
+
+    def result(self, stage: str) -> dict[str, Any]:
+        """Return what a finished stage returned.
+
+        Raises:
+            DeepRetrievalError: the stage has not run.
+        """
+        for done in self.run.record["stages"]:
+            if done["name"] == stage:
+                return dict(done["result"])
+        raise DeepRetrievalError(f"stage {stage} of {self.run.run_id} has not run")
+
+    def version_id(self, t: int) -> str:
+        """Return the id of pi_t, its scores and the model trained on it."""
+        return f"{self.run.run_id}-{t}"
+
+    @property
+    def warm_id(self) -> str:
+        """Id of the warmed-up model."""
+        return f"{self.run.run_id}-warm"
+
+    @property
+    def last_id(self) -> str:
+        """Id of the version that is, or is to be, released."""
+        return self.version_id(self.config.em.rounds)
+
+    @cached_property
+    def num_items(self) -> int:
+        """V."""
+        return int(self.result("preprocess")["catalogue_items"])
+
+    @cached_property
+    def choice(self) -> StructureChoice:
+        """K and the items wanted on a visited path."""
+        return choose_structure(self.config, self.num_items, self.config.paths.paths_per_item)
+
+    @property
+    def space(self) -> PathSpace:
+        """K and D."""
+        return self.choice.space
+
+    @cached_property
+    def counts(self) -> DoubleArray:
+        """Training events an item, float64 [V]; held-out users count nowhere."""
+        return self.workdir.read_array("models", self.warm_id, "counts.npy").astype(float)
+
+    @cached_property
+    def validation(self) -> EvaluationUsers:
+        """The validation users."""
+        return load_users(self.spark, self.workdir, "validation")
+
+    @property
+    def samples_name(self) -> str:
+        """The table that defines (x_i, y_i, w_i) after the warm-up."""
+        return "mixed_samples" if self.config.mixed_targets.share > 0 else "samples"
+
+    def mapping(self, t: int) -> IntArray:
+        """Return pi_t, int64 [V, J]."""
+        return self.workdir.read_array("models", self.version_id(t), "item_paths.npy")
