@@ -15,6 +15,8 @@ from pipelines.config.renamed import renamed_keys
 from pipelines.config.run import RunConfig
 
 logger = logging.getLogger(__name__)
+WHOLE = "(whole file)"
+"""Key of a problem that lies between sections; its message names them."""
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
@@ -112,13 +114,14 @@ def _first_problem(error: ValidationError) -> str:
             parts, names = _locate(location[:-1])
             parts, message = [*parts, str(location[-1])], f"unknown key; allowed here: {', '.join(names)}"
         else:
-            parts, message = _locate(location)[0], detail["msg"]
+            parts, message = _locate(location)[0], detail["msg"].removeprefix("Value error, ")
         if not problems and not isinstance(detail["input"], dict):
             shown = f"={detail['input']!r}"
-        problems.setdefault(".".join(parts) or "(whole file)", []).append(message)
+        problems.setdefault(".".join(parts) or WHOLE, []).append(message)
     key, messages = next(iter(problems.items()))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{key}{shown}: {', or: '.join(dict.fromkeys(messages))}{more}"
+    where = "" if key == WHOLE else f"{key}{shown}: "
+    return f"{where}{', or: '.join(dict.fromkeys(messages))}{more}"
 
 
 def _locate(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:

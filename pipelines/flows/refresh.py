@@ -441,7 +441,7 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
         raise GateRefused(
             f"{release.release_id} is kept as refused, {run.parent} stays live: " + "; ".join(judged["refused"])
         )
-    return {"rows_in": 1, "rows_out": 1, "status": release.status}
+    return {"rows_in": 1, "rows_out": 1, "status": release.status, "release_id": release.release_id}
 
 
 REFRESH: dict[str, Callable[[RefreshedRun, Stage], Facts]] = {

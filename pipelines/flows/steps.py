@@ -292,7 +292,7 @@ def publish(run: LearnedRun, stage: Stage) -> Facts:
             "learned": [run.interval or "all"],
         },
     )
-    return {"rows_in": 1, "rows_out": 1, "status": release.status}
+    return {"rows_in": 1, "rows_out": 1, "status": release.status, "release_id": release.release_id}
 
 
 def retrieve(run: LearnedRun, stage: Stage) -> Facts:
