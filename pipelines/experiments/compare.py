@@ -48,6 +48,7 @@ from pipelines.experiments.baselines import (
     tried,
 )
 from pipelines.flows.day_one import Source, finish_report, open_runs, run_stages, seeds_run
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.storage.workdir import Workdir
 
@@ -69,6 +70,7 @@ def compare(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     methods: Sequence[str] = (),
     num_seeds: int = 1,
     fresh: bool = False,
@@ -85,7 +87,7 @@ def compare(
         chosen = families_of(list(methods))
     except ValueError as error:
         raise ConfigError(f"--methods {error}") from error
-    source = Source(logs, catalogue)
+    source = Source(logs, catalogue, interval)
     all_seeds = max(num_seeds, 0 if fresh else seeds_run(config, Workdir(workdir_uri), source))
     with open_runs(f"dr compare {config.name}", config, workdir_uri, source, all_seeds, fresh=fresh) as runs:
         run_stages(runs)

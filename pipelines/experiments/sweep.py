@@ -37,6 +37,7 @@ from pipelines.evaluation.users import load_users
 from pipelines.experiments.baselines import RIVALS, cut_of
 from pipelines.experiments.compare import Comparison
 from pipelines.flows.day_one import Source, finish_report, open_runs, run_stages, seeds_run
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.workdir import Workdir
 
@@ -52,6 +53,7 @@ def sweep(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     studies: Sequence[str] = (),
     num_seeds: int = 1,
 ) -> list[dict[str, Any]]:
@@ -65,7 +67,7 @@ def sweep(
     unknown = [study for study in studies if study not in STUDIES]
     if unknown:
         raise ConfigError(f"--studies {', '.join(unknown)}: not a study; choose from {', '.join(STUDIES)}")
-    source = Source(logs, catalogue)
+    source = Source(logs, catalogue, interval)
     all_seeds = max(num_seeds, seeds_run(config, Workdir(workdir_uri), source))
     with open_runs(f"dr sweep {config.name}", config, workdir_uri, source, all_seeds) as runs:
         run_stages(runs)
