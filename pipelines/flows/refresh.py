@@ -44,7 +44,7 @@ from pipelines.flows.gates import (
     measure_quality,
     refusals,
 )
-from pipelines.report.releases_page import write_trends
+from pipelines.flows.retrain import draw_releases
 from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
@@ -148,7 +148,7 @@ class Refresh:
             self.run.fail(error)
             raise
         if only in (None, STAGES[-1]):
-            write_trends(self.spark, self.workdir, self.config)
+            draw_releases(self.spark, self.workdir, self.config)
             self.run.finish("done", 0)
         return self.summary()
 
@@ -509,7 +509,7 @@ class Refresh:
         published = publish(self.spark, self.workdir, release)
         logger.info("  release %s is %s", published.release_id, published.status)
         if judged["refused"]:
-            write_trends(self.spark, self.workdir, self.config)
+            draw_releases(self.spark, self.workdir, self.config)
             raise GateRefused(
                 f"{release.release_id} is kept as refused, {self.parent} stays live: " + "; ".join(judged["refused"])
             )
