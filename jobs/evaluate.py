@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measured(day: DayOne) -> dict[str, Any]:
     """Measure and keep the points below ``runs/``."""
     from pipelines.evaluation.measure import measure
+    from pipelines.flows.day_one import learned
 
-    return measure(day)
+    return measure(learned(day))
 
 
 if __name__ == "__main__":

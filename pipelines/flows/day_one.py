@@ -15,10 +15,10 @@ from dr_core.paths.health import measure_health
 from dr_core.threads import one_thread
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import measure
-from pipelines.evaluation.measurement import Measurement, sweep_rows, with_rivals
 from pipelines.flows.steps import DayOne, run_identity
-from pipelines.report.build import report_data, summarize, write_report
+from pipelines.report.build import build_report
 from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
@@ -57,7 +57,7 @@ def run_day_one(
         if fresh:
             clear(workdir)
         with spark_session(f"dr run {config.name}", master=config.spark.master, conf=config.spark.conf) as spark:
-            return _run(spark, config, workdir, logs, catalogue, num_seeds, interval)
+            return run_seeds(spark, config, workdir, logs, catalogue, num_seeds, interval)
 
 
 def clear(workdir: Workdir) -> None:
@@ -75,15 +75,16 @@ def clear(workdir: Workdir) -> None:
             workdir.filesystem.rm(workdir.path(name), recursive=True)
 
 
-def _run(
+def run_seeds(
     spark: SparkSession,
     config: RunConfig,
     workdir: Workdir,
     logs: str | None,
     catalogue: str | None,
     num_seeds: int,
-    interval: Interval | None,
+    interval: Interval | None = None,
 ) -> dict[str, Any]:
+    """Do what :func:`run_day_one` does, under a lease and in a session that the caller holds."""
     days = days_of(spark, config, workdir, logs, catalogue, num_seeds, interval)
     first = days[0]
     if first.run.finished and first.run.record.get("seeds") == num_seeds and workdir.exists("report", "summary.json"):
@@ -105,7 +106,7 @@ def _run(
             if num_seeds > 1:
                 logger.info("seed %d", day.seed)
             day.learn()
-            day.run.stage("evaluate", lambda day=day: measure(day))  # type: ignore[misc]
+            day.run.stage("evaluate", lambda day=day: measure(learned(day)))  # type: ignore[misc]
         first.run.stage("publish", lambda: publish_release(first))
         first.run.stage("retrieve", lambda: recommend(first))
         summary = finish_report(days)
@@ -142,13 +143,28 @@ def seeds_run(config: RunConfig, workdir: Workdir, logs: str | None, catalogue: 
     return int(run.record.get("seeds", 0))
 
 
+def learned(day: DayOne, version: int | None = None) -> LearnedRun:
+    """Return the read-only view of a run."""
+    interval = day.interval and day.interval.label
+    return LearnedRun(day.spark, day.config, day.workdir, day.run, day.seed, day.logs, day.catalogue, interval, version)
+
+
+def learned_runs(
+    spark: SparkSession,
+    config: RunConfig,
+    workdir: Workdir,
+    logs: str | None,
+    catalogue: str | None,
+    num_seeds: int,
+    interval: Interval | None = None,
+) -> list[LearnedRun]:
+    """Return the read-only view of every seed's run, the released one first."""
+    return [learned(day) for day in days_of(spark, config, workdir, logs, catalogue, num_seeds, interval)]
+
+
 def finish_report(days: list[DayOne]) -> dict[str, Any]:
-    """Put the seeds together, with the rivals that were measured beside them, and write the report."""
-    first = days[0]
-    seeds = [with_rivals(day, Measurement.load(day.workdir, day.run.run_id)) for day in days]
-    summary = summarize(first, seeds, first.release_id(first.config.em.rounds))
-    write_report(first.workdir, summary, report_data(first, seeds[0]) | {"sweep": sweep_rows(days)})
-    return dict(json.loads(first.workdir.read_text("report", "summary.json")))
+    """Put the seeds together, with what was measured beside them, and write the report."""
+    return build_report([learned(day) for day in days])
 
 
 def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]:
@@ -157,9 +173,10 @@ def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]
     with lease(workdir, "run"), spark_session("dr evaluate") as spark:
         release = find_release(spark, workdir, release_id)
         day = day_of(spark, workdir, release)
+        run = learned(day, int(release.release_id.rsplit("-", 1)[1]))
         with one_thread():
-            measure(day)
-        return finish_report([day])
+            measure(run)
+        return build_report([run])
 
 
 def day_of(spark: SparkSession, workdir: Workdir, release: Release) -> DayOne:

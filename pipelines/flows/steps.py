@@ -389,26 +389,3 @@ class DayOne:
         if problems:
             raise GateRefused("the structure is not healthy: " + "; ".join(problems))
         return build_index(self.spark, self.workdir, release_id=self.release_id(self.config.em.rounds))
-
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the figures of every M-step round, as summary.json names them."""
-        warm = self.result("warm_up")["epochs"]
-        rows = []
-        for t in range(1, self.config.em.rounds + 1):
-            epoch = self.result(f"e_step_{t}")["epochs"][-1]
-            done = self.result(f"assign_{t}")
-            rows.append(
-                {
-                    "round": t,
-                    "loss_structure": epoch["loss_structure"],
-                    "loss_softmax": epoch["loss_softmax"] if epoch["loss_softmax"] is not None else warm[-1]["loss_softmax"],
-                    **{
-                        key: done[key]
-                        for key in (
-                            "surrogate_before", "surrogate_after", "likelihood_before", "likelihood_after",
-                            "items_moved", "occupied_paths", "largest_path", "validation_recall",
-                        )
-                    },
-                }
-            )  # fmt: skip
-        return rows

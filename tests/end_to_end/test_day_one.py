@@ -22,7 +22,7 @@ from pyspark.sql import SparkSession
 from dr_core.faults import VARIABLE
 from pipelines.cli.main import main
 from pipelines.evaluation.measurement import Measurement
-from pipelines.evaluation.results import RIVALS
+from pipelines.evaluation.results import BASELINES
 from pipelines.experiments.baselines import families
 from pipelines.experiments.sweep import STUDIES
 from pipelines.report.summary import read_summary
@@ -199,7 +199,7 @@ def test_report_is_one_file_without_outside_links(finished: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run with all rivals beside it, each with one setting."""
+    """The finished run with all baselines beside it, each with one setting."""
     workdir = tmp_path_factory.mktemp("compared") / "W"
     shutil.copytree(finished, workdir)
     with pytest.MonkeyPatch.context() as patch:
@@ -218,7 +218,7 @@ def test_rivals_are_measured_beside_the_run(finished: Path, compared: Path) -> N
     for row in after.results:
         assert row.users == 40
         assert row.precision is not None
-        if row.method in RIVALS:
+        if row.method in BASELINES:
             assert row.candidates == 200
     popularity, *others = (
         max(row.recall or 0 for row in after.results if row.method == name and row.filtered and row.k == 10)
@@ -231,7 +231,7 @@ def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
     """The search grows until a tenth of the items is scored, and by then finds what brute force finds."""
     workdir = Workdir(str(compared))
     run_id = release_of(compared).rsplit("-", 1)[0]
-    curves = Measurement.load(workdir, f"{run_id}.rival-softmax").curves
+    curves = Measurement.load(workdir, f"{run_id}.baseline-softmax").curves
     assert set(curves) == {"softmax_ivf", "softmax_ivf_work", "softmax_hnsw"}
     for curve in curves.values():
         costs = [point.mean_candidates for point in curve]
@@ -261,7 +261,7 @@ def test_an_index_is_read_at_equal_work(contents, compared: Path) -> None:
 def test_every_win_has_an_interval(compared: Path) -> None:
     summary = read_summary((compared / "report" / "summary.json").read_text())
     paired = {row.against for row in summary.differences if row.axis is None and row.metric == "precision"}
-    assert paired >= {*RIVALS, "two_tower_hnsw", "ffm_hnsw", "brute_force", "popularity"}
+    assert paired >= {*BASELINES, "two_tower_hnsw", "ffm_hnsw", "brute_force", "popularity"}
     for row in summary.differences:
         assert row.low is not None
         assert row.high is not None
@@ -270,7 +270,7 @@ def test_every_win_has_an_interval(compared: Path) -> None:
 
 def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
     page = (compared / "report" / "index.html").read_text()
-    for text in ("What the rivals were given", "Two-tower + HNSW", "Breadth of the lists", "microseconds a user"):
+    for text in ("What the baselines were given", "Two-tower + HNSW", "Breadth of the lists", "microseconds a user"):
         assert text in page
     table = page[page.index('id="results"') :]
     shown = [
@@ -323,7 +323,7 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
         assert 0 <= rows[("together", value)]["nmi"] <= 1
     page = (compared / "report" / "index.html").read_text()
     assert 'id="sensitivity"' in page
-    assert 'id="rivals"' in page
+    assert 'id="baselines"' in page
 
 
 def test_an_unknown_study_is_named(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
