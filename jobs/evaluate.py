@@ -20,9 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measured(day: DayOne) -> dict[str, Any]:
     """Measure and keep the points below ``runs/``."""
     from pipelines.evaluation.measure import measure
-    from pipelines.flows.day_one import learned
 
-    return measure(learned(day))
+    return measure(day)
 
 
 if __name__ == "__main__":

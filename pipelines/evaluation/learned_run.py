@@ -22,6 +22,12 @@ from pipelines.evaluation.users import load_users
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
+ROUND_FIGURES = (
+    "surrogate_before", "surrogate_after", "likelihood_before", "likelihood_after", "items_moved", "occupied_paths",
+    "largest_path", "validation_recall",
+)  # fmt: skip
+"""What an M-step's facts say of its round."""
+
 
 @dataclass(frozen=True)
 class LearnedRun:
@@ -38,7 +44,6 @@ class LearnedRun:
         seed: root of its randomness.
         logs, catalogue: as they were given, or None.
         interval: label of the only events that were learned, or None for all.
-        version: t of the version that is, or is to be, released; None for the one after the last round.
     """
 
     spark: SparkSession
@@ -49,7 +54,6 @@ class LearnedRun:
     logs: str | None = None
     catalogue: str | None = None
     interval: str | None = None
-    version: int | None = None
 
     def result(self, stage: str) -> dict[str, Any]:
         """Return what a finished stage returned.
@@ -79,26 +83,31 @@ class LearnedRun:
     @property
     def last_version(self) -> int:
         """t of the version that is, or is to be, released."""
-        return self.config.em.rounds if self.version is None else self.version
+        return self.config.em.rounds
 
     @property
-    def is_refresh(self) -> bool:
-        """Whether the run learned one interval from a live release, instead of everything from the start."""
-        return self.has_run("ingest")
+    def why_no_controls(self) -> str | None:
+        """Why no control can be trained on the run's samples, None where they can."""
+        return None
 
     def has_run(self, stage: str) -> bool:
         """Return whether a stage has been done."""
         return any(done["name"] == stage for done in self.run.record["stages"])
 
-    @property
-    def ingested(self) -> dict[str, Any]:
-        """What the ingest counted."""
-        return self.result("ingest" if self.is_refresh else "preprocess")
-
     @cached_property
     def num_items(self) -> int:
         """V."""
-        return int(self.ingested["catalogue_items"])
+        return int(self.data["catalogue_items"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the ingest counted."""
+        return self.result("preprocess")
+
+    @property
+    def m_step(self) -> dict[str, Any]:
+        """What the last M-step did."""
+        return self.result(f"assign_{self.config.em.rounds}")
 
     @cached_property
     def choice(self) -> StructureChoice:
@@ -113,8 +122,7 @@ class LearnedRun:
     @cached_property
     def counts(self) -> DoubleArray:
         """Training events an item, float64 [V]; held-out users count nowhere."""
-        holder = self.last_id if self.workdir.exists("models", self.last_id, "counts.npy") else self.warm_id
-        return self.workdir.read_array("models", holder, "counts.npy").astype(float)
+        return self.workdir.read_array("models", self.warm_id, "counts.npy").astype(float)
 
     @cached_property
     def validation(self) -> EvaluationUsers:
@@ -143,9 +151,25 @@ class LearnedRun:
         return Variant(SUBJECT, model, without_items(self.mapping(self.last_version), self.retired))
 
     @property
+    def num_paths(self) -> int:
+        """J."""
+        return self.config.paths.paths_per_item
+
+    @property
     def samples_name(self) -> str:
         """The table that defines (x_i, y_i, w_i) after the warm-up."""
         return "mixed_samples" if self.config.mixed_targets.share > 0 else "samples"
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the figures of every M-step round, as ``summary.json`` names them."""
+        warm = self.result("warm_up")["epochs"]
+        rows = []
+        for t in range(1, self.config.em.rounds + 1):
+            epoch, done = self.result(f"e_step_{t}")["epochs"][-1], self.result(f"assign_{t}")
+            softmax = epoch["loss_softmax"] if epoch["loss_softmax"] is not None else warm[-1]["loss_softmax"]
+            figures = {name: done[name] for name in ROUND_FIGURES}
+            rows.append({"round": t, "loss_structure": epoch["loss_structure"], "loss_softmax": softmax, **figures})
+        return rows
 
     def mapping(self, t: int) -> IntArray:
         """Return pi_t, int64 [V, J].
@@ -156,6 +180,10 @@ class LearnedRun:
         if not self.has_mapping(t):
             raise InputError(f"the mapping {self.version_id(t)} is not in {self.workdir.path('models')}")
         return self.workdir.read_array("models", self.version_id(t), "item_paths.npy")
+
+    def version_label(self, t: int) -> str:
+        """Return what a version is called in the report."""
+        return f"after M-step {t}" if t else "initial"
 
     def has_mapping(self, t: int) -> bool:
         """Return whether pi_t is there: maintenance removes the versions that were not released."""

@@ -6,6 +6,7 @@ drawn and the report made again without measuring again.
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import replace
 from typing import Any
@@ -22,20 +23,17 @@ from pipelines.stages.training.petastorm import read_files
 logger = logging.getLogger(__name__)
 
 
-def measure(run: LearnedRun, *, beam: int | None = None) -> dict[str, Any]:
+def measure(run: LearnedRun) -> dict[str, Any]:
     """Measure a run and save it: Deep Retrieval first, then the controls one by one, each saved when it is done.
 
     A control that cannot be trained, or fails, loses nothing: the others go on, and the record names it.
-
-    Args:
-        beam: B that the release is served with; found by :func:`serving_beam` when None.
 
     Returns:
         What the run's record keeps: ``rows_in``, ``rows_out``, ``beam``, ``controls_failed`` (by name, why) and
         ``controls_left_out`` (why none was trained, or None).
     """
     evaluator = evaluator_of(run, run.learned.model, run.test, most_candidates(run))
-    measurement = measure_learned(run, evaluator, serving_beam(run) if beam is None else beam)
+    measurement = measure_learned(run, evaluator, served_beam(run))
     measurement.save(run.workdir, run.run.run_id)
     left_out, failed = no_controls(run), {}
     if left_out is None:
@@ -81,8 +79,8 @@ def no_controls(run: LearnedRun) -> str | None:
     """Return why no control can be trained beside a run; None where they can."""
     if not run.config.evaluation.controls:
         return "evaluation.controls is off"
-    if run.is_refresh:
-        return f"{run.run.run_id} is a refresh: its samples hold one interval, a control needs all of them"
+    if run.why_no_controls is not None:
+        return run.why_no_controls
     if not run.has_mapping(0):
         return f"the initial mapping {run.version_id(0)} is gone (maintenance keeps released versions alone)"
     if not run.workdir.exists("tables", run.samples_name):
@@ -135,8 +133,8 @@ def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUs
     return Evaluator(
         model,
         users,
-        ks=run.config.evaluation.k,
-        max_length=run.config.samples.history_length,
+        ks=run.config.list_lengths,
+        max_length=run.config.history_length,
         counts_V=run.counts,
         max_exact=int(up_to),
         retired=run.retired,
@@ -144,15 +142,20 @@ def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUs
     )
 
 
+def served_beam(run: LearnedRun) -> int:
+    """Return B that the run's last version is served with."""
+    return int(json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))["beam"])
+
+
 def serving_beam(run: LearnedRun) -> int:
-    """Return B: configured, or the narrowest whose candidates reach 5 to 10 times the list, on the validation users.
+    """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users.
 
     It needs the last model and mapping alone, and is cheap beside :func:`measure`.
     """
-    evaluation = run.config.evaluation
-    if evaluation.beam != "auto":
-        return evaluation.beam
-    wanted = evaluation.candidates_per_item * evaluation.k[0]
+    serving = run.config.serving
+    if serving.beam != "auto":
+        return serving.beam
+    wanted = serving.wanted_candidates
     users = run.validation if len(run.validation) else run.test
     points = evaluator_of(run, run.learned.model, users, wanted).curve(run.learned, up_to=wanted)
     return int(choose_beam(points, wanted).beam or 1)

@@ -104,7 +104,7 @@ def seeds_measured(seeds: Sequence[Measurement]) -> dict[str, int]:
 
 
 def _views(config: RunConfig) -> list[tuple[bool, int]]:
-    return [(filtered, k) for filtered in (True, False) for k in config.evaluation.k]
+    return [(filtered, k) for filtered in (True, False) for k in config.list_lengths]
 
 
 def _as_they_are(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[str, Any]]:

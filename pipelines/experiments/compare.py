@@ -37,7 +37,9 @@ from pipelines.experiments.rerankers import RERANKERS, measure_rerankers
 from pipelines.experiments.seed_data import Measured, Points, SeedData
 from pipelines.experiments.session import learned_seeds
 from pipelines.experiments.timing import seconds_of_scoring
+from pipelines.flows.day_one import Source
 from pipelines.report.build import build_report
+from pipelines.stages.ingest.interval import Interval
 
 SettingsByMethod = dict[str, tuple[Settings, ...]]
 
@@ -48,6 +50,7 @@ def compare(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     methods: Sequence[str] = (),
     num_seeds: int = 1,
     fresh: bool = False,
@@ -64,7 +67,8 @@ def compare(
         InputError: something that the comparison reads is missing from the work folder.
     """
     families_of(methods)
-    with learned_seeds("compare", config, workdir_uri, logs, catalogue, num_seeds, fresh=fresh) as runs:
+    source = Source(logs, catalogue, interval)
+    with learned_seeds("compare", config, workdir_uri, source, num_seeds, fresh=fresh) as runs:
         compare_runs(runs[:num_seeds], methods)
         return build_report(runs)
 

@@ -27,7 +27,7 @@ class SeedData:
 
     def __init__(self, run: LearnedRun) -> None:
         self.run, self.config = run, run.config
-        self.k, self.filtered = run.config.evaluation.k[0], run.config.evaluation.filter_history
+        self.k, self.filtered = run.config.serving.k, run.config.serving.filter_history
 
     @property
     def most_candidates(self) -> float:

@@ -49,7 +49,9 @@ from pipelines.experiments.studies import (
     RunFacts,
     changed,
 )
+from pipelines.flows.day_one import Source
 from pipelines.report.build import build_report
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.training.petastorm import read_files
 
 logger = logging.getLogger(__name__)
@@ -64,6 +66,7 @@ def sweep(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     studies: Sequence[str] = (),
     num_seeds: int = 1,
 ) -> list[dict[str, Any]]:
@@ -76,7 +79,8 @@ def sweep(
         InputError: something that a study reads is missing from the work folder.
     """
     studies_of(studies)
-    with learned_seeds("sweep", config, workdir_uri, logs, catalogue, num_seeds) as runs:
+    source = Source(logs, catalogue, interval)
+    with learned_seeds("sweep", config, workdir_uri, source, num_seeds) as runs:
         sweep_runs(runs[:num_seeds], studies)
         build_report(runs)
         return sweep_rows(runs)

@@ -20,7 +20,7 @@ ITEMS_ON_A_VISITED_PATH = 4
 
 def example_paths(run: LearnedRun) -> list[dict[str, Any]]:
     """Return the paths of some well-known items, from different parts of the structure."""
-    space, mapping = run.learned.model.space, run.learned.path_VJ
+    space, mapping = run.space, run.learned.path_VJ
     items_on = {path: _most_popular(run, np.flatnonzero((mapping == path).any(axis=1))) for path in _well_known(run)}
     named = [items[:ITEMS_ON_A_PATH] for items in items_on.values()]
     facts = facts_of(run, np.concatenate(named)) if named else {}
@@ -43,7 +43,7 @@ def example_paths(run: LearnedRun) -> list[dict[str, Any]]:
 
 def _well_known(run: LearnedRun) -> list[int]:
     """Return the paths of the most popular items, one for each first node."""
-    space, paths = run.learned.model.space, run.learned.path_VJ
+    space, paths = run.space, run.learned.path_VJ
     by_node: dict[int, int] = {}
     for item in np.argsort(-run.counts, kind="stable"):
         path = int(paths[item, 0])
@@ -77,7 +77,7 @@ def example_user(run: LearnedRun, evaluator: Evaluator, beam: int, k: int) -> di
         "history": [title(facts[item]) for item in recent.tolist()],
         "paths": [
             {
-                "path": [int(node) for node in run.learned.model.space.decode(np.array(path))],
+                "path": [int(node) for node in run.space.decode(np.array(path))],
                 "probability": float(np.exp(log_prob)),
                 "size": len(items),
                 "items": [title(facts[item]) for item in items[:ITEMS_ON_A_VISITED_PATH].tolist()],

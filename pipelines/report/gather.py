@@ -35,22 +35,13 @@ DATA_COUNTS = {
 """Counts of the summary, and their names in the ingest's record."""
 ALGORITHM = ("m_step", "path_vectors", "search")
 """Keys of a stage's result that say which algorithm ran, and why."""
-ROUND_FIGURES = (
-    "surrogate_before",
-    "surrogate_after",
-    "likelihood_before",
-    "likelihood_after",
-    "items_moved",
-    "occupied_paths",
-    "largest_path",
-    "validation_recall",
-)
 
 
 def summarize(first: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]:
     """Put ``summary.json`` together; stages, rounds, structure and health are the first seed's."""
-    config, ingested = first.config, first.ingested
-    health = asdict(measure_health(first.mapping(first.last_version), first.learned.model.space))
+    config, ingested = first.config, first.data
+    mapping = first.mapping(first.last_version)
+    health = asdict(measure_health(mapping[(mapping >= 0).all(axis=1)], first.space))
     return {
         "run_id": first.run.run_id,
         "config_hash": config.identity(),
@@ -59,7 +50,7 @@ def summarize(first: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]
         "data": {name: ingested[recorded] for name, recorded in DATA_COUNTS.items()},
         "structure": _structure(first, seeds[0].beam),
         "stages": first.run.stages(),
-        "rounds": rounds(first),
+        "rounds": first.rounds(),
         "results": results(seeds, config),
         "curves": curves(seeds, config),
         "health": {name: health[name] for name in Health.model_fields},
@@ -69,36 +60,16 @@ def summarize(first: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]
 
 def _structure(run: LearnedRun, beam: int) -> dict[str, Any]:
     """Return the structure that was chosen, and which algorithm ran, None where the record does not say."""
-    last = "assign" if run.is_refresh else f"assign_{run.last_version}"
     said = {key: value for stage in run.run.record["stages"] for key, value in stage["result"].items()}
     return {
-        "K": run.learned.model.space.num_nodes,
-        "D": run.learned.model.space.num_layers,
-        "J": run.config.paths.paths_per_item,
+        "K": run.space.num_nodes,
+        "D": run.space.num_layers,
+        "J": run.num_paths,
         "S": run.config.scores.num_candidates,
-        "alpha": run.result(last).get("alpha") if run.has_run(last) else None,
+        "alpha": run.m_step.get("alpha"),
         "beam": beam,
         **{name: said.get(name) for name in ALGORITHM},
     }
-
-
-def rounds(run: LearnedRun) -> list[dict[str, Any]]:
-    """Return the figures of every M-step round of day one, as ``summary.json`` names them; a refresh has none."""
-    if run.is_refresh:
-        return []
-    warm_loss = run.result("warm_up")["epochs"][-1]["loss_softmax"]
-    rows = []
-    for t in range(1, run.config.em.rounds + 1):
-        epoch, assigned = run.result(f"e_step_{t}")["epochs"][-1], run.result(f"assign_{t}")
-        rows.append(
-            {
-                "round": t,
-                "loss_structure": epoch["loss_structure"],
-                "loss_softmax": warm_loss if epoch["loss_softmax"] is None else epoch["loss_softmax"],
-                **{name: assigned.get(name) for name in ROUND_FIGURES},
-            }
-        )
-    return rows
 
 
 def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dict[str, Any]:
@@ -109,7 +80,7 @@ def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dic
     """
     run, measurement = runs[0], seeds[0]
     config = run.config
-    k, filtered = config.evaluation.k[0], config.evaluation.filter_history
+    k, filtered = config.serving.k, config.serving.filter_history
     evaluator = evaluator_of(run, run.learned.model, run.test, k)
     lists = _headline_lists(run, evaluator, measurement.beam, k, filtered)
     shown = (SUBJECT, BRUTE_FORCE, "random_paths", *of_family("popularity", "baseline"))
@@ -146,7 +117,7 @@ def _headline_lists(run: LearnedRun, evaluator: Evaluator, beam: int, k: int, fi
 
 def notes(run: LearnedRun, seeds: Sequence[Measurement]) -> list[str]:
     """Return what a reader has to know beside the figures."""
-    said = [] if run.is_refresh else list(run.choice.reasons)
+    said = list(run.result("choose")["reasons"]) if run.has_run("choose") else []
     said += [
         f"{label(name)}: measured on {count} of {len(seeds)} seeds" for name, count in seeds_measured(seeds).items()
     ]
@@ -160,10 +131,9 @@ def notes(run: LearnedRun, seeds: Sequence[Measurement]) -> list[str]:
 
 def path_sizes(run: LearnedRun) -> list[dict[str, Any]]:
     """Return how many paths hold how many items, by version; versions that maintenance has removed are left out."""
-    first, step = ("before", "the refresh") if run.is_refresh else ("initial", "M-step")
     return [
         {
-            "label": first if t == 0 else f"after {step}" + ("" if run.is_refresh else f" {t}"),
+            "label": run.version_label(t),
             "histogram": _histogram(run.mapping(t)),
         }
         for t in range(run.last_version + 1)

@@ -11,7 +11,12 @@ from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.results import curves, differences, results, seeds_measured
 
 CONFIG = RunConfig.model_validate(
-    {"name": "world", "dataset": {}, "evaluation": {"k": [5], "difference_shares": [0.5], "bootstrap": 100}}
+    {
+        "name": "world",
+        "dataset": {},
+        "serving": {"k": 5},
+        "evaluation": {"difference_shares": [0.5], "bootstrap": 100},
+    }
 )
 NUM_USERS = 20
 

@@ -15,7 +15,7 @@ from pipelines.evaluation.recorded import SWEEP_STAGE, sweep_rows
 from pipelines.experiments.session import seeds_to_report
 from pipelines.experiments.studies import OVERRIDES, STUDIES, RunFacts, changed
 from pipelines.experiments.sweep import studies_of
-from pipelines.flows.day_one import days_of
+from pipelines.flows.day_one import Source, seed_run
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
@@ -51,13 +51,13 @@ def test_a_figure_that_a_seed_lacks_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("asked", "reported"), [(1, 3), (3, 3), (4, 4)])
 def test_all_seeds_of_the_run_stay_in_the_report(tmp_path: Path, asked: int, reported: int) -> None:
-    workdir = Workdir(str(tmp_path))
-    assert seeds_to_report(CONFIG, workdir, "logs", None, asked) == asked
-    first = days_of(cast(Any, None), CONFIG, workdir, "logs", None, 1)[0]
+    workdir, source = Workdir(str(tmp_path)), Source("logs")
+    assert seeds_to_report(CONFIG, workdir, source, asked) == asked
+    first = seed_run(None, CONFIG, workdir, source, 0)
     first.run.record["seeds"] = 3
     first.run.finish("done", 0)
-    assert seeds_to_report(CONFIG, workdir, "logs", None, asked) == reported
-    assert seeds_to_report(CONFIG, workdir, "other logs", None, asked) == asked
+    assert seeds_to_report(CONFIG, workdir, source, asked) == reported
+    assert seeds_to_report(CONFIG, workdir, Source("other logs"), asked) == asked
 
 
 def test_unknown_studies_are_named() -> None:
