@@ -1,6 +1,6 @@
 """The EM loop in one process, over user states that a frozen encoder computed once.
 
-This is what trains the controls and the further arms of a run: the same trainer, beam, scores and coordinate descent
+This is what trains the controls and the further variants of a run: the same trainer, beam, scores and coordinate descent
 as the Spark stages, without their start-up costs. Shape legend: N states, T targets, E user dimension, J paths.
 """
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from dr_core.arrays import IntArray
-from dr_core.evaluation.evaluator import Arm, EvaluationUsers
+from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.alpha import AlphaRule, alpha_rule, items_per_visited_path
 from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import LearningConfig
@@ -112,13 +112,13 @@ def learn(
     seed: int,
     *,
     descends: bool = True,
-) -> Arm:
+) -> Variant:
     """Run the EM loop in memory from a start; ``model`` is updated.
 
     Args:
         descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
     """
-    logger.info("arm %s", name)
+    logger.info("variant %s", name)
     retriever = Retriever(model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.history_length)
     validation_UE = retriever.encode([list(history) for history in validation.histories])
     rule = alpha_rule(config, choice)
@@ -153,7 +153,7 @@ def learn(
             seed=seed + number,
         )
     _fit(config, model, states, paths, config.em.final_epochs, seed)
-    return Arm(name, model, paths)
+    return Variant(name, model, paths)
 
 
 def _fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 
 from dr_core.errors import ConfigError
 from pipelines.cli.console import explain, results_only, start_logging
+from pipelines.storage.json_text import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,11 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
     _interval(refresh, required=True)
 
     compare = _command(
-        commands, "compare", "rivals and controls beside Deep Retrieval: same users, same costs", compare_command
+        commands, "compare", "baselines and controls beside Deep Retrieval: same users, same costs", compare_command
     )
     _configured(compare)
     compare.add_argument(
-        "--methods", default="", metavar="A,B", help="rivals to measure, separated by commas (default: all of them)"
+        "--methods", default="", metavar="A,B", help="baselines to measure, separated by commas (default: all of them)"
     )
     compare.add_argument(
         "--seeds", type=_positive, default=1, metavar="N", help="repeat with N seeds, each its own split"
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code = explain(f"dr {arguments.command}", error)
             answer = Answer({"error": str(error) or type(error).__name__, "exit_code": code}, exit_code=code)
     if arguments.json:
-        print(json.dumps(answer.document, ensure_ascii=False))
+        print(to_json(answer.document))
     elif answer.text:
         print(answer.text)
     return answer.exit_code
@@ -153,7 +153,7 @@ def run_command(arguments: argparse.Namespace) -> Answer:
 
 def compare_command(arguments: argparse.Namespace) -> Answer:
     """``dr compare``."""
-    _require_peers()
+    _require_baselines()
     from pipelines.config.load import load_config
     from pipelines.experiments.compare import compare
     from pipelines.report.console import trim_console_table
@@ -175,7 +175,7 @@ def compare_command(arguments: argparse.Namespace) -> Answer:
 
 def sweep_command(arguments: argparse.Namespace) -> Answer:
     """``dr sweep``."""
-    _require_peers()
+    _require_baselines()
     from pipelines.config.load import load_config
     from pipelines.experiments.sweep import sweep
 
@@ -302,11 +302,11 @@ def doctor_command(arguments: argparse.Namespace) -> Answer:
     return Answer([vars(check) for check in checks], "\n".join(lines), 0 if healthy else 2)
 
 
-def _require_peers() -> None:
+def _require_baselines() -> None:
     missing = [name for name in ("faiss", "implicit", "threadpoolctl") if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"{', '.join(missing)} not installed: rivals need the extra, pip install 'deep-retrieval[peers]'"
+            f"{', '.join(missing)} not installed: baselines need the extra, pip install 'deep-retrieval[baselines]'"
         )
 
 

@@ -42,8 +42,8 @@ from pipelines.flows.gates import (
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
+from pipelines.flows.retrain import draw_releases
 from pipelines.flows.steps import Facts, frozen_model, mix, retrieve, train, visited_by
-from pipelines.report.releases_page import write_trends
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
@@ -137,7 +137,7 @@ def execute(run: RefreshedRun, only: str | None = None) -> dict[str, Any]:
         run.run.fail(error)
         raise
     if only in (None, STAGES[-1]):
-        write_trends(run.spark, run.workdir, run.config)
+        draw_releases(run.spark, run.workdir, run.config)
         run.run.finish("done", 0)
     return summary(run)
 
@@ -437,7 +437,7 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
         },
     )
     if judged["refused"]:
-        write_trends(run.spark, run.workdir, run.config)
+        draw_releases(run.spark, run.workdir, run.config)
         raise GateRefused(
             f"{release.release_id} is kept as refused, {run.parent} stays live: " + "; ".join(judged["refused"])
         )

@@ -18,6 +18,7 @@ from typing import Any
 from dr_core.errors import ConfigError, GateRefused, InputError, typed
 from dr_core.faults import reach
 from dr_core.threads import one_thread
+from pipelines.storage.json_text import to_json
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ class Run:
         logger.info("%-14s …", name)
         started = time.monotonic()
         with one_thread():
-            result = json.loads(json.dumps(work()))
+            result = json.loads(to_json(work()))
         seconds = time.monotonic() - started
         reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
@@ -142,7 +143,7 @@ class Run:
 
     def save(self) -> None:
         """Write the record in one step."""
-        self.workdir.write_text(json.dumps(self.record, indent=2), "runs", f"{self.run_id}.json")
+        self.workdir.write_text(to_json(self.record, indent=2), "runs", f"{self.run_id}.json")
 
     def stages(self) -> list[dict[str, Any]]:
         """Return name, seconds, rows_in and rows_out of every finished stage."""
