@@ -8,7 +8,7 @@ from pipelines.cli.options import FolderOption, JsonOption, ReleaseOption
 
 def evaluate(workdir: FolderOption, release: ReleaseOption = None, as_json: JsonOption = False) -> Answer:
     """Measure a release again on its test users."""
-    from pipelines.flows.day_one import evaluate_release
+    from pipelines.flows.evaluate_release import evaluate_release
     from pipelines.report.console import trim_console_table
 
     summary = evaluate_release(workdir, release)
