@@ -93,7 +93,7 @@ class Run:
             del stages[place]
             self.save()
         reach(f"{name}:before")
-        logger.info("%-14s …", name)
+        logger.info("%-14s …", name, extra={"stage_begins": name})
         started = time.monotonic()
         with one_thread():
             result = json.loads(to_json(work()))
@@ -106,7 +106,7 @@ class Run:
         stages.insert(place, entry)
         self.save()
         rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
-        logger.info("%-14s %.1f s%s", name, seconds, rows)
+        logger.info("%-14s %.1f s%s", name, seconds, rows, extra={"stage_ends": name})
         return dict(result)
 
     def finish(self, status: str, exit_code: int | None, message: str = "") -> None:
