@@ -144,3 +144,8 @@ class LearningConfig(Config):
     """When a structure counts as collapsed."""
     em: EMConfig = EMConfig()
     """Rounds and epochs."""
+
+    @property
+    def history_length(self) -> int:
+        """L, items of a history that are trained on and served."""
+        return self.samples.history_length

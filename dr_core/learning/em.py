@@ -23,10 +23,10 @@ from dr_core.learning.scoring import score_states
 from dr_core.learning.start import spread
 from dr_core.learning.states import States, StateSource
 from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.assignment import PathAssignment, coordinate_descent
-from dr_core.paths.index import build_index
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import (
     PathCandidates,
@@ -34,7 +34,6 @@ from dr_core.paths.scores import (
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 from dr_core.retrieval.beam_search import beam_search
-from dr_core.retrieval.retriever import Retriever
 
 
 def fresh_structure(
@@ -119,10 +118,7 @@ def learn(
         descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
     """
     logger.info("arm %s", name)
-    retriever = Retriever(
-        model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
-    )
-    validation_UE = retriever.encode([list(history) for history in validation.histories])
+    validation_UE = encode_histories(model, validation.histories, config.history_length)
     rule = alpha_rule(config, choice)
     alpha: float | None = None
     for number in range(1, rounds + 1):

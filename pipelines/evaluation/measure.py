@@ -91,7 +91,7 @@ def evaluator_of(
         model,
         users,
         ks=day.config.evaluation.k,
-        max_length=day.config.samples.history_length,
+        max_length=day.config.history_length,
         counts_V=day.counts,
         max_exact=int(up_to),
         retired=retired,

@@ -50,7 +50,7 @@ def cut_of(config: RunConfig, **changes: Any) -> CutConfig:
     """Return how the run cuts its histories into training rows, with changes."""
     samples = config.samples
     cut = CutConfig(
-        history_length=samples.history_length,
+        history_length=config.history_length,
         positions=samples.positions,
         targets=samples.targets,
         next_only=samples.target_mode == "next",

@@ -210,7 +210,7 @@ def publish_release(day: DayOne) -> dict[str, Any]:
         "learned": learned,
         "seconds": round(sum(stage["seconds"] for stage in day.run.record["stages"]), 1),
     }
-    serving = {"beam": day.result("evaluate")["beam"], "history_length": day.config.samples.history_length}
+    serving = {"beam": day.result("evaluate")["beam"], "history_length": day.config.history_length}
     day.workdir.write_text(json.dumps({"release_id": release_id, **serving}), "models", release_id, "serving.json")
     release = publish(
         day.spark,
@@ -244,6 +244,6 @@ def recommend(day: DayOne) -> dict[str, Any]:
         release_id=release_id,
         k=day.config.evaluation.k[0],
         beam=int(day.result("evaluate")["beam"]),
-        max_length=day.config.samples.history_length,
+        max_length=day.config.history_length,
         filter_history=day.config.evaluation.filter_history,
     )

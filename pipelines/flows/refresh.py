@@ -27,11 +27,10 @@ from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
+from dr_core.model.histories import encode_histories
 from dr_core.paths.health import measure_health
-from dr_core.paths.index import build_index as invert
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_search import beam_search
-from dr_core.retrieval.retriever import Retriever
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
 from pipelines.flows.gates import (
@@ -407,10 +406,7 @@ class Refresh:
         """The live paths to new ones: new items get theirs, retired ones lose theirs."""
         model = load_model(self.workdir.filesystem, self.workdir.path("models", self.warm_id))
         users = load_users(self.spark, self.workdir, "validation")
-        empty = invert(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        state_UE = Retriever(model, empty, beam=1, max_length=self.config.samples.history_length).encode(
-            [list(history) for history in users.histories]
-        )
+        state_UE = encode_histories(model, users.histories, self.config.history_length)
         visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
         summary = assign_paths(
             self.spark,
@@ -559,7 +555,7 @@ class Refresh:
             release_id=self.release_id,
             k=self.config.evaluation.k[0],
             beam=int(serving["beam"]),
-            max_length=self.config.samples.history_length,
+            max_length=self.config.history_length,
             filter_history=self.config.evaluation.filter_history,
         )
 

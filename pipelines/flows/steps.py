@@ -25,6 +25,7 @@ from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.learning.refine import refined
 from dr_core.learning.trainer import EpochResult, Phase
+from dr_core.model.histories import encode_histories
 from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
@@ -170,7 +171,7 @@ class DayOne:
 
     def _write_validation_batch(self) -> None:
         users = self.validation
-        length = self.config.samples.history_length
+        length = self.config.history_length
         history = np.full((len(users), length), -1, np.int32)
         targets = np.full((len(users), VALIDATION_TARGETS), -1, np.int32)
         for row, (items, truth) in enumerate(zip(users.histories, users.truths, strict=True)):
@@ -309,11 +310,8 @@ class DayOne:
     def assign(self, t: int) -> dict[str, Any]:
         """pi_{t-1} to pi_t, with what it did to the surrogate, the likelihood and the recall of the validation users."""
         model = load_model(self.workdir.filesystem, self.workdir.path("models", self.release_id(t - 1)))
-        empty = invert(np.zeros(0, np.int64), np.zeros(0, np.int64))
         users = self.validation
-        state_UE = Retriever(model, empty, beam=1, max_length=self.config.samples.history_length).encode(
-            [list(history) for history in users.histories]
-        )
+        state_UE = encode_histories(model, users.histories, self.config.history_length)
         visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
         rule = alpha_rule(self.config, self.choice)
         if t > 1 and rule.alpha is None:
