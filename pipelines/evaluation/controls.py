@@ -10,10 +10,12 @@ from collections.abc import Iterator
 
 from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Arm, EvaluationUsers
-from dr_core.learning.budget import choose_structure
-from dr_core.learning.em import _fit, fresh_structure, learn
+from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.e_step import e_step, fresh_structure
+from dr_core.learning.em import learn_structure
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
@@ -50,7 +52,15 @@ def train_arms(
     def fitted(name: str, paths: IntArray) -> Arm:
         logger.info("control %s", name)
         arm = fresh_structure(model, model.structure.config, space, seed)
-        _fit(config, arm, states, paths, total_epochs(config), seed)
+        e_step(config, arm, states, paths, total_epochs(config), seed)
+        return Arm(name, arm, paths)
+
+    validation_UE = encode_histories(model, validation.histories, config.history_length)
+
+    def learned(name: str, start: IntArray, choice: StructureChoice, rounds: int) -> Arm:
+        logger.info("arm %s", name)
+        arm = fresh_structure(model, model.structure.config, choice.space, seed)
+        paths, _ = learn_structure(config, arm, states, start, validation_UE, choice, rounds=rounds, seed=seed)
         return Arm(name, arm, paths)
 
     sample_NE = spread(states.user_NE, config.paths.profile_states)
@@ -68,13 +78,8 @@ def train_arms(
         if other == num_paths:
             continue
         other_choice = choose_structure(config, num_items, other)
-        arm = fresh_structure(model, model.structure.config, other_choice.space, seed)
         start = clustered(other_choice.space, other)
-        yield learn(
-            config, f"deep_retrieval_j{other}", arm, states, start, validation, other_choice, config.em.rounds, seed
-        )
+        yield learned(f"deep_retrieval_j{other}", start, other_choice, config.em.rounds)
     if config.evaluation.random_start_rounds and config.paths.start != "random":
-        arm = fresh_structure(model, model.structure.config, space, seed)
         start = random_paths(num_items, num_paths, space, seed + 2)
-        rounds = config.evaluation.random_start_rounds
-        yield learn(config, "deep_retrieval_random_start", arm, states, start, validation, choice, rounds, seed)
+        yield learned("deep_retrieval_random_start", start, choice, config.evaluation.random_start_rounds)

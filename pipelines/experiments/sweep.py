@@ -21,10 +21,13 @@ from dr_core.evaluation.evaluator import Arm, Evaluator, Point
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
 from dr_core.learning.budget import choose_structure
-from dr_core.learning.em import fresh_structure, learn
+from dr_core.learning.choices import choose_m_step
+from dr_core.learning.e_step import fresh_structure
+from dr_core.learning.em import learn_structure
 from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
@@ -123,7 +126,6 @@ class Sweep:
             self.comparison.arm.model,
             self.states,
             self.comparison.evaluator,
-            descends=value != REFINEMENT_ALONE,
         )
 
     def _structure(
@@ -134,8 +136,6 @@ class Sweep:
         model: DeepRetrievalModel,
         states: States,
         evaluator: Evaluator,
-        *,
-        descends: bool = True,
     ) -> dict[str, Any]:
         """Learn a structure over a frozen encoder and softmax, and read it."""
         num_items, num_paths = self.day.num_items, config.paths.paths_per_item
@@ -150,11 +150,10 @@ class Sweep:
                 model, sample_NE, vectors, choice.space, num_paths, config.paths, self.day.seed,
                 budgets=choice.budgets,
             )  # fmt: skip
-        learned = learn(
-            config, name, arm, states, start, self.day.validation, choice, rounds, self.day.seed, descends=descends
-        )
-        health = measure_health(learned.path_VJ, choice.space)
-        standing = Arm(learned.name, learned.model, without(learned.path_VJ, self.comparison.retired))
+        validation_UE = encode_histories(model, self.day.validation.histories, config.history_length)
+        paths, _ = learn_structure(config, arm, states, start, validation_UE, choice, rounds=rounds, seed=self.day.seed)
+        health = measure_health(paths, choice.space)
+        standing = Arm(name, arm, without(paths, self.comparison.retired))
         curve = evaluator.curve(standing, up_to=1.2 * READ_SHARE * num_items)
         return {
             "rows_in": len(states.user_NE),
@@ -275,14 +274,20 @@ def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
 REFINEMENT_ALONE = "refinement"
 RANDOM_ROUNDS = 4
 """Rounds of EM from random paths in the study of assignments."""
-DESCENT_ALONE: Overrides = {"assignment.refine_sweeps": 0}
+DESCENT_ALONE: Overrides = {"assignment.m_step": "descent"}
 ASSIGNMENTS: dict[str, Overrides] = {
     "best path": {"penalty.alpha": 0, **DESCENT_ALONE},
     "one sweep": {"assignment.num_sweeps": 1, **DESCENT_ALONE},
     "descent": DESCENT_ALONE,
-    REFINEMENT_ALONE: {},
+    REFINEMENT_ALONE: {"assignment.m_step": "refinement"},
     "both": {},
 }
+
+
+def _refined(bench: Sweep) -> list[str]:
+    config = bench.config
+    chosen = choose_m_step(config.assignment, bench.day.num_items, config.paths.paths_per_item)
+    return [REFINEMENT_ALONE, "both"] if chosen.refines else []
 
 
 def _nodes(bench: Sweep) -> list[int]:
@@ -311,8 +316,8 @@ STUDIES: dict[str, Callable[[Sweep], Sequence[Any]]] = {
     "rounds": lambda bench: [0, 1, 2, 4],
     "random_start": lambda bench: [1, 2, 4, 8],
     "mean_path": lambda bench: [0.5, 1, 2, 4],
-    "assignment": lambda bench: ["best path", "one sweep", "descent", REFINEMENT_ALONE, "both"],
-    "assignment_random": lambda bench: ["descent", REFINEMENT_ALONE, "both"],
+    "assignment": lambda bench: ["best path", "one sweep", "descent", *_refined(bench)],
+    "assignment_random": lambda bench: ["descent", *_refined(bench)],
     "encoder": lambda bench: ["gru", "attention", "mean", "decay"],
     "together": lambda bench: ["learned", "initial", "shuffled"],
     "two_tower": lambda bench: [

@@ -23,10 +23,11 @@ from dr_core.evaluation.metrics import ItemLists, candidate_recall
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
-from dr_core.learning.refine import refined
+from dr_core.learning.choices import choose_m_step
+from dr_core.learning.m_step import refine_alone
+from dr_core.learning.refine import Refinement
 from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.model.histories import encode_histories
-from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.beam_search import beam_search
@@ -313,38 +314,32 @@ class DayOne:
         users = self.validation
         state_UE = encode_histories(model, users.histories, self.config.history_length)
         visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
-        rule = alpha_rule(self.config, self.choice)
-        if t > 1 and rule.alpha is None:
-            rule = rule.starting_at(self.result(f"assign_{t - 1}")["alpha"])
-        summary = assign_paths(
-            self.spark,
-            self.workdir,
-            release_id=self.release_id(t),
-            parent_id=self.release_id(t - 1),
-            num_items=self.num_items,
-            num_paths=self.config.paths.paths_per_item,
-            space=self.choice.space,
-            config=self.config.assignment,
-            rule=rule,
-            visited_paths=visited,
-        )
-        descended = read_paths(self.spark, self.workdir, self.release_id(t))
-        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
-        mapping = refined(
-            model,
-            sample_states(self.workdir, "samples", model, self.config.paths.profile_states),
-            descended,
-            parent,
-            self.choice.space,
-            self.config.assignment,
-            budgets=self.choice.budgets,
-            seed=self.seed + t,
-        )
-        items_refined = int((mapping != descended).any(axis=1).sum())
-        if items_refined:
+        chosen = choose_m_step(self.config.assignment, self.num_items, self.config.paths.paths_per_item)
+        refinement = None
+        if chosen.refines:
+            states = sample_states(self.workdir, "samples", model, self.config.paths.profile_states)
+            refinement = Refinement.of(model, states, self.choice, self.config.assignment, self.seed + t)
+        if refinement is not None and not chosen.descends:
+            mapping, facts = refine_alone(refinement, self.export_paths(t - 1), visited)
             write_paths(self.spark, self.workdir, mapping, self.release_id(t))
+        else:
+            rule = alpha_rule(self.config, self.choice)
+            if t > 1:
+                rule = rule.starting_at(self.result(f"assign_{t - 1}")["alpha"])
+            facts = assign_paths(
+                self.spark,
+                self.workdir,
+                release_id=self.release_id(t),
+                parent_id=self.release_id(t - 1),
+                num_items=self.num_items,
+                num_paths=self.config.paths.paths_per_item,
+                space=self.choice.space,
+                config=self.config.assignment,
+                rule=rule,
+                visited_paths=visited,
+                refinement=refinement,
+            )
         mapping = self.export_paths(t)
-        moved = int(changed_rows(parent, mapping).sum())
         health = measure_health(mapping, self.choice.space)
         before, after = measure_likelihood(
             self.spark,
@@ -355,10 +350,9 @@ class DayOne:
             max_blocks=self.config.em.likelihood_blocks,
         )
         logger.info(
-            "  %d items moved (%d by the descent), surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d,"
-            " alpha %.3g",
-            moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
-            health.occupied_paths, health.largest_path, summary.alpha,
+            "  %d items moved (%d by the descent), surrogate %s -> %s, likelihood %.4f -> %.4f, %d paths, largest %d, alpha %s",
+            facts.items_moved, facts.items_moved_by_descent, facts.surrogate_before, facts.surrogate_after, before, after,
+            health.occupied_paths, health.largest_path, facts.alpha,
         )  # fmt: skip
         retriever = Retriever(
             model, invert(np.arange(self.num_items), mapping), beam=self.config.budget.beam, max_length=1
@@ -366,10 +360,7 @@ class DayOne:
         found = retriever.candidates(retriever.search(state_UE))
         recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
         return {
-            **vars(summary),
-            "items_moved": moved,
-            "items_descended": summary.items_moved,
-            "items_refined": items_refined,
+            **vars(facts),
             "rows_in": self.num_items,
             "rows_out": int(mapping.size),
             "likelihood_before": before,
