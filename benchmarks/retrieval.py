@@ -34,6 +34,7 @@ from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.learning.scoring import score_states
 from dr_core.learning.states import States
 from dr_core.learning.trainer import TrainingConfig
+from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -169,8 +170,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         began = time.perf_counter()
         candidates = score_states(model, states, paths, 20)
         score_seconds = time.perf_counter() - began
-        search = CompiledStructure(model.structure)
-        visited, _ = search.search(world.train_NE[:2000], arguments.beam)
+        visited = visited_paths(model, paths, torch.from_numpy(world.train_NE[:2000]), arguments.beam)
         rule = AlphaRule(alpha, float(arguments.items_per_path))
         began = time.perf_counter()
         assigned, done = m_step(ItemsInMemory(candidates, 4, space), rule, visited)

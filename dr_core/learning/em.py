@@ -22,8 +22,8 @@ from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.learning.scoring import score_states
 from dr_core.learning.start import spread
 from dr_core.learning.states import States
+from dr_core.learning.visits import visited_paths
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.retrieval.beam_search import beam_search
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def learn_structure(
     for number in range(1, rounds + 1):
         logger.info("  round %d of %d", number, rounds)
         e_step(config, model, states, path_VJ, config.em.e_step_epochs, seed)
-        visited = beam_search(model.structure, user_UE, config.budget.beam).path_NB.numpy()
+        visited = visited_paths(model, path_VJ, user_UE, config.budget.beam)
         if refinement is not None:
             refinement = replace(refinement, seed=seed + number)
         if refinement is not None and not chosen.descends:

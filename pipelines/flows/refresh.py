@@ -27,10 +27,10 @@ from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
+from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import measure_health
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_search import beam_search
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
 from pipelines.flows.gates import (
@@ -407,7 +407,8 @@ class Refresh:
         model = load_model(self.workdir.filesystem, self.workdir.path("models", self.warm_id))
         users = load_users(self.spark, self.workdir, "validation")
         state_UE = encode_histories(model, users.histories, self.config.history_length)
-        visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
+        parent = self.workdir.read_array("models", self.warm_id, "item_paths.npy")
+        visited = visited_paths(model, parent, state_UE, self.config.budget.beam)
         summary = assign_paths(
             self.spark,
             self.workdir,

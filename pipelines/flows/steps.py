@@ -27,10 +27,10 @@ from dr_core.learning.choices import choose_m_step
 from dr_core.learning.m_step import refine_alone
 from dr_core.learning.refine import Refinement
 from dr_core.learning.trainer import EpochResult, Phase
+from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
-from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
@@ -313,14 +313,15 @@ class DayOne:
         model = load_model(self.workdir.filesystem, self.workdir.path("models", self.release_id(t - 1)))
         users = self.validation
         state_UE = encode_histories(model, users.histories, self.config.history_length)
-        visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
+        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
+        visited = visited_paths(model, parent, state_UE, self.config.budget.beam)
         chosen = choose_m_step(self.config.assignment, self.num_items, self.config.paths.paths_per_item)
         refinement = None
         if chosen.refines:
             states = sample_states(self.workdir, "samples", model, self.config.paths.profile_states)
             refinement = Refinement.of(model, states, self.choice, self.config.assignment, self.seed + t)
         if refinement is not None and not chosen.descends:
-            mapping, facts = refine_alone(refinement, self.export_paths(t - 1), visited)
+            mapping, facts = refine_alone(refinement, parent, visited)
             write_paths(self.spark, self.workdir, mapping, self.release_id(t))
         else:
             rule = alpha_rule(self.config, self.choice)
