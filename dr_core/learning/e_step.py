@@ -43,7 +43,9 @@ def train_structure(
     source = StateSource(states, batch_states, seed)
     progress = Progress("E-step", epochs * source.steps_per_epoch)
     phase = Phase("e_step", "frozen", epochs)
-    return Trainer(model, source, phase, training, seed=seed, report=progress.report).run()
+    results = Trainer(model, source, phase, training, seed=seed, report=progress.report).run()
+    model.to("cpu")
+    return results
 
 
 def e_step(

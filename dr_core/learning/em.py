@@ -1,31 +1,121 @@
-"""The EM loop in one process, over user states that a frozen encoder computed once (Deep Retrieval, section 3).
+"""Day one in one process: histories in; a model, a mapping and an index out (Deep Retrieval, section 3).
 
-Shape legend: V items, J paths an item, U users, E user dimension.
+samples -> warm-up -> initial paths -> mixed targets -> T x (E-step, scores, M-step) -> last E-step -> index. The Spark flows
+run the same steps over tables. Shape legend: V items, J paths an item, U users, E user dimension.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from dr_core.arrays import IntArray
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.budget import StructureChoice
-from dr_core.learning.choices import choose_m_step
+from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.choices import Choice, choose_algorithms, choose_m_step, log_choices
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.e_step import e_step
+from dr_core.learning.held_out import HeldOut
 from dr_core.learning.m_step import MStepFacts, m_step, refine_alone
+from dr_core.learning.mixed_samples import mixed_samples
 from dr_core.learning.refine import Refinement
+from dr_core.learning.samples import Histories, SampleSource, cut_histories
 from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.learning.scoring import score_states
-from dr_core.learning.start import spread
+from dr_core.learning.start import initial_paths, spread
 from dr_core.learning.states import States
+from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.learning.visits import visited_paths
-from dr_core.model.objective import DeepRetrievalModel
+from dr_core.learning.warm_up import new_model, train_samples, warm_up
+from dr_core.model.histories import encode_histories
+from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.paths.index import PathIndex, build_index
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What day one learned.
+
+    Attributes:
+        model: trained, in evaluation mode.
+        path_VJ: int64, the mapping pi_T.
+        index: its inverse.
+        choice: K, D and the budget.
+        algorithms: what was chosen by size, with reasons.
+        warm_up: what each epoch of the warm-up did.
+        rounds: what each M-step did.
+    """
+
+    model: DeepRetrievalModel
+    path_VJ: IntArray
+    index: PathIndex
+    choice: StructureChoice
+    algorithms: dict[str, Choice]
+    warm_up: list[EpochResult]
+    rounds: list[MStepFacts]
+
+
+def learn(
+    histories: Histories,
+    num_items: int,
+    config: LearningConfig,
+    held_out: HeldOut,
+    *,
+    k: int = 10,
+    filtered: bool = True,
+) -> Learned:
+    """Learn a structure from the histories of the training users.
+
+    Args:
+        histories: item ids below V.
+        num_items: V.
+        config: of the run; its seed is the root of all randomness.
+        held_out: users who are not in ``histories``. They judge the epochs of the warm-up, and their searches say which
+            paths are visited.
+        k: length of the lists by which the epochs are judged.
+        filtered: whether these lists leave out the history.
+
+    Raises:
+        ConfigError: the configured M-step cannot run for this V and J.
+        ValueError: no history has two events.
+    """
+    choice = choose_structure(config, num_items, config.paths.paths_per_item)
+    algorithms = choose_algorithms(config, num_items, config.paths.paths_per_item, choice.space)
+    for reason in choice.reasons:
+        logger.info("  %s", reason)
+    log_choices(algorithms)
+
+    samples = cut_histories(histories, config.samples, config.seed)
+    if not len(samples):
+        raise ValueError("no history has two events: there is nothing to learn from")
+    model = new_model(config, choice.space, histories.counts(num_items))
+    epochs = warm_up(config, model, samples, held_out, k=k, filtered=filtered)
+
+    states = _states(config, model, samples)
+    start_NE = spread(states.user_NE, config.paths.profile_states)
+    path_VJ = initial_paths(model, start_NE, choice, config.paths, config.seed)
+    if config.mixed_targets.share:
+        samples = mixed_samples(model, samples, states, path_VJ, config.mixed_targets, config.seed)
+    if config.em.joint_epochs:
+        model.set_item_paths(path_VJ)
+        train_samples(config, model, samples, Phase("joint", "joint", config.em.joint_epochs))
+    states = _states(config, model, samples)
+
+    held_out_UE = encode_histories(model, held_out.histories, config.history_length)
+    path_VJ, rounds = learn_structure(
+        config, model, states, path_VJ, held_out_UE, choice, rounds=config.em.rounds, seed=config.seed
+    )
+    index = build_index(np.arange(num_items), path_VJ)
+    return Learned(model.eval(), path_VJ, index, choice, algorithms, epochs, rounds)
+
+
+def _states(config: LearningConfig, model: DeepRetrievalModel, samples: Batch) -> States:
+    return States.encode(model, SampleSource(samples, config.training.batch_rows, config.seed).in_order())
 
 
 def learn_structure(

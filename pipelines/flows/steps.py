@@ -24,6 +24,7 @@ from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.learning.choices import choose_m_step
+from dr_core.learning.held_out import validation_columns
 from dr_core.learning.m_step import refine_alone
 from dr_core.learning.refine import Refinement
 from dr_core.learning.trainer import EpochResult, Phase
@@ -49,7 +50,6 @@ from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
-VALIDATION_TARGETS = 16
 
 
 def run_identity(
@@ -172,24 +172,7 @@ class DayOne:
 
     def _write_validation_batch(self) -> None:
         users = self.validation
-        length = self.config.history_length
-        history = np.full((len(users), length), -1, np.int32)
-        targets = np.full((len(users), VALIDATION_TARGETS), -1, np.int32)
-        for row, (items, truth) in enumerate(zip(users.histories, users.truths, strict=True)):
-            recent = items[-length:]
-            history[row, : len(recent)] = recent
-            wanted = truth[:VALIDATION_TARGETS]
-            targets[row, : len(wanted)] = wanted
-        lengths = (history >= 0).sum(1)
-        columns = {
-            "history": history,
-            "length": lengths,
-            "positions": np.maximum(lengths - 1, 0)[:, None],
-            "targets": targets,
-            "weights": (targets >= 0).astype(np.float32),
-            "context_categorical": np.zeros((len(users), 1), np.int64),
-            "context_numeric": np.zeros((len(users), 1), np.float32),
-        }
+        columns = validation_columns(users.histories, users.truths, self.config.history_length)
         self.workdir.write_arrays(columns, "models", self.warm_id, "validation.npz")
 
     def _job(self, model_id: str, phases: list[Phase], **more: Any) -> TrainJob:
