@@ -386,17 +386,13 @@ class Refresh:
 
     def scores(self) -> dict[str, Any]:
         """s[v, c] and N_v of the new events, merged into the live release's."""
-        folder = self.workdir.path("models", self.warm_id)
-        manifest = read_manifest(self.workdir.filesystem, folder)
-        if manifest is None:
-            raise DeepRetrievalError(f"{folder} holds no finished model")
         days = sum(_days(label) for label in self.labels)
         decay = 2.0 ** (-days / self.config.refresh.half_life_days)
         done = accumulate_scores(
             self.spark,
             self.workdir,
             samples=self._training_table,
-            model=FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy"),
+            model=FrozenModel.of(self.workdir, self.warm_id),
             release_id=self.release_id,
             config=self.config.scores,
             carried=Carried(self.parent, decay),

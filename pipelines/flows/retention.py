@@ -10,8 +10,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError
-from dr_core.faults import reach
 from pipelines.config.run import RunConfig
+from pipelines.storage.faults import reach
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import Release, list_releases
 from pipelines.storage.samples_format import SAMPLE_TABLES

@@ -22,7 +22,7 @@ from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import StructureChoice, choose_structure
-from dr_core.learning.checkpoint import load_model, read_manifest
+from dr_core.learning.checkpoint import load_model
 from dr_core.learning.refine import refined
 from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.paths.assignment import changed_rows
@@ -289,11 +289,7 @@ class DayOne:
 
     def frozen_model(self, t: int) -> FrozenModel:
         """Return the model trained on pi_t."""
-        folder = self.workdir.path("models", self.release_id(t))
-        manifest = read_manifest(self.workdir.filesystem, folder)
-        if manifest is None:
-            raise DeepRetrievalError(f"{folder} holds no finished model")
-        return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
+        return FrozenModel.of(self.workdir, self.release_id(t))
 
     def scores(self, t: int) -> dict[str, Any]:
         """s[v, c] and N_v under the model of pi_{t-1}."""

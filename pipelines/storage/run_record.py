@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dr_core.errors import ConfigError, GateRefused, InputError, typed
-from dr_core.faults import reach
 from dr_core.threads import one_thread
+from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)

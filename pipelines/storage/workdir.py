@@ -19,7 +19,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructType
 
 from dr_core.errors import DeepRetrievalError, InputError
-from dr_core.faults import reach
+from pipelines.storage.faults import reach
 from pipelines.storage.schemas import PARTITIONS, SCHEMAS
 
 

@@ -19,13 +19,13 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from dr_core.faults import VARIABLE
 from pipelines.cli.main import main
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.results import RIVALS
 from pipelines.experiments.baselines import families
 from pipelines.experiments.sweep import STUDIES
 from pipelines.report.summary import read_summary
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.workdir import Workdir
 
 RunAttached = Callable[..., tuple[int, str]]

@@ -6,7 +6,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from dr_core.faults import reach
+from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
 
 

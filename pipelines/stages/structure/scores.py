@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.beam_kernel import CompiledStructure
-from pipelines.spark.worker_cache import cached_array, cached_model
+from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.storage.workdir import Workdir
 
@@ -38,16 +38,23 @@ class FrozenModel:
     """A model on disk together with the pi it was trained on."""
 
     uri: str
-    sha256: str
+    identity: str
     paths_uri: str
+    paths_identity: str
 
-    def load(self) -> tuple[DeepRetrievalModel, npt.NDArray[np.int64]]:
+    @staticmethod
+    def of(workdir: Workdir, version_id: str) -> FrozenModel:
+        """Return the model of a version; raise :class:`InputError` when it is not finished or its mapping is missing."""
+        uri, paths_uri = workdir.path("models", version_id), workdir.path("models", version_id, "item_paths.npy")
+        return FrozenModel(uri, model_identity(uri), paths_uri, file_identity(paths_uri))
+
+    def load(self) -> tuple[DeepRetrievalModel, IntArray]:
         """Return the model, its paths set, and the paths; cached per worker process."""
-        model = cached_model(self.uri, self.sha256)
-        paths = cached_array(self.paths_uri, self.sha256)
-        if model.item_path_VJ.shape != paths.shape or getattr(model, "paths_uri", "") != self.paths_uri:
+        model = cached_model(self.uri, self.identity)
+        paths = cached_array(self.paths_uri, self.paths_identity)
+        if getattr(model, "paths_identity", "") != self.paths_identity:
             model.set_item_paths(np.array(paths))
-            model.paths_uri = self.paths_uri  # type: ignore[assignment]
+            model.paths_identity = self.paths_identity  # type: ignore[assignment]
         return model, paths
 
 
@@ -262,9 +269,11 @@ def measure_likelihood(
     whether the likelihood itself rose has to be measured.
     """
 
+    mappings = [(uri, file_identity(uri)) for uri in paths_uris]
+
     def likelihood(table: pa.Table) -> pa.Table:
         network, _ = model.load()
-        tables = [torch.from_numpy(np.array(cached_array(uri, uri))) for uri in paths_uris]
+        tables = [torch.from_numpy(np.array(cached_array(*mapping))) for mapping in mappings]
         sums = np.zeros(len(tables) + 1)
         for batch in block_batches(table):
             user_NE, target_NT, weight_NT = encode_batch(network, batch)

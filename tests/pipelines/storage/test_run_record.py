@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
-from dr_core.faults import VARIABLE
 from pipelines.storage import run_record as runs
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.lease import lease
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
@@ -127,7 +127,7 @@ def test_a_jobs_error_is_its_verdict(workdir: Workdir, error: BaseException, sta
 def test_a_killed_stage_counts_as_not_done(tmp_path: Path, point: str, times: int) -> None:
     """Killed after the work but before the record: it runs again, which every stage must bear."""
     script = f"""
-from dr_core.faults import VARIABLE
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 def work():
