@@ -130,7 +130,7 @@ def days_of(
     days = []
     for number in range(num_seeds):
         seed = config.seed + number
-        place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
+        place = workdir if number == 0 else workdir.below("seeds", str(seed))
         run = Run(place, run_identity(config, logs, catalogue, seed, interval), config.identity())
         days.append(DayOne(spark, config, place, run, seed, logs, catalogue, interval))
     return days

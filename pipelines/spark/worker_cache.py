@@ -19,7 +19,7 @@ import torch
 from dr_core.errors import InputError
 from dr_core.learning.checkpoint import MANIFEST, load_model
 from dr_core.model.objective import DeepRetrievalModel
-from pipelines.storage.workdir import is_local
+from pipelines.storage.files import is_local
 
 
 def model_identity(uri: str) -> str:

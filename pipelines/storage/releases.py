@@ -156,6 +156,7 @@ def _commit(spark: SparkSession, workdir: Workdir, release: Release, *, expected
         " OR (NOT new.retires AND old.release_id = new.release_id)"
     )
     values: dict[str, str | Column] = {name: F.col(f"new.{name}") for name in SCHEMAS["releases"]}
+    workdir.check_lease()
     reach("publish:before")
     reach("publish:inside", after=0.5)
     try:

@@ -58,6 +58,7 @@ def extend_histories(spark: SparkSession, workdir: Workdir, label: str, length: 
     new = kept.withColumn("events", last).select(
         "user", F.col("events.item").alias("item_ids"), F.col("events.time").alias("event_times")
     )
+    workdir.check_lease()
     reach("write:user_histories:before")
     (
         DeltaTable.forPath(spark, workdir.table("user_histories"))

@@ -249,6 +249,7 @@ def _write_quarantine(
     """Replace the quarantined rows of this interval, or all of them."""
     where = None if is_whole else f"source_interval = '{label}'"
     if not bad_rows and workdir.has_table(spark, "quarantine"):
+        workdir.check_lease()
         DeltaTable.forPath(spark, workdir.table("quarantine")).delete(where)
         return
     rows = small_frame(spark, [], {"reason": "string", "row": "string", "source_file": "string"})

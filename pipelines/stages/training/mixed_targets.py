@@ -62,7 +62,7 @@ def mix_targets(
     mixed = dealt_by_block(frame).groupBy("block").applyInArrow(mix, frame.schema).persist()
     try:
         rows = mixed.count()
-        write_row_groups(spark, workdir.table(name), mixed, rows, len(frame.inputFiles()), seed)
+        write_row_groups(spark, workdir, name, mixed, rows, len(frame.inputFiles()), seed)
     finally:
         mixed.unpersist()
     return {"rows_in": frame.count(), "rows_out": rows}

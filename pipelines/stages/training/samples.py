@@ -107,7 +107,7 @@ def samples(
                 " or more; lower preprocess.min_events or hold out fewer users"
             )
         num_groups = _GROUPS_MULTIPLE * -(-totals["rows"] // (_GROUPS_MULTIPLE * config.rows_per_group))
-        group_rows = write_row_groups(spark, workdir.table(name), rows, totals["rows"], num_groups, seed)
+        group_rows = write_row_groups(spark, workdir, name, rows, totals["rows"], num_groups, seed)
     finally:
         rows.unpersist()
     return SamplesSummary(
@@ -280,9 +280,11 @@ def _replayed_histories(
 
 
 def write_row_groups(
-    spark: SparkSession, uri: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
+    spark: SparkSession, workdir: Workdir, name: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
 ) -> list[int]:
-    """Write row k of the (block, hash) order to file k * num_groups // num_rows; return the files' row counts."""
+    """Write row k of the (block, hash) order to file k * num_groups // num_rows of ``tables/<name>``; return the files' row counts."""
+    uri = workdir.table(name)
+    workdir.check_lease()
     ordered = rows.withColumn("key", F.struct("block", user_hash(seed).alias("hash"), "user", "row"))
     keys = F.broadcast(_partition_keys(spark, num_groups))
     with number_densely(ordered, "key", "rank", first_id=0) as ranked:
