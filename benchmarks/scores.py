@@ -47,14 +47,13 @@ from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
 from pipelines.spark.session import spark_session
 from pipelines.spark.worker_cache import file_identity, model_identity
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, whole_blocks
 from pipelines.stages.structure.scores import (
     ROWS_HELD,
     SCORE_SCHEMA,
     FrozenModel,
     path_scores,
     score_blocks,
-    whole_blocks,
 )
 
 SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
@@ -235,7 +234,7 @@ def parts(folder: Path, num_targets: int, num_items: int, repeats: int) -> dict[
 
     with spark_session("scores", master="local[2]", conf=CONF) as spark:
         frame = spark.read.parquet(samples)
-        dealt = dealt_by_block(frame).sortWithinPartitions("block")
+        dealt = dealt_by_block(frame)
         steps: dict[str, Callable[[], DataFrame]] = {
             "read_and_deal": lambda: dealt.mapInArrow(read, SCORE_SCHEMA),
             "encode": lambda: dealt.mapInArrow(encode, SCORE_SCHEMA),

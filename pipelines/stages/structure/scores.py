@@ -7,6 +7,7 @@ do not depend on partitioning, order or retries. A task adds up its blocks befor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.beam_kernel import CompiledStructure
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, map_blocks, whole_blocks
 from pipelines.storage.workdir import Workdir
 
 MERGE_PARTS = 16
@@ -113,7 +114,7 @@ def path_scores(
     A task adds up its blocks as long as the sums stay below ``rows_held`` rows.
     """
     # Dealt out by item once: the sums and the best of each item below need no further shuffle.
-    in_blocks = dealt_by_block(samples).sortWithinPartitions("block")
+    in_blocks = dealt_by_block(samples)
     partial = in_blocks.mapInArrow(score_blocks(model, config, rows_held), SCORE_SCHEMA).repartition("item_id")
     totals = partial.groupBy("item_id", "path_id").agg(
         F.sum("score").alias("score"), F.max("is_current").alias("is_current")
@@ -216,23 +217,6 @@ def score_blocks(
     return score
 
 
-def whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield one table a block of rows that come in order of their blocks."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        blocks = batch.column("block").to_numpy()
-        edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
-        for first, last in zip(edges, edges[1:], strict=False):
-            if first == last:
-                continue
-            if held and held[-1].column("block")[0].as_py() != blocks[first]:
-                yield pa.Table.from_batches(held)
-                held = []
-            held.append(batch.slice(first, last - first))
-    if held:
-        yield pa.Table.from_batches(held)
-
-
 def _as_batches(scores: BlockScores) -> list[pa.RecordBatch]:
     item = pa.array(scores.item_ids, pa.int32())
     columns = {
@@ -287,6 +271,6 @@ def measure_likelihood(
         return pa.table({"sums": pa.array([sums.tolist()], pa.list_(pa.float64()))})
 
     frame = read_samples(spark, workdir, samples).where(F.col("block") < max_blocks)
-    rows = dealt_by_block(frame).groupBy("block").applyInArrow(likelihood, "sums array<double>").collect()
-    sums = np.sum([row.sums for row in rows], axis=0)
+    rows = map_blocks(frame, likelihood, "sums array<double>").collect()
+    sums = [math.fsum(column) for column in zip(*(row.sums for row in rows), strict=True)]
     return [float(value / sums[-1]) for value in sums[:-1]]

@@ -9,7 +9,7 @@ from pyspark.sql import SparkSession
 
 from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler, draw_seed, with_drawn
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from pipelines.stages.blocks import block_batches, encode_batch, map_blocks
 from pipelines.stages.structure.scores import read_samples
 from pipelines.stages.training.samples import write_row_groups
 from pipelines.storage.workdir import Workdir
@@ -59,7 +59,7 @@ def mix_targets(
             weights.append(weight_BPT.flatten(1).numpy())
         return _with_columns(table, np.concatenate(targets), np.concatenate(weights))
 
-    mixed = dealt_by_block(frame).groupBy("block").applyInArrow(mix, frame.schema).persist()
+    mixed = map_blocks(frame, mix, frame.schema).persist()
     try:
         rows = mixed.count()
         write_row_groups(spark, workdir, name, mixed, rows, len(frame.inputFiles()), seed)

@@ -26,6 +26,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.learning.samples import SamplesConfig
+from pipelines.spark.partitions import partition_keys
 from pipelines.stages.ingest.catalogue import number_densely
 from pipelines.stages.ingest.split import training_interactions, user_hash
 from pipelines.storage.workdir import Workdir
@@ -286,7 +287,7 @@ def write_row_groups(
     uri = workdir.table(name)
     workdir.check_lease()
     ordered = rows.withColumn("key", F.struct("block", user_hash(seed).alias("hash"), "user", "row"))
-    keys = F.broadcast(_partition_keys(spark, num_groups))
+    keys = F.broadcast(partition_keys(spark, num_groups).withColumnRenamed("partition", "group"))
     with number_densely(ordered, "key", "rank", first_id=0) as ranked:
         (
             ranked.withColumn("group", F.floor(F.col("rank") * num_groups / num_rows).cast("int"))
@@ -302,14 +303,3 @@ def write_row_groups(
     if len(counts) != num_groups or sum(row["count"] for row in counts) != num_rows:
         raise DeepRetrievalError(f"{uri} has {len(counts)} files, not {num_groups}, or not {num_rows} rows")
     return [row["count"] for row in counts]
-
-
-def _partition_keys(spark: SparkSession, num_groups: int) -> DataFrame:
-    """Return, for each group, an integer that Spark's hash partitioning sends to the partition of that number.
-
-    Hashing the group itself would send several groups to one partition and leave others empty.
-    """
-    candidates = spark.range(0, 40 * num_groups + 200).select(F.col("id").cast("int").alias("partition_key"))
-    return candidates.groupBy(F.pmod(F.hash("partition_key"), F.lit(num_groups)).alias("group")).agg(
-        F.min("partition_key").alias("partition_key")
-    )
