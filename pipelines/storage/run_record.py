@@ -137,12 +137,12 @@ class Run:
         self.finish("done" if ends_done else "running", 0)
 
     def save(self) -> None:
-        """Write the record, as one of this version, in one step.
+        """Write the record, as one of this version and with the time, in one step.
 
         Raises:
             TryAgain: another run has taken over the work folder.
         """
-        self.record["version"] = RECORD_VERSION
+        self.record |= {"version": RECORD_VERSION, "saved_at": _now()}
         self.workdir.write_text(json.dumps(self.record, indent=2), "runs", f"{self.run_id}.json")
 
     def stages(self) -> list[dict[str, Any]]:

@@ -55,13 +55,14 @@ class Workdir(Files):
     def write(self, frame: DataFrame, name: str, *, replace_where: str | None = None) -> None:
         """Overwrite a Delta table, or only the rows matching ``replace_where``, in one commit.
 
-        Writing the same rows again leaves the same contents: this is what makes a stage safe to repeat.
+        Writing the same rows again leaves the same contents: this is what makes a stage safe to repeat. Columns that an
+        older release of this project did not write are added to its table.
         """
         schema = SCHEMAS[name]
         if frame.columns != list(schema):
             raise DeepRetrievalError(f"table {name} has columns {list(schema)}, was given {frame.columns}")
         columns = [frame[column].cast(kind).alias(column) for column, kind in schema.items()]
-        writer = frame.select(*columns).write.format("delta").mode("overwrite")
+        writer = frame.select(*columns).write.format("delta").mode("overwrite").option("mergeSchema", "true")
         if name in PARTITIONS:
             writer = writer.partitionBy(*PARTITIONS[name])
         if replace_where:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,9 @@ def test_a_record_without_a_version_is_read_and_written_as_one_of_this_release(w
     run = Run.load(workdir, "r")
     assert (run.record["version"], run.finished) == (1, True)
     run.save()
-    assert json.loads(workdir.read_text("runs", "r.json")) == old | {"version": RECORD_VERSION}
+    written = json.loads(workdir.read_text("runs", "r.json"))
+    assert datetime.now(UTC) - datetime.fromisoformat(written.pop("saved_at")) < timedelta(minutes=1)
+    assert written == old | {"version": RECORD_VERSION}
     assert [record["run_id"] for record in run_records(workdir)] == ["r"]
 
 
