@@ -119,9 +119,7 @@ def learn(
         descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
     """
     logger.info("arm %s", name)
-    retriever = Retriever(
-        model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.samples.history_length
-    )
+    retriever = Retriever(model, build_index(np.arange(len(paths)), paths), beam=1, max_length=config.history_length)
     validation_UE = retriever.encode([list(history) for history in validation.histories])
     rule = alpha_rule(config, choice)
     alpha: float | None = None

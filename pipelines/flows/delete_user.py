@@ -18,6 +18,7 @@ from pyspark.sql import functions as F
 from pipelines.datasets import amazon, movielens
 from pipelines.datasets.interactions import SYNTHETIC_LOG_COLUMNS
 from pipelines.evaluation.users import load_users
+from pipelines.flows.fresh import PREVIOUS
 from pipelines.flows.retention import vacuum
 from pipelines.report.build import redraw
 from pipelines.stages.ingest.preprocess import SETTLED
@@ -32,7 +33,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now: bool = False) -> dict[str, int]:
-    """Remove one user from a work folder and from the folders of its further seeds.
+    """Remove one user from a work folder, from what a fresh start has set aside in it, and from the folders of further seeds.
 
     Rows of the user go from interactions, histories, roles, samples, quarantine, recommendations, generated logs, the
     validation batch and what was measured of the test users. What a killed ingest or write left half done goes as a
@@ -51,13 +52,19 @@ def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now:
     """
     removed: Counter[str] = Counter()
     with lease(workdir, "run"):
-        for place in (workdir, *(workdir.below("seeds", seed) for seed in workdir.names("seeds"))):
+        for place in _places(workdir):
             _delete_unfinished(place)
             removed.update(_delete_from_evaluation(spark, place, user))
             removed.update(_delete_from_tables(spark, place, user))
             if vacuum_now and place.exists("tables"):
                 vacuum(spark, place, 0.0)
     return dict(removed)
+
+
+def _places(workdir: Workdir) -> list[Workdir]:
+    """Return the work folder, what a fresh start has set aside in it, and the folders of the further seeds of both."""
+    whole = [workdir, workdir.below(PREVIOUS)]
+    return [*whole, *(place.below("seeds", seed) for place in whole for seed in place.names("seeds"))]
 
 
 def _delete_unfinished(workdir: Workdir) -> None:
@@ -123,16 +130,17 @@ def _without_row(arrays: Arrays, place: int, num_users: int) -> tuple[Arrays, in
 
 
 def _delete_example(workdir: Workdir) -> None:
-    """Take the example of a test user out of the report and draw it again."""
-    if not workdir.exists("report", "report_data.json"):
-        return
-    data = json.loads(workdir.read_text("report", "report_data.json"))
-    data["example_user"] = None
-    workdir.write_text(json.dumps(data, ensure_ascii=False), "report", "report_data.json")
-    if workdir.exists("report", "summary.json"):
-        redraw(workdir)
-    else:
-        workdir.remove("report", "index.html")
+    """Take the example of a test user out of the reports, of the run and of single releases, and draw them again."""
+    for folder in (("report",), *(("report", name) for name in workdir.names("report"))):
+        if not workdir.exists(*folder, "report_data.json"):
+            continue
+        data = json.loads(workdir.read_text(*folder, "report_data.json"))
+        data["example_user"] = None
+        workdir.write_text(json.dumps(data, ensure_ascii=False), *folder, "report_data.json")
+        if workdir.exists(*folder, "summary.json"):
+            redraw(workdir, folder=folder)
+        else:
+            workdir.remove(*folder, "index.html")
 
 
 def _delete_from_tables(spark: SparkSession, workdir: Workdir, user: str) -> dict[str, int]:

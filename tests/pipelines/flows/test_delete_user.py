@@ -83,7 +83,7 @@ def ingest(spark: SparkSession, workdir: Workdir, dataset: DatasetConfig) -> dic
     run = Run(workdir, "r", "hash")
     run.record["config"] = {"dataset": dataset.model_dump(mode="json")}
     run.save()
-    return preprocess(spark, workdir, dataset, config, FEW, run_id="r").reasons
+    return preprocess(spark, workdir, dataset, config, FEW, history_length=8, run_id="r").reasons
 
 
 def rows_of(spark: SparkSession, workdir: Workdir) -> dict[str, list[str]]:
@@ -182,10 +182,10 @@ def held_out(spark: SparkSession, workdir: Workdir, seed: int) -> None:
     workdir.write_arrays({"item_cf": np.array([[1, 2, 3], [4, 5, 6]])}, "runs", "r.rival-x.lists.npz")
 
 
-def test_what_was_kept_of_a_held_out_user_goes_in_every_seed(spark: SparkSession, tmp_path: Path) -> None:
+def test_what_was_kept_of_a_held_out_user_goes_in_every_seed_and_report(spark: SparkSession, tmp_path: Path) -> None:
     """The validation batch loses the validation user's row; the report its example, and figures and lists the test user's."""
     workdir = Workdir(str(tmp_path))
-    places = [workdir, workdir.below("seeds", "1")]
+    places = [workdir, workdir.below("seeds", "1"), workdir.below("previous"), workdir.below("previous", "seeds", "1")]
     for seed, place in enumerate(places):
         held_out(spark, place, seed)
     workdir.write_text(
@@ -195,22 +195,23 @@ def test_what_was_kept_of_a_held_out_user_goes_in_every_seed(spark: SparkSession
     workdir.write_text("half", "report", "report_data.json.0123.tmp")
 
     before = [place.read_arrays("models", "r-warm", "validation.npz") for place in places]
-    assert delete_user(spark, workdir, "v")["validation"] == 2
+    assert delete_user(spark, workdir, "v")["validation"] == 4
     for place, arrays in zip(places, before, strict=True):
         rest = place.read_arrays("models", "r-warm", "validation.npz")
         assert {name: values.tolist() for name, values in rest.items()} == {
             name: values[1:].tolist() for name, values in arrays.items()
         }
         assert len(place.read_arrays("runs", "r.points.npz")["0|candidates"]) == 2
-    assert workdir.names("report") == ["index.html", "report_data.json"]
+    assert workdir.names("report") == ["index.html", "r-1", "report_data.json"]
     assert json.loads(workdir.read_text("report", "report_data.json"))["example_user"] is not None
 
-    assert delete_user(spark, workdir, "a")["measured"] == 4
+    assert delete_user(spark, workdir, "a")["measured"] == 8
     for place in places:
         assert place.read_arrays("runs", "r.points.npz")["0|candidates"].tolist() == [20.0]
         assert place.read_arrays("runs", "r.points.npz")["meta"].tobytes() == b"{}"
         assert place.read_arrays("runs", "r.rival-x.lists.npz")["item_cf"].tolist() == [[4, 5, 6]]
         assert {row.user for row in place.read(spark, "evaluation_histories").collect()} == {"b", "w"}
         assert {row.user for row in place.read(spark, "evaluation_users").collect()} == {"b", "w"}
-    assert json.loads(workdir.read_text("report", "report_data.json")) == {"dataset": "d", "example_user": None}
-    assert not workdir.exists("report", "index.html"), "without a summary it cannot be drawn again"
+    for folder in reports:
+        assert json.loads(workdir.read_text(*folder, "report_data.json")) == {"dataset": "d", "example_user": None}
+        assert not workdir.exists(*folder, "index.html"), "without a summary it cannot be drawn again"
