@@ -90,7 +90,7 @@ def learn(
         logger.info("  %s", reason)
     log_choices(algorithms)
 
-    samples = cut_histories(histories, config.samples, config.seed)
+    samples = cut_histories(histories, config.samples, config.seed, history_length=config.history_length)
     if not len(samples):
         raise ValueError("no history has two events: there is nothing to learn from")
     model = new_model(config, choice.space, histories.counts(num_items))

@@ -192,21 +192,22 @@ def _cut(  # type: ignore[no-untyped-def]
                 weight_BPT[row, place, slot] = rewards[event]
 
 
-def cut_histories(histories: Histories, config: SamplesConfig, seed: int) -> Batch:
+def cut_histories(histories: Histories, config: SamplesConfig, seed: int, *, history_length: int) -> Batch:
     """Cut histories into all their rows, once and for all, in an order drawn from the seed.
 
     Args:
         histories: of the users to learn from.
-        config: L, P, T and the limits a user.
+        config: P, T and the limits a user.
         seed: of the draws and the order.
+        history_length: L.
     """
     histories = histories.latest(config.max_events)
-    rows = SampleRows.cut(histories.offsets, config.history_length, max_rows=config.max_rows)
+    rows = SampleRows.cut(histories.offsets, history_length, max_rows=config.max_rows)
     return rows.batch(
         np.random.default_rng(seed).permutation(len(rows)),
         histories.item_ids,
         histories.weights,
-        shape=(config.history_length, config.positions, config.targets),
+        shape=(history_length, config.positions, config.targets),
         next_only=config.target_mode == "next",
         seed=seed,
     )

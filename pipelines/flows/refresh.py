@@ -44,14 +44,14 @@ from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
 from pipelines.flows.retrain import draw_releases
-from pipelines.flows.steps import Facts, frozen_model, mix, retrieve, train
+from pipelines.flows.steps import Facts, mix, retrieve, train
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
-from pipelines.stages.structure.scores import Carried, accumulate_scores
+from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores
 from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.storage.item_paths import read_paths
 from pipelines.storage.lease import lease
@@ -310,7 +310,7 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, run.warm_id),
+        model=FrozenModel.of(run.workdir, run.warm_id),
         release_id=run.last_id,
         config=run.config.scores,
         carried=Carried(run.parent, decay),

@@ -18,7 +18,7 @@ from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import ItemLists, candidate_recall
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.checkpoint import load_model, read_manifest
+from dr_core.learning.checkpoint import load_model
 from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
 from dr_core.learning.held_out import validation_columns
 from dr_core.learning.m_step import refine_alone
@@ -45,7 +45,6 @@ from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
-from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 Facts = dict[str, Any]
@@ -171,7 +170,7 @@ def scores(run: LearnedRun, stage: Stage) -> Facts:
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, run.version_id(stage.t - 1)),
+        model=FrozenModel.of(run.workdir, run.version_id(stage.t - 1)),
         release_id=run.version_id(stage.t),
         config=run.config.scores,
     )
@@ -216,7 +215,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, parent_id),
+        model=FrozenModel.of(run.workdir, parent_id),
         paths_uris=[run.workdir.path("models", version, "item_paths.npy") for version in (parent_id, version_id)],
         max_blocks=config.em.likelihood_blocks,
     )
@@ -351,19 +350,6 @@ def mix(run: LearnedRun, source: str, model_id: str, mapping: IntArray) -> Facts
         config=run.config.mixed_targets,
         seed=run.seed,
     )
-
-
-def frozen_model(workdir: Workdir, version_id: str) -> FrozenModel:
-    """Return a trained version with the mapping it was trained on.
-
-    Raises:
-        DeepRetrievalError: it has not been trained.
-    """
-    folder = workdir.path("models", version_id)
-    manifest = read_manifest(workdir.filesystem, folder)
-    if manifest is None:
-        raise DeepRetrievalError(f"{folder} holds no finished model")
-    return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
 
 
 def export_paths(run: LearnedRun, version_id: str) -> IntArray:

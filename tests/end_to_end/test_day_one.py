@@ -19,12 +19,12 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from dr_core.faults import VARIABLE
 from pipelines.cli.main import main
 from pipelines.evaluation.measurement import Measurement
 from pipelines.experiments.baselines import BASELINES, families
 from pipelines.experiments.studies import STUDIES
 from pipelines.report.summary import read_summary
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import CONFIG, FIRST, SCRIPT, TinyWorld
 

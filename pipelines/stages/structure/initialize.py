@@ -17,7 +17,7 @@ from dr_core.learning.start import SPREAD, kmeans_paths, sampled_tree, spread, s
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.kmeans_tree import KMeansTree, random_paths
 from dr_core.paths.space import PathSpace
-from pipelines.spark.worker_cache import cached_array
+from pipelines.spark.worker_cache import cached_array, file_identity
 from pipelines.stages.blocks import encode_batch
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.item_paths import _write, write_paths
@@ -75,8 +75,10 @@ def assign_on_spark(
 ) -> DataFrame:
     """Return (item_id, path_ids) with every item's nearest leaves; each row depends on its own vector alone."""
 
+    identity = file_identity(vectors_uri)
+
     def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        vectors = cached_array(vectors_uri, vectors_uri)
+        vectors = cached_array(vectors_uri, identity)
         for batch in batches:
             items = batch.column(0).to_numpy()
             paths = tree.assign(vectors[items], num_paths, item_ids=items.astype(np.int64))

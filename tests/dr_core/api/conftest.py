@@ -9,7 +9,8 @@ from dr_core import DeepRetrieval
 SHELF = 12
 FAST = {
     "encoder": {"dim": 16, "dropout": 0.0},
-    "samples": {"history_length": 8, "positions": 4, "targets": 4},
+    "serving": {"history_length": 8},
+    "samples": {"positions": 4, "targets": 4},
     "training": {"batch_rows": 16},
     "em": {"warm_up_epochs": 8, "e_step_epochs": 3, "final_epochs": 4, "rounds": 1},
 }

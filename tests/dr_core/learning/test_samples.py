@@ -6,7 +6,7 @@ import torch
 
 from dr_core.learning.samples import Histories, SamplesConfig, SampleSource, cut_histories
 
-CONFIG = SamplesConfig(history_length=7, max_rows=3, positions=3, targets=4)
+CONFIG = SamplesConfig(max_rows=3, positions=3, targets=4)
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def histories() -> Histories:
 
 @pytest.mark.parametrize("mode", ["later", "next"])
 def test_states_see_the_past_and_targets_are_later_events(histories: Histories, mode: str) -> None:
-    samples = cut_histories(histories, CONFIG.model_copy(update={"target_mode": mode}), seed=3)
+    samples = cut_histories(histories, CONFIG.model_copy(update={"target_mode": mode}), seed=3, history_length=7)
     user_of = np.repeat(np.arange(len(histories)), np.diff(histories.offsets))
     rows_of = np.zeros(len(histories), dtype=int)
     for row in range(len(samples)):
@@ -48,13 +48,13 @@ def test_states_see_the_past_and_targets_are_later_events(histories: Histories, 
 
 
 def test_the_draws_follow_from_the_seed(histories: Histories) -> None:
-    first, again, other = (cut_histories(histories, CONFIG, seed) for seed in (3, 3, 4))
+    first, again, other = (cut_histories(histories, CONFIG, seed, history_length=7) for seed in (3, 3, 4))
     assert torch.equal(first.target_BPT, again.target_BPT)
     assert not torch.equal(first.target_BPT, other.target_BPT)
 
 
 def test_only_the_most_recent_events_are_used(histories: Histories) -> None:
-    samples = cut_histories(histories, CONFIG.model_copy(update={"max_events": 5}), seed=0)
+    samples = cut_histories(histories, CONFIG.model_copy(update={"max_events": 5}), seed=0, history_length=7)
     recent = np.concatenate([histories.items(user)[-5:] for user in range(len(histories))])
     used = np.concatenate([samples.history_BL.numpy().ravel(), samples.target_BPT.numpy().ravel()])
     assert set(used[used >= 0]) <= set(recent)
@@ -62,7 +62,7 @@ def test_only_the_most_recent_events_are_used(histories: Histories) -> None:
 
 
 def test_every_row_comes_once_an_epoch_in_another_order(histories: Histories) -> None:
-    samples = cut_histories(histories, CONFIG, seed=0)
+    samples = cut_histories(histories, CONFIG, seed=0, history_length=7)
     source = SampleSource(samples, 8, seed=1)
     epochs = [list(source.batches(epoch)) for epoch in (0, 1, 0)]
     assert len(epochs[0]) == source.steps_per_epoch
