@@ -48,7 +48,7 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## measure the hot loops beside baselines; one JSON line each
+bench: install ## measure the hot loops beside other libraries; one JSON line each
 	$(BIN)/python -m benchmarks.record kernels
 	$(BIN)/python -m benchmarks.record scores
 	$(BIN)/python -m benchmarks.record train

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import dataclass
 from typing import Any
+
+from pipelines.storage.json_text import to_json
 
 
 @dataclass(frozen=True)
@@ -23,15 +23,5 @@ class Answer:
     exit_code: int = 0
 
     def as_json(self) -> str:
-        """Return the document as one line of JSON. JSON knows no NaN and no infinity: they become null."""
-        return json.dumps(_finite(self.document), ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
+        """Return the document as one line of JSON."""
+        return to_json(self.document)

@@ -13,14 +13,17 @@ from pipelines.cli.answer import Answer
 from pipelines.cli.options import (
     CatalogueOption,
     ConfigOption,
+    EndOption,
     FreshOption,
     JsonOption,
     LogsOption,
     SeedsOption,
     SetOption,
+    StartOption,
     WorkdirOption,
     configured,
     report_line,
+    span,
     words,
 )
 
@@ -33,6 +36,8 @@ def compare(
     logs: LogsOption = None,
     catalogue: CatalogueOption = None,
     overrides: SetOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
     methods: Annotated[
         str, typer.Option("--methods", metavar="A,B", help="Baselines to measure, separated by commas (default: all).")
     ] = "",
@@ -47,7 +52,14 @@ def compare(
 
     chosen, folder = configured(config, overrides, workdir)
     summary = compare_all(
-        chosen, folder, logs=logs, catalogue=catalogue, methods=words(methods), num_seeds=seeds, fresh=fresh
+        chosen,
+        folder,
+        logs=logs,
+        catalogue=catalogue,
+        interval=span(start, end),
+        methods=words(methods),
+        num_seeds=seeds,
+        fresh=fresh,
     )
     return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report_line(folder)}")
 
@@ -58,6 +70,8 @@ def sweep(
     logs: LogsOption = None,
     catalogue: CatalogueOption = None,
     overrides: SetOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
     studies: Annotated[
         str, typer.Option("--studies", metavar="A,B", help="Studies, separated by commas (default: all).")
     ] = "",
@@ -69,7 +83,15 @@ def sweep(
     from pipelines.experiments.sweep import sweep as sweep_all
 
     chosen, folder = configured(config, overrides, workdir)
-    rows = sweep_all(chosen, folder, logs=logs, catalogue=catalogue, studies=words(studies), num_seeds=seeds)
+    rows = sweep_all(
+        chosen,
+        folder,
+        logs=logs,
+        catalogue=catalogue,
+        interval=span(start, end),
+        studies=words(studies),
+        num_seeds=seeds,
+    )
     return Answer(rows, "\n".join([*sweep_table(rows), report_line(folder)]))
 
 
