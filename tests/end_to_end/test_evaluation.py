@@ -17,7 +17,6 @@ from pipelines.evaluation.measurement import Measurement
 from pipelines.experiments.compare import compare_runs
 from pipelines.experiments.sweep import sweep_runs
 from pipelines.flows.day_one import Source, run_day_one, seed_run
-from pipelines.flows.retention import maintain
 from pipelines.report.build import build_report
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import FIRST, TinyWorld, tiny_config
@@ -78,11 +77,12 @@ def test_deep_retrieval_is_saved_before_any_control_is_trained(
     )
 
 
-def test_after_maintenance_a_run_is_measured_without_controls_and_experiments_say_what_is_missing(
-    spark: SparkSession, tiny_world: TinyWorld, workdir: Path, caplog: pytest.LogCaptureFixture
+def test_without_the_initial_mapping_a_run_is_measured_without_controls_and_experiments_say_what_is_missing(
+    spark: SparkSession, tiny_world: TinyWorld, workdir: Path
 ) -> None:
-    maintain(spark, Workdir(str(workdir)), tiny_config(), vacuum_hours=None)
     run = learned(spark, tiny_world, workdir)
+    for t in (0, 1):
+        shutil.rmtree(workdir / "models" / run.version_id(t))
     stages = [dict(stage) for stage in run.run.record["stages"]]
     with pytest.raises(InputError, match=rf"no longer holds the initial mapping {run.version_id(0)}.*--fresh"):
         sweep_runs([run], ["nodes", "coherence"])
