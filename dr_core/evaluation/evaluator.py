@@ -16,6 +16,7 @@ import torch
 
 from dr_core.arrays import DoubleArray, IntArray
 from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.paths.index import build_index
@@ -103,11 +104,7 @@ class Evaluator:
         self.num_items, self.dim = self.vector_VE.shape
         self.history = ItemLists.from_rows(users.histories)
         self.truth = ItemLists.from_rows(users.truths)
-        empty = build_index(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        with torch.inference_mode():
-            self.user_UE = Retriever(model, empty, beam=1, max_length=max_length).encode(
-                [list(h) for h in users.histories]
-            )
+        self.user_UE = encode_histories(model, users.histories, max_length)
         active_V = np.setdiff1d(np.arange(self.num_items), retired)
         self.popular_V = active_V[np.lexsort((active_V, -counts_V[active_V]))]
         self.brute_force = self._brute_force(min(self.num_items, max(max_exact, self.k_max)))

@@ -14,9 +14,11 @@ from torch import Tensor
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.budget import StructureChoice, choose_structure
-from dr_core.learning.em import _fit, fresh_structure, learn
+from dr_core.learning.e_step import e_step, fresh_structure
+from dr_core.learning.em import learn_structure
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.kmeans_tree import random_paths
 from pipelines.config.run import RunConfig
@@ -96,12 +98,20 @@ class Controls:
     def _fitted(self, name: str, paths: IntArray) -> Variant:
         logger.info("control %s", name)
         model = fresh_structure(self.model, self.model.structure.config, self.model.space, self.seed)
-        _fit(self.config, model, self.states, paths, total_epochs(self.config), self.seed)
+        e_step(self.config, model, self.states, paths, total_epochs(self.config), self.seed)
         return Variant(name, model, paths)
 
     def _learned(self, name: str, paths: IntArray, choice: StructureChoice, rounds: int) -> Variant:
         model = fresh_structure(self.model, self.model.structure.config, choice.space, self.seed)
-        return learn(self.config, name, model, self.states, paths, self.validation, choice, rounds, self.seed)
+        logger.info("variant %s", name)
+        paths, _ = learn_structure(
+            self.config, model, self.states, paths, self._validation_UE, choice, rounds=rounds, seed=self.seed
+        )
+        return Variant(name, model, paths)
+
+    @cached_property
+    def _validation_UE(self) -> Tensor:
+        return encode_histories(self.model, self.validation.histories, self.config.history_length)
 
     @cached_property
     def _sample_NE(self) -> Tensor:

@@ -23,6 +23,7 @@ class RunFacts:
         candidates: the run's budget, candidates a user.
         beam: B that the run is served with.
         alpha: that the run ended with; None where its M-step had no descent.
+        refines: whether its items can be refined.
     """
 
     rounds: int
@@ -32,6 +33,7 @@ class RunFacts:
     candidates: float
     beam: int
     alpha: float | None
+    refines: bool
 
 
 def changed(config: RunConfig, overrides: Overrides) -> RunConfig:
@@ -47,12 +49,12 @@ REFINEMENT_ALONE = "refinement"
 INITIAL, SHUFFLED = "initial", "shuffled"
 RANDOM_ROUNDS = 4
 """Rounds of EM from random paths in the study of assignments."""
-DESCENT_ALONE: Overrides = {"assignment.refine_sweeps": 0}
+DESCENT_ALONE: Overrides = {"assignment.m_step": "descent"}
 ASSIGNMENTS: dict[str, Overrides] = {
     "best path": {"penalty.alpha": 0, **DESCENT_ALONE},
     "one sweep": {"assignment.num_sweeps": 1, **DESCENT_ALONE},
     "descent": DESCENT_ALONE,
-    REFINEMENT_ALONE: {},
+    REFINEMENT_ALONE: {"assignment.m_step": "refinement"},
     "both": {},
 }
 
@@ -68,6 +70,10 @@ def _beams(run: RunFacts) -> list[int]:
 def _as_long(run: RunFacts, rounds: int, most: int) -> Overrides:
     """Let fewer rounds train as long as the most: what was not spent in rounds is spent on the last mapping."""
     return {"em.final_epochs": run.final_epochs + (most - rounds) * run.e_step_epochs}
+
+
+def _refined(run: RunFacts) -> list[str]:
+    return [REFINEMENT_ALONE, "both"] if run.refines else []
 
 
 def _alpha(run: RunFacts) -> float:
@@ -86,8 +92,8 @@ STUDIES: dict[str, Callable[[RunFacts], Sequence[Any]]] = {
     "rounds": lambda run: [0, 1, 2, 4],
     "random_start": lambda run: [1, 2, 4, 8],
     "mean_path": lambda run: [0.5, 1, 2, 4],
-    "assignment": lambda run: ["best path", "one sweep", "descent", REFINEMENT_ALONE, "both"],
-    "assignment_random": lambda run: ["descent", REFINEMENT_ALONE, "both"],
+    "assignment": lambda run: ["best path", "one sweep", "descent", *_refined(run)],
+    "assignment_random": lambda run: ["descent", *_refined(run)],
     "encoder": lambda run: ["gru", "attention", "mean", "decay"],
     "coherence": lambda run: ["learned", INITIAL, SHUFFLED],
     "two_tower": lambda run: [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -20,13 +19,16 @@ from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderCon
 from dr_core.errors import ConfigError
 from dr_core.evaluation.coherence import co_occurrence_lift, normalized_mutual_information
 from dr_core.evaluation.curves import at_axis
-from dr_core.evaluation.evaluator import Evaluator, Point
+from dr_core.evaluation.evaluator import Evaluator, Point, Variant
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.learning.budget import choose_structure
-from dr_core.learning.em import fresh_structure, learn
+from dr_core.learning.choices import choose_m_step
+from dr_core.learning.e_step import fresh_structure
+from dr_core.learning.em import learn_structure
 from dr_core.learning.mixed_targets import TargetSampler
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
@@ -43,7 +45,6 @@ from pipelines.experiments.studies import (
     OVERRIDES,
     READS_INITIAL_MAPPING,
     READS_NO_SAMPLES,
-    REFINEMENT_ALONE,
     SHUFFLED,
     STUDIES,
     RunFacts,
@@ -146,7 +147,8 @@ class Sweep:
             num_nodes=run.choice.space.num_nodes,
             candidates=run.choice.candidates,
             beam=self.data.measured.beam,
-            alpha=run.result(f"assign_{self.config.em.rounds}").get("alpha"),
+            alpha=run.m_step.get("alpha"),
+            refines=choose_m_step(self.config.assignment, run.num_items, run.num_paths).refines,
         )
 
     def measure(self, study: str, value: Any) -> dict[str, Any]:
@@ -174,7 +176,6 @@ class Sweep:
             self.run.learned.model,
             self.states,
             self.data.evaluator,
-            descends=value != REFINEMENT_ALONE,
         )
 
     def _structure(
@@ -185,8 +186,6 @@ class Sweep:
         model: DeepRetrievalModel,
         states: States,
         evaluator: Evaluator,
-        *,
-        descends: bool = True,
     ) -> dict[str, Any]:
         """Learn a structure over a frozen encoder and softmax, and read it."""
         num_items, num_paths, seed = self.run.num_items, config.paths.paths_per_item, self.run.seed
@@ -200,11 +199,10 @@ class Sweep:
             start = kmeans_paths(
                 model, sample_NE, vectors, choice.space, num_paths, config.paths, seed, budgets=choice.budgets
             )
-        learned = learn(
-            config, name, structure, states, start, self.run.validation, choice, rounds, seed, descends=descends
-        )
-        health = measure_health(learned.path_VJ, choice.space)
-        active = replace(learned, path_VJ=without_items(learned.path_VJ, self.run.retired))
+        validation_UE = encode_histories(model, self.run.validation.histories, config.history_length)
+        paths, _ = learn_structure(config, structure, states, start, validation_UE, choice, rounds=rounds, seed=seed)
+        health = measure_health(paths, choice.space)
+        active = Variant(name, structure, without_items(paths, self.run.retired))
         curve = evaluator.curve(active, up_to=1.2 * READ_SHARE * num_items)
         return {
             "rows_in": len(states.user_NE),

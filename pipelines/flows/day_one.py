@@ -132,7 +132,7 @@ def seed_run(
 ) -> LearnedRun:
     """Return day one of one seed."""
     seed = config.seed + number
-    place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
+    place = workdir if number == 0 else workdir.below("seeds", str(seed))
     run = Run(place, run_identity(config, source, seed), config.identity())
     label = source.interval and source.interval.label
     return LearnedRun(spark, config, place, run, seed, source.logs, source.catalogue, label)  # type: ignore[arg-type]

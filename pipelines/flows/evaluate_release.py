@@ -56,7 +56,7 @@ def runs_of(spark: SparkSession, workdir: Workdir, release: Release) -> list[Lea
         return [first]
     runs = [first]
     for number, name in enumerate(first.run.record.get("seed_runs", [])[1:], start=1):
-        runs.append(_run_of(spark, Workdir(workdir.path("seeds", str(first.seed + number))), name))
+        runs.append(_run_of(spark, workdir.below("seeds", str(first.seed + number)), name))
     return runs
 
 

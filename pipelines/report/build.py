@@ -43,8 +43,8 @@ def write_report(
     workdir.write_text(write_summary(summary), *folder, "summary.json")
 
 
-def redraw(workdir: Workdir) -> None:
-    """Draw ``report/index.html`` again from what the run left."""
-    summary = read_summary(workdir.read_text("report", "summary.json"))
-    data = json.loads(workdir.read_text("report", "report_data.json"))
-    workdir.write_text(render_report(summary, data), "report", "index.html")
+def redraw(workdir: Workdir, *, folder: tuple[str, ...] = ("report",)) -> None:
+    """Draw ``index.html`` of a report again from what the run left."""
+    summary = read_summary(workdir.read_text(*folder, "summary.json"))
+    data = json.loads(workdir.read_text(*folder, "report_data.json"))
+    workdir.write_text(render_report(summary, data), *folder, "index.html")

@@ -9,9 +9,8 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.learning.checkpoint import read_manifest
 from dr_core.retrieval.retriever import Retriever
-from pipelines.spark.worker_cache import cached_model
+from pipelines.spark.worker_cache import cached_model, model_identity
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 
@@ -34,12 +33,11 @@ def retrieve_all(
     A user who has interacted with everything the beam finds gets fewer than k rows.
     """
     uri, model_uri = workdir.uri, workdir.path("models", release_id)
-    manifest = read_manifest(workdir.filesystem, model_uri)
-    sha256 = manifest["sha256"]["model.safetensors"] if manifest else ""
+    identity = model_identity(model_uri)
 
     def retrieve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         retriever = Retriever(
-            cached_model(model_uri, sha256), load_index(Workdir(uri), release_id), beam=beam, max_length=max_length
+            cached_model(model_uri, identity), load_index(Workdir(uri), release_id), beam=beam, max_length=max_length
         )
         for batch in batches:
             for start in range(0, batch.num_rows, USERS_PER_BATCH):

@@ -39,7 +39,6 @@ DEFAULTS = {
 }
 LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # else VACUUM lists folders in 10,000 tasks
     "spark.driver.memory": "4g",
@@ -69,6 +68,19 @@ def java_major(version: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def shuffle_partitions(master: str) -> int:
+    """Return how many partitions a shuffle has on one machine: one a core, and four at least, so that two cores can share
+    what is dealt unevenly.
+
+    Args:
+        master: ``local``, ``local[4]``, ``local[*]``, or any of them with a number of failures allowed.
+    """
+    found = re.match(r"local(?:\[(\d+|\*)|$)", master)
+    named = found[1] if found else "*"
+    cores = len(os.sched_getaffinity(0)) if named == "*" else int(named or 1)
+    return max(4, cores)
+
+
 def build_session(
     app_name: str = "deep-retrieval", *, master: str | None = None, conf: Mapping[str, str] | None = None
 ) -> SparkSession:
@@ -92,7 +104,7 @@ def build_session(
     builder = SparkSession.builder.appName(app_name).master(chosen_master)
     settings = dict(DEFAULTS)
     if chosen_master.startswith("local"):
-        settings |= LOCAL_DEFAULTS
+        settings |= LOCAL_DEFAULTS | {"spark.sql.shuffle.partitions": str(shuffle_partitions(chosen_master))}
     settings |= dict(conf or {})
     for key, value in settings.items():
         if key not in submitted:

@@ -12,7 +12,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
-from dr_core.faults import reach
+from pipelines.storage.faults import reach
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
@@ -156,6 +156,7 @@ def _commit(spark: SparkSession, workdir: Workdir, release: Release, *, expected
         " OR (NOT new.retires AND old.release_id = new.release_id)"
     )
     values: dict[str, str | Column] = {name: F.col(f"new.{name}") for name in SCHEMAS["releases"]}
+    workdir.check_lease()
     reach("publish:before")
     reach("publish:inside", after=0.5)
     try:

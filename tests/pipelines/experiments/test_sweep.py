@@ -67,7 +67,9 @@ def test_unknown_studies_are_named() -> None:
         studies_of(["nodes", "luck"])
 
 
-FACTS = RunFacts(rounds=2, final_epochs=3, e_step_epochs=2, num_nodes=20, candidates=80, beam=8, alpha=0.5)
+FACTS = RunFacts(
+    rounds=2, final_epochs=3, e_step_epochs=2, num_nodes=20, candidates=80, beam=8, alpha=0.5, refines=True
+)
 
 
 def varied(study: str, value: Any) -> tuple[RunConfig, int]:
