@@ -46,7 +46,7 @@ def measure(
     config: RunConfig, histories: dict[str, list[Any]], arguments: argparse.Namespace, seed: int
 ) -> dict[str, float]:
     """Fit on all but the held-out users; return figures of the test users."""
-    k = config.evaluation.k[0]
+    k = config.serving.k
     order = np.random.default_rng(seed).permutation(sorted(histories)).tolist()
     split = config.split
     test = named_users(arguments.test_users, order[: split.num_test])

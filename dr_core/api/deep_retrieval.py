@@ -61,14 +61,11 @@ class DeepRetrieval:
     Gao et al., *Deep Retrieval: Learning A Retrievable Structure for Large-Scale Recommendations* (2020).
 
     Args:
-        k: items that a list holds by default; the beam is chosen for lists of this length.
+        k: items that a list holds by default; the beam is chosen for lists of this length. It replaces ``serving.k``.
         seed: root of all randomness; the same seed, configuration and interactions give the same model.
         config: all of the learning's configuration at once; its seed is replaced by ``seed``.
-        beam: paths that a search keeps. By default the fewest on which the mean user finds
-            ``candidates_per_item * k`` items. A wider beam finds more and costs more.
-        candidates_per_item: candidates wanted for each item returned (section 4 of the paper: 5 to 10).
         sections: sections of :class:`dr_core.learning.config.LearningConfig` by their names, each as a dictionary or an
-            object, such as ``em={"rounds": 3}``.
+            object, such as ``em={"rounds": 3}`` or ``serving={"beam": 20}``.
 
     Raises:
         ConfigError: an unknown section or key, or a value out of its range.
@@ -94,16 +91,14 @@ class DeepRetrieval:
         seed: int = 0,
         *,
         config: LearningConfig | None = None,
-        beam: int | None = None,
-        candidates_per_item: float = 7.5,
         **sections: Any,
     ) -> None:
-        if k < 1 or (beam is not None and beam < 1) or candidates_per_item <= 0:
-            raise ConfigError(f"k={k}, beam={beam}, candidates_per_item={candidates_per_item}: each must be positive")
+        if k < 1:
+            raise ConfigError(f"k={k}: a list holds at least one item")
         if config is not None and sections:
             raise ConfigError(f"config and {', '.join(sections)}: give the whole configuration, or sections of it")
-        self.k, self.seed, self.beam, self.candidates_per_item = k, seed, beam, candidates_per_item
-        self.config = _configured(config, seed, sections)
+        self.k, self.seed = k, seed
+        self.config = _configured(config, k, seed, sections)
         self._archive: Archive | None = None
         self._retriever: Retriever | None = None
         self.learned: Learned | None = None
@@ -163,7 +158,7 @@ class DeepRetrieval:
         with _told(progress), threads(self.config.training.threads_per_process):
             read = read_interactions(interactions, Columns(user, item, order, weight), self.seed)
             training, held_out = self._held_out(read.histories, read.keys, validation)
-            learned = learn(training, len(read.keys), self.config, held_out, k=self.k)
+            learned = learn(training, len(read.keys), self.config, held_out)
             self.learned = learned
             self._serve(Archive(learned.model, learned.path_VJ, read.keys, {}))
             health = check_health(
@@ -171,9 +166,8 @@ class DeepRetrieval:
             )
             for problem in health:
                 warnings.warn(problem, stacklevel=2)
-            if self.beam is None:
-                judged = held_out.histories or [training.items(user) for user in range(len(training))]
-                self._fitted.facts["beam"] = self._chosen_beam(judged[:BEAM_USERS])
+            judged = held_out.histories or [training.items(user) for user in range(len(training))]
+            self._fitted.facts["beam"] = self._chosen_beam(judged[:BEAM_USERS])
         return self
 
     def _held_out(
@@ -191,9 +185,12 @@ class DeepRetrieval:
         return histories.of(rest), cut_in_halves(histories.of(np.sort(drawn)))
 
     def _chosen_beam(self, histories: Sequence[IntArray]) -> int:
-        """Return the narrowest beam that finds as many candidates as wanted, on the mean of some users."""
+        """Return the configured beam, or the narrowest that finds as many candidates as wanted, on the mean of some users."""
+        serving = self.config.serving
+        if serving.beam != "auto":
+            return serving.beam
         user_UE = self._encode(histories)
-        wanted, width = self.candidates_per_item * self.k, 1
+        wanted, width = serving.wanted_candidates, 1
         for width in beams(self._fitted.model.space.num_paths):
             found = self.retriever.candidates(self.retriever.search(user_UE, width))
             if len(found.item_ids) >= wanted * len(histories):
@@ -238,15 +235,21 @@ class DeepRetrieval:
     def _encode(self, histories: Sequence[IntArray]) -> Tensor:
         return encode_histories(self._fitted.model, histories, self.config.history_length)
 
-    def _width(self, beam: int | None) -> int:
-        return beam or self.beam or int(self._fitted.facts["beam"])
+    @property
+    def beam(self) -> int:
+        """Paths that a search visits by default.
+
+        >>> 1 <= model.beam <= model.retriever.model.space.num_paths
+        True
+        """
+        return int(self._fitted.facts["beam"])
 
     def recommend(
         self,
         history: Sequence[Hashable],
         k: int | None = None,
         *,
-        exclude: bool | Iterable[Hashable] = True,
+        exclude: bool | Iterable[Hashable] | None = None,
         allowed: Iterable[Hashable] | BoolArray | None = None,
         beam: int | None = None,
     ) -> Recommendations:
@@ -255,7 +258,8 @@ class DeepRetrieval:
         Args:
             history: item keys, oldest first. A warning names the unknown ones, which are left out.
             k: items wanted; by default the model's.
-            exclude: True leaves out the history, False nothing; keys leave out these items and no others.
+            exclude: True leaves out the history, False nothing; keys leave out these items and no others. By default
+                ``serving.filter_history``, which is True.
             allowed: the only items that may be returned: their keys, or a mask bool [V] in the order of ``items``.
             beam: paths to visit; by default the model's. It grows where fewer than k items are found and more are there.
 
@@ -279,7 +283,7 @@ class DeepRetrieval:
         histories: Sequence[Sequence[Hashable]],
         k: int | None = None,
         *,
-        exclude: bool | Iterable[Hashable] = True,
+        exclude: bool | Iterable[Hashable] | None = None,
         allowed: Iterable[Hashable] | BoolArray | None = None,
         beam: int | None = None,
     ) -> list[Recommendations]:
@@ -292,12 +296,13 @@ class DeepRetrieval:
         """
         k = self.k if k is None else k
         known = [self._known(history) for history in histories]
+        exclude = self.config.serving.filter_history if exclude is None else exclude
         if isinstance(exclude, bool):
             barred = known if exclude else [np.zeros(0, np.int64)] * len(known)
         else:
             barred = [self._fitted.keys.ids(exclude)[0]] * len(known)
         retriever, reachable = self._allowed(allowed)
-        width, most = self._width(beam), self._fitted.model.space.num_paths
+        width, most = self.beam if beam is None else beam, self._fitted.model.space.num_paths
         user_UE = self._encode(known)
         wanted = np.array([min(k, reachable.sum() - reachable[np.unique(items)].sum()) for items in barred])
         excluded = [items.tolist() for items in barred]
@@ -353,7 +358,7 @@ class DeepRetrieval:
             True
         """
         user_1E = self._encode([self._known(history)])
-        found = self.retriever.search(user_1E, self._width(beam))
+        found = self.retriever.search(user_1E, self.beam if beam is None else beam)
         space = self._fitted.model.space
         return [
             VisitedPath(
@@ -384,8 +389,6 @@ class DeepRetrieval:
             **fitted.facts,
             "k": self.k,
             "seed": self.seed,
-            "given_beam": self.beam,
-            "candidates_per_item": self.candidates_per_item,
             "config": self.config.model_dump(mode="json"),
         }
         Archive(fitted.model, fitted.path_VJ, fitted.keys, facts).save(path)
@@ -407,14 +410,12 @@ class DeepRetrieval:
             facts["k"],
             facts["seed"],
             config=LearningConfig.model_validate(facts["config"]),
-            beam=facts["given_beam"],
-            candidates_per_item=facts["candidates_per_item"],
         )
         model._serve(archive)
         return model
 
 
-def _configured(config: LearningConfig | None, seed: int, sections: dict[str, Any]) -> LearningConfig:
+def _configured(config: LearningConfig | None, k: int, seed: int, sections: dict[str, Any]) -> LearningConfig:
     """Return the configuration of one process."""
     try:
         config = config or LearningConfig.model_validate(sections)
@@ -425,7 +426,8 @@ def _configured(config: LearningConfig | None, seed: int, sections: dict[str, An
         hint = f"; sections are {allowed}" if len(first["loc"]) == 1 else ""
         raise ConfigError(f"{key}: {first['msg']}{hint}") from error
     training = config.training.model_copy(update={"num_processes": 1})
-    return config.model_copy(update={"seed": seed, "training": training})
+    serving = config.serving.model_copy(update={"k": k})
+    return config.model_copy(update={"seed": seed, "training": training, "serving": serving})
 
 
 def _warn_unknown(unknown: Sequence[Hashable], what: str) -> None:

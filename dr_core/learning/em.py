@@ -60,15 +60,7 @@ class Learned:
     rounds: list[MStepFacts]
 
 
-def learn(
-    histories: Histories,
-    num_items: int,
-    config: LearningConfig,
-    held_out: HeldOut,
-    *,
-    k: int = 10,
-    filtered: bool = True,
-) -> Learned:
+def learn(histories: Histories, num_items: int, config: LearningConfig, held_out: HeldOut) -> Learned:
     """Learn a structure from the histories of the training users.
 
     Args:
@@ -77,8 +69,6 @@ def learn(
         config: of the run; its seed is the root of all randomness.
         held_out: users who are not in ``histories``. They judge the epochs of the warm-up, and their searches say which
             paths are visited.
-        k: length of the lists by which the epochs are judged.
-        filtered: whether these lists leave out the history.
 
     Raises:
         ConfigError: the configured M-step cannot run for this V and J.
@@ -94,7 +84,7 @@ def learn(
     if not len(samples):
         raise ValueError("no history has two events: there is nothing to learn from")
     model = new_model(config, choice.space, histories.counts(num_items))
-    epochs = warm_up(config, model, samples, held_out, k=k, filtered=filtered)
+    epochs = warm_up(config, model, samples, held_out)
 
     states = _states(config, model, samples)
     start_NE = spread(states.user_NE, config.paths.profile_states)

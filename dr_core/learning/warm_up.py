@@ -49,9 +49,6 @@ def warm_up(
     model: DeepRetrievalModel,
     samples: Batch,
     held_out: HeldOut,
-    *,
-    k: int,
-    filtered: bool,
 ) -> list[EpochResult]:
     """Train encoder and softmax; held-out users decide which epoch is kept, where there are any.
 
@@ -59,12 +56,12 @@ def warm_up(
         config: of the run.
         model: updated in place.
         samples: of the training users.
-        held_out: judged by the recall of their first k items.
-        k: length of these lists.
-        filtered: whether the lists leave out the history.
+        held_out: judged by the recall of the lists that ``training.validation_k`` describes.
     """
     validation = None
     if len(held_out):
         columns = validation_columns(held_out.histories, held_out.truths, config.history_length)
-        validation = Validation(batch_from_arrays(columns), k, filtered)
+        validation = Validation(
+            batch_from_arrays(columns), config.training.validation_k, config.training.validation_filtered
+        )
     return train_samples(config, model, samples, Phase("warm_up", "warm_up", config.em.warm_up_epochs), validation)

@@ -55,6 +55,8 @@ def test_what_is_left_out_can_be_chosen(model: DeepRetrieval) -> None:
     assert model.recommend(history, k=48, exclude=["a4", "d1"]).items == [
         book for book in everything if book not in ("a4", "d1")
     ]
+    keeping = DeepRetrieval(k=4, **FAST | {"serving": {"history_length": 8, "filter_history": False}})
+    assert "a1" in keeping.fit(readers(0, 300)).recommend(history, k=48).items
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3])
@@ -109,14 +111,14 @@ def test_an_explanation_holds_the_paths_of_what_is_recommended(model: DeepRetrie
 
 
 def test_the_beam_finds_as_many_candidates_as_wanted(model: DeepRetrieval) -> None:
-    few, many = (
-        DeepRetrieval(k=2, seed=0, candidates_per_item=wanted, **FAST).fit(readers(0, 300)) for wanted in (1, 8)
+    few, many, fixed = (
+        DeepRetrieval(k=2, seed=0, **FAST | {"serving": {"history_length": 8, **serving}}).fit(readers(0, 300))
+        for serving in ({"candidates": 2}, {"candidates": 16}, {"beam": 3})
     )
     sizes = [[sum(len(path.items) for path in each.explain(history)) for history in STRANGERS] for each in (few, many)]
     assert np.mean(sizes[1]) > 12
     assert np.mean(sizes[0]) < np.mean(sizes[1])
-    fixed = DeepRetrieval(k=2, seed=0, beam=3, **FAST).fit(readers(0, 300))
-    assert len(fixed.explain(["a1"])) == 3
+    assert fixed.beam == len(fixed.explain(["a1"])) == 3
 
 
 def test_others_may_be_held_out_and_nobody_may(model: DeepRetrieval) -> None:
@@ -189,7 +191,7 @@ def test_a_model_that_is_not_fitted_says_so() -> None:
     ("options", "message"),
     [
         ({"k": 0}, "k=0"),
-        ({"beam": 0}, "beam=0"),
+        ({"serving": {"beam": 0}}, r"serving\.beam"),
         ({"encodr": {}}, "encodr: .*sections are"),
         ({"em": {"rounds": 0}}, r"em\.rounds"),
         ({"em": {"round": 1}}, r"em\.round"),
@@ -205,7 +207,7 @@ def test_sections_and_a_whole_configuration_mean_the_same() -> None:
     config = LearningConfig.model_validate(FAST)
     whole, sections = DeepRetrieval(seed=3, config=config), DeepRetrieval(seed=3, **FAST)
     assert whole.config == sections.config
-    assert (whole.config.seed, whole.config.training.num_processes) == (3, 1)
+    assert (whole.config.seed, whole.config.training.num_processes, whole.config.serving.k) == (3, 1, 10)
 
 
 def test_progress_is_told_on_stderr_only_when_asked(capsys) -> None:

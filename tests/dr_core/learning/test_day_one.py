@@ -16,8 +16,8 @@ from dr_core.retrieval.retriever import Retriever
 NUM_ITEMS, GROUP = 60, 15
 SMALL = {
     "encoder": {"dim": 16, "dropout": 0.0},
-    "serving": {"history_length": 8},
     "samples": {"positions": 3, "targets": 3},
+    "serving": {"history_length": 8},
     "training": {"batch_rows": 32, "num_processes": 1},
     "budget": {"candidates": 15, "beam": 4},
     "em": {"warm_up_epochs": 8, "e_step_epochs": 4, "final_epochs": 6, "rounds": 2},
@@ -32,7 +32,7 @@ def readers(seed: int, num_users: int) -> Histories:
 
 def learned(**sections) -> Learned:
     config = LearningConfig.model_validate(SMALL | sections)
-    return learn(readers(0, 400), NUM_ITEMS, config, cut_in_halves(readers(1, 40)), k=5)
+    return learn(readers(0, 400), NUM_ITEMS, config, cut_in_halves(readers(1, 40)))
 
 
 def share_of_own_group(result: Learned) -> float:
