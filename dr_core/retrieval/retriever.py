@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dr_core.arrays import IntArray
 from dr_core.errors import ReleaseMismatch
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.beam_kernel import CompiledStructure
@@ -82,28 +83,12 @@ class Retriever:
         """The item vectors path by path."""
         return PathOrderedItems(self.index, self.vector_VE, self.bias_V)
 
-    @torch.inference_mode()
     def encode(self, histories: Sequence[Sequence[int]], context: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding.
 
         Items that came after the model are left out.
         """
-        history_UL = np.full((len(histories), self.max_length), -1, dtype=np.int64)
-        length_U = np.zeros(len(histories), dtype=np.int64)
-        for row, history in enumerate(histories):
-            recent = self._known(history)[-self.max_length :]
-            history_UL[row, : len(recent)] = recent
-            length_U[row] = len(recent)
-        longest = max(1, int(length_U.max(initial=1)))
-        states = [
-            self.model.encode_last(
-                torch.from_numpy(history_UL[start : start + 512, :longest]),
-                torch.from_numpy(length_U[start : start + 512]),
-                context and (context[0][start : start + 512], context[1][start : start + 512]),
-            )
-            for start in range(0, len(histories), 512)
-        ]
-        return torch.cat(states) if states else torch.empty(0, self.vector_VE.shape[1])
+        return encode_histories(self.model, histories, self.max_length, context)
 
     def _known(self, items: Sequence[int]) -> list[int]:
         return [item for item in items if 0 <= item < self.model.num_items]

@@ -18,6 +18,7 @@ from typing import Any
 from dr_core.errors import ConfigError, GateRefused, InputError, typed
 from dr_core.threads import one_thread
 from pipelines.storage.faults import reach
+from pipelines.storage.json_text import to_json
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -99,10 +100,10 @@ class Run:
             del stages[place]
             self.save()
         reach(f"{name}:before")
-        logger.info("%-14s …", name)
+        logger.info("%-14s …", name, extra={"stage_begins": name})
         started = time.monotonic()
         with one_thread():
-            result = json.loads(json.dumps(work()))
+            result = json.loads(to_json(work()))
         seconds = time.monotonic() - started
         reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
@@ -112,7 +113,7 @@ class Run:
         stages.insert(place, entry)
         self.save()
         rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
-        logger.info("%-14s %.1f s%s", name, seconds, rows)
+        logger.info("%-14s %.1f s%s", name, seconds, rows, extra={"stage_ends": name})
         return dict(result)
 
     def finish(self, status: str, exit_code: int | None, message: str = "") -> None:
@@ -154,7 +155,7 @@ class Run:
             TryAgain: another run has taken over the work folder.
         """
         self.record |= {"version": RECORD_VERSION, "saved_at": _now()}
-        self.workdir.write_text(json.dumps(self.record, indent=2), "runs", f"{self.run_id}.json")
+        self.workdir.write_text(to_json(self.record, indent=2), "runs", f"{self.run_id}.json")
 
     def stages(self) -> list[dict[str, Any]]:
         """Return name, seconds, rows_in and rows_out of every finished stage."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.config import PathsConfig
-from dr_core.learning.start import SPREAD, _fit, kmeans_paths, spread, starting_vectors
+from dr_core.learning.start import SPREAD, kmeans_paths, sampled_tree, spread, starting_vectors
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.kmeans_tree import KMeansTree, random_paths
 from dr_core.paths.space import PathSpace
@@ -54,8 +54,7 @@ def initialize_paths(
         paths = kmeans_paths(model, user_NE, vectors, space, num_paths, config, seed, budgets=budgets)
         write_paths(spark, workdir, paths, release_id)
         return
-    chosen = np.sort(np.random.default_rng(seed).choice(num_items, config.kmeans_sample, replace=False))
-    tree, _ = _fit(vectors[chosen], space, seed, config)
+    tree = sampled_tree(vectors, space, config, seed)
     uri = workdir.write_array(vectors, "models", model_id, "item_profiles.npy")
     frame = assign_on_spark(spark, uri, num_items, tree, num_paths)
     _write(frame.select("item_id", F.posexplode("path_ids").alias("rank", "path_id")), workdir, release_id)

@@ -17,7 +17,7 @@ from pipelines.spark.session import shuffle_partitions
 
 INTERRUPTED = """
 import sys
-from pipelines.cli.main import explain
+from pipelines.cli.console import explain
 from pipelines.spark.session import spark_session
 try:
     with spark_session("interrupted", master="local[1]") as spark:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dr_core.evaluation.metrics import ItemLists
-from dr_core.evaluation.protocol import order_events, select_k, split_events, split_halves, split_last
+from tests.oracles.protocol import order_events, select_k, split_events, split_halves, split_last
 
 
 @given(events=st.lists(st.integers(), min_size=2))
