@@ -85,13 +85,13 @@ def held_out(spark: SparkSession, workdir: Workdir) -> set[str]:
 def pays(
     spark: SparkSession, world: str, config: RunConfig, logs: str, folder: Path, num_intervals: int, k: int
 ) -> dict[str, Any]:
-    """Run the three arms and measure them on every next interval."""
+    """Run the three policies and measure them on every next interval."""
     times = pq.read_table(logs, columns=[config.dataset.columns.time or "timestamp"]).column(0).to_numpy().astype(float)
     first, *later = intervals_of(times, num_intervals)
     a = Workdir(str(folder / "refreshed"))
     run_day_one(config, a.uri, logs=logs, interval=first)
     frozen = list_releases(spark, a)[-1]
-    arms: dict[str, dict[bool, list[Any]]] = {name: {True: [], False: []} for name in ("refresh", "frozen", "full")}
+    recalls: dict[str, dict[bool, list[Any]]] = {name: {True: [], False: []} for name in ("refresh", "frozen", "full")}
     seconds: dict[str, list[float]] = {"refresh": [], "full": []}
     moved, publishing, statuses, by_interval = [], [], [], []
     full = a
@@ -122,7 +122,7 @@ def pays(
                 recall, _ = recall_of(place, whom, release.release_id, k=k, filter_history=filtered)
                 row[f"{name}_{'filtered' if filtered else 'unfiltered'}"] = float(np.nanmean(recall))
                 if number > 0:  # before the first refresh (a) and (b) are the same release
-                    arms[name][filtered].append(recall)
+                    recalls[name][filtered].append(recall)
         by_interval.append(row)
         logger.info("%s", json.dumps(row))
         if number + 1 < len(later):
@@ -133,7 +133,7 @@ def pays(
                 shutil.rmtree(folder / f"full-{number}")
     line: dict[str, Any] = {"benchmark": "daily", "world": world, "intervals": num_intervals, "k": k}
     for filtered in (True, False):
-        pooled = {name: np.concatenate(values[filtered]) for name, values in arms.items()}
+        pooled = {name: np.concatenate(values[filtered]) for name, values in recalls.items()}
         figures: dict[str, Any] = {name: round(float(np.nanmean(values)), 4) for name, values in pooled.items()}
         for other in ("frozen", "full"):
             difference = paired_bootstrap(pooled["refresh"], pooled[other], 1000, 0)
@@ -166,7 +166,7 @@ def rollback_seconds(spark: SparkSession, workdir: Workdir) -> float:
 
 
 def draw(line: dict[str, Any], target: Path) -> None:
-    """Draw recall by interval of the three arms, filtered and unfiltered."""
+    """Draw recall by interval of the three policies, filtered and unfiltered."""
     figure = Figure(figsize=(9.0, 3.4), layout="constrained")
     rows = line["by_interval"]
     for panel, kind in zip(figure.subplots(1, 2, sharex=True), ("filtered", "unfiltered"), strict=True):

@@ -56,5 +56,5 @@ class ALS(VectorBaseline, HistoryBaseline):
         self.item_VE = np.asarray(self.model.item_factors, dtype=np.float32)
 
     def users(self, histories: ItemLists) -> FloatArray:
-        met = weighted(histories, len(self.item_VE), self.config.half_life)
-        return np.asarray(self.model.recalculate_user(np.arange(met.shape[0]), met), dtype=np.float32)
+        event_UV = weighted(histories, len(self.item_VE), self.config.half_life)
+        return np.asarray(self.model.recalculate_user(np.arange(event_UV.shape[0]), event_UV), dtype=np.float32)

@@ -136,10 +136,10 @@ class ShortList(AnnIndex):
     def short_list(self, user_UE: FloatArray, size: int) -> Candidates:
         """Return the ``size`` items that the index finds nearest."""
         item_UN = self.faiss.search(self.longer(user_UE), min(size, self.num_items))[1]
-        there = item_UN >= 0
-        offsets = np.r_[0, np.cumsum(there.sum(1))].astype(np.int64)
-        slots = np.broadcast_to(np.arange(item_UN.shape[1]), item_UN.shape)[there]
-        return Candidates(offsets, item_UN[there].astype(np.int64), slots.astype(np.int64))
+        is_found = item_UN >= 0
+        offsets = np.r_[0, np.cumsum(is_found.sum(1))].astype(np.int64)
+        slots = np.broadcast_to(np.arange(item_UN.shape[1]), item_UN.shape)[is_found]
+        return Candidates(offsets, item_UN[is_found].astype(np.int64), slots.astype(np.int64))
 
 
 class HNSW(ShortList):

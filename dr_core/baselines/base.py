@@ -134,11 +134,11 @@ class Baseline(ABC):
         """
         parts = [np.empty((0, k), dtype=np.int64)]
         for start in range(0, len(histories.offsets) - 1, USERS_AT_ONCE):
-            some = rows(histories, start, start + USERS_AT_ONCE)
-            score_UV = self.scores(some)
+            block = rows(histories, start, start + USERS_AT_ONCE)
+            score_UV = self.scores(block)
             if barred is not None and len(barred):
                 score_UV[:, barred] = -np.inf
-            parts.append(best(score_UV, k, some if filtered else None))
+            parts.append(best(score_UV, k, block if filtered else None))
         return np.concatenate(parts)
 
 

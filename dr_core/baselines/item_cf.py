@@ -73,6 +73,6 @@ def _largest(matrix: sparse.csr_matrix, count: int) -> sparse.csr_matrix:
     """Keep the ``count`` largest entries of each row; ties by column."""
     row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     order = np.lexsort((matrix.indices, -matrix.data, row))
-    place = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
-    order = order[place < count]
+    rank = np.arange(len(order)) - np.repeat(matrix.indptr[:-1], np.diff(matrix.indptr))
+    order = order[rank < count]
     return sparse.csr_matrix((matrix.data[order], (row[order], matrix.indices[order])), shape=matrix.shape)

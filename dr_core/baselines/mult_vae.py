@@ -68,9 +68,9 @@ class _Network(nn.Module):
         mean_UZ, log_variance_UZ = self.encode(users)
         hidden_UH = self.decoder(mean_UZ + torch.randn_like(mean_UZ) * torch.exp(0.5 * log_variance_UZ))
         total_U = log_partition(hidden_UH, self.output.weight, self.output.bias)
-        met = torch.from_numpy(users.indices.astype(np.int64))
+        item = torch.from_numpy(users.indices.astype(np.int64))
         owner = torch.from_numpy(np.repeat(np.arange(users.shape[0]), np.diff(users.indptr)))
-        logits = (embedding(owner, hidden_UH) * embedding(met, self.output.weight)).sum(1) + self.output.bias[met]
+        logits = (embedding(owner, hidden_UH) * embedding(item, self.output.weight)).sum(1) + self.output.bias[item]
         divergence_U = -0.5 * (1 + log_variance_UZ - mean_UZ.pow(2) - log_variance_UZ.exp()).sum(1)
         return (beta * divergence_U.sum() - (logits - total_U[owner]).sum()) / users.shape[0]
 
@@ -108,9 +108,9 @@ class MultVAE(HistoryBaseline):
         for epoch in range(config.epochs):
             order = np.random.default_rng((self.seed, epoch)).permutation(users.shape[0])
             for start in range(0, len(order), config.batch_users):
-                some = users[order[start : start + config.batch_users]]
+                batch = users[order[start : start + config.batch_users]]
                 optimizer.zero_grad()
-                self.network.loss(some, config.beta * min(1.0, step / full_at)).backward()  # type: ignore[no-untyped-call]
+                self.network.loss(batch, config.beta * min(1.0, step / full_at)).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 step += 1
                 progress.at(step)

@@ -1,7 +1,7 @@
 """Other rerankers of Deep Retrieval's candidates than its softmax: what its live system used, and a little more.
 
 Deep Retrieval, section 2.3: "we use logistic regression in our live system". Both learn, from candidates that the beam found
-for users whose next events are known, which of them were met.
+for users whose next events are known, which of them they chose.
 
 Shape legend: N candidates of all users together, U users, V items, E user dimension, F features.
 """
@@ -76,29 +76,31 @@ class CandidateReranker:
         parts = [cross_NE, bias_N1, score_N1, log_prob_N[:, None], self.log_count_V[item_N][:, None]]
         return torch.cat(parts if self.kind == "logistic" else [*parts, user_NE, vector_NE], 1)
 
-    def fit(self, user_UE: FloatArray, found: Candidates, log_prob_UB: FloatArray, met: npt.NDArray[np.bool_]) -> None:
+    def fit(
+        self, user_UE: FloatArray, found: Candidates, log_prob_UB: FloatArray, is_chosen_N: npt.NDArray[np.bool_]
+    ) -> None:
         """Learn which candidates are met.
 
         Args:
             found: the users' candidates.
             log_prob_UB: of the beam that found them.
-            met: bool [N], whether each candidate is among the user's later events.
+            is_chosen_N: bool [N], whether each candidate is among the user's later events.
         """
         row_N, log_prob_N = _of_candidates(found, log_prob_UB)
         users, items, labels = (
             torch.from_numpy(user_UE),
             torch.from_numpy(found.item_ids),
-            torch.from_numpy(met).float(),
+            torch.from_numpy(is_chosen_N).float(),
         )
         optimizer = torch.optim.Adam(self.network.parameters(), lr=self.config.learning_rate, fused=True)
         self.network.train()
         for epoch in range(self.config.epochs):
             order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(self.seed * 1009 + epoch))
-            for some in torch.split(order, self.config.batch):
-                if len(some) < 2:
+            for chosen in torch.split(order, self.config.batch):
+                if len(chosen) < 2:
                     continue
-                logit = self.network(self.features(users[row_N[some]], items[some], log_prob_N[some]))[:, 0]
-                loss = nn.functional.binary_cross_entropy_with_logits(logit, labels[some])
+                logit = self.network(self.features(users[row_N[chosen]], items[chosen], log_prob_N[chosen]))[:, 0]
+                loss = nn.functional.binary_cross_entropy_with_logits(logit, labels[chosen])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -112,17 +114,17 @@ class CandidateReranker:
         row_N, log_prob_N = _of_candidates(found, log_prob_UB)
         users, items = torch.from_numpy(user_UE), torch.from_numpy(found.item_ids)
         logits = [np.empty(0, dtype=np.float32)] + [
-            self.network(self.features(users[row_N[some]], items[some], log_prob_N[some]))[:, 0].numpy()
-            for some in torch.split(torch.arange(len(items)), 65_536)
+            self.network(self.features(users[row_N[chosen]], items[chosen], log_prob_N[chosen]))[:, 0].numpy()
+            for chosen in torch.split(torch.arange(len(items)), 65_536)
         ]
         logit_N = np.concatenate(logits)
         answer = np.full((len(user_UE), k), -1, dtype=np.int64)
         for user, (start, end) in enumerate(zip(found.offsets[:-1], found.offsets[1:], strict=True)):
-            own = found.item_ids[start:end][np.argsort(-logit_N[start:end], kind="stable")]
+            ranked = found.item_ids[start:end][np.argsort(-logit_N[start:end], kind="stable")]
             if excluded is not None:
                 history = excluded.item_ids[excluded.offsets[user] : excluded.offsets[user + 1]]
-                own = own[~np.isin(own, history)]
-            answer[user, : min(k, len(own))] = own[:k]
+                ranked = ranked[~np.isin(ranked, history)]
+            answer[user, : min(k, len(ranked))] = ranked[:k]
         return answer
 
     def multiply_adds(self) -> float:

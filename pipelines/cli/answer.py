@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.storage.json_text import to_json
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -24,4 +22,6 @@ class Answer:
 
     def as_json(self) -> str:
         """Return the document as one line of JSON."""
+        from pipelines.storage.json_text import to_json
+
         return to_json(self.document)

@@ -186,7 +186,7 @@ class LearnedRun:
         return f"after M-step {t}" if t else "initial"
 
     def has_mapping(self, t: int) -> bool:
-        """Return whether pi_t is there: maintenance removes the versions that were not released."""
+        """Return whether pi_t is there; a version that was not released may have been removed."""
         return self.workdir.exists("models", self.version_id(t), "item_paths.npy")
 
 

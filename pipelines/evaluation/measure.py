@@ -82,7 +82,7 @@ def no_controls(run: LearnedRun) -> str | None:
     if run.why_no_controls is not None:
         return run.why_no_controls
     if not run.has_mapping(0):
-        return f"the initial mapping {run.version_id(0)} is gone (maintenance keeps released versions alone)"
+        return f"the initial mapping {run.version_id(0)} is gone"
     if not run.workdir.exists("tables", run.samples_name):
         return f"the table {run.samples_name} is gone"
     return None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dr_core.evaluation.evaluator import Point
+from pipelines.storage.json_text import to_json
 from pipelines.storage.workdir import Workdir
 
 
@@ -41,7 +42,7 @@ class Measurement:
                 arrays[f"{number}|candidate_recall"] = point.candidate_recall.astype(np.float32)
                 for (filtered, k, name), values in point.figures.items():
                     arrays[f"{number}|{int(filtered)}|{k}|{name}"] = values.astype(np.float32)
-        arrays["meta"] = np.frombuffer(json.dumps({"beam": self.beam, "points": meta}).encode(), dtype=np.uint8)
+        arrays["meta"] = np.frombuffer(to_json({"beam": self.beam, "points": meta}).encode(), dtype=np.uint8)
         workdir.write_arrays(arrays, "runs", f"{run_id}.points.npz")
 
     @staticmethod

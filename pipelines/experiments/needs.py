@@ -37,7 +37,7 @@ def require_for_sweep(runs: Sequence[LearnedRun], *, samples: bool, initial_mapp
             if not run.workdir.exists("tables", name):
                 problems.append(f"the table {name}")
         if initial_mapping and not run.has_mapping(0):
-            problems.append(f"the initial mapping {run.version_id(0)}, which maintenance removes")
+            problems.append(f"the initial mapping {run.version_id(0)}")
     _refuse(problems, runs)
 
 

@@ -130,7 +130,7 @@ def notes(run: LearnedRun, seeds: Sequence[Measurement]) -> list[str]:
 
 
 def path_sizes(run: LearnedRun) -> list[dict[str, Any]]:
-    """Return how many paths hold how many items, by version; versions that maintenance has removed are left out."""
+    """Return how many paths hold how many items, by version; versions whose mapping is gone are left out."""
     return [
         {
             "label": run.version_label(t),

@@ -69,7 +69,7 @@ def views(summary: Summary) -> list[View]:
 
 
 def subject(summary: Summary) -> str | None:
-    """Return the method the page is about: Deep Retrieval, or else the first of its arms; None without any."""
+    """Return the method the page is about: Deep Retrieval, or else the first of its variants; None without any."""
     named = [row.method for row in summary.results]
     if methods.SUBJECT in named:
         return methods.SUBJECT

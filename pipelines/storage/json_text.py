@@ -7,8 +7,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 
 def to_json(document: Any, *, indent: int | None = None) -> str:
     """Return a document as JSON text; a figure that is not finite becomes null, a numpy scalar a plain number."""
@@ -21,5 +19,5 @@ def plain(value: Any) -> Any:
         return {key: plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [plain(entry) for entry in value]
-    scalar = value.item() if isinstance(value, np.generic) else value
+    scalar = value.item() if type(value).__module__ == "numpy" else value
     return None if isinstance(scalar, float) and not math.isfinite(scalar) else scalar

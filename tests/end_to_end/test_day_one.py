@@ -231,7 +231,8 @@ def compared(tiny_world: TinyWorld, command: list[str], tmp_path_factory: pytest
     return workdir
 
 
-def test_baselines_are_measured_beside_the_run(finished: Path, compared: Path) -> None:
+def test_baselines_are_measured_beside_the_run(contents: Contents, finished: Path, compared: Path) -> None:
+    num_items = len(contents(finished, "items"))
     before, after = (read_summary((place / "report" / "summary.json").read_text()) for place in (finished, compared))
     named = {method for family in families().values() for method in family}
     assert {row.method for row in after.results} == CONTROLS | named
@@ -242,7 +243,7 @@ def test_baselines_are_measured_beside_the_run(finished: Path, compared: Path) -
         assert row.users == 40
         assert row.precision is not None
         if row.method in BASELINES:
-            assert row.candidates == 200
+            assert row.candidates == num_items
     popularity, *others = (
         max(row.recall or 0 for row in after.results if row.method == name and row.filtered and row.k == 10)
         for name in ("popularity", "item_cf", "ease", "als")

@@ -35,13 +35,13 @@ def test_all_samples_of_three_users_are_equally_likely() -> None:
 @given(values=st.lists(st.floats(-1, 1), min_size=1, max_size=20), seed=st.integers(0, 99))
 @settings(max_examples=30)
 def test_equal_arms_differ_by_exactly_nothing(values: list[float], seed: int) -> None:
-    arm = np.array(values)
-    assert paired_bootstrap(arm, arm.copy(), num_resamples=20, seed=seed) == (0.0, 0.0, 0.0)
+    values_a = np.array(values)
+    assert paired_bootstrap(values_a, values_a.copy(), num_resamples=20, seed=seed) == (0.0, 0.0, 0.0)
 
 
 def test_a_constant_difference_has_no_width() -> None:
-    arm = np.random.default_rng(0).random(50)
-    np.testing.assert_allclose(paired_bootstrap(arm + 0.25, arm, num_resamples=50), (0.25, 0.25, 0.25))
+    values_a = np.random.default_rng(0).random(50)
+    np.testing.assert_allclose(paired_bootstrap(values_a + 0.25, values_a, num_resamples=50), (0.25, 0.25, 0.25))
 
 
 def test_pairing_narrows_the_interval_of_arms_that_move_together() -> None:

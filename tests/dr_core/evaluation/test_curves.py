@@ -71,9 +71,9 @@ def test_equal_arms_differ_by_nothing_at_every_cost() -> None:
 def test_the_difference_is_the_paired_bootstrap_of_both_arms_at_that_cost() -> None:
     method, against = [curve(0), curve(1, 7)], [curve(2, costs=(5.0, 50.0)), curve(3, 7)]
     measured = paired_difference(method, against, 15.0, num_resamples=40, seed=6)
-    arms = [[at_axis(points, 15.0) for points in arm] for arm in (method, against)]
-    assert measured == paired_bootstrap(*arms, num_resamples=40, seed=6)
-    assert measured[0] == pytest.approx(np.concatenate(arms[0]).mean() - np.concatenate(arms[1]).mean())
+    read = [[at_axis(points, 15.0) for points in curves] for curves in (method, against)]
+    assert measured == paired_bootstrap(*read, num_resamples=40, seed=6)
+    assert measured[0] == pytest.approx(np.concatenate(read[0]).mean() - np.concatenate(read[1]).mean())
 
 
 def test_arms_of_other_seeds_or_users_are_refused() -> None:

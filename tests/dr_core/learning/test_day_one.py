@@ -16,7 +16,8 @@ from dr_core.retrieval.retriever import Retriever
 NUM_ITEMS, GROUP = 60, 15
 SMALL = {
     "encoder": {"dim": 16, "dropout": 0.0},
-    "samples": {"history_length": 8, "positions": 3, "targets": 3},
+    "serving": {"history_length": 8},
+    "samples": {"positions": 3, "targets": 3},
     "training": {"batch_rows": 32, "num_processes": 1},
     "budget": {"candidates": 15, "beam": 4},
     "em": {"warm_up_epochs": 8, "e_step_epochs": 4, "final_epochs": 6, "rounds": 2},

@@ -18,15 +18,12 @@ PINS = {
     for line in (ROOT / "constraints.txt").read_text().splitlines()
     if (pin := Requirement(line))
 }
-CALENDAR = {"fsspec", "packaging"}
-"""Versions that are dates, or libraries that break nothing: a ceiling would only age."""
 
 
 @pytest.mark.parametrize("requirement", NEEDED, ids=lambda requirement: requirement.name)
 def test_every_package_has_a_floor_and_a_ceiling(requirement: Requirement) -> None:
     operators = {specifier.operator for specifier in requirement.specifier}
-    wanted = {">="} if requirement.name in CALENDAR else {">=", "<"}
-    assert operators in (wanted, {"=="})
+    assert operators in ({">=", "<"}, {"=="})
 
 
 @pytest.mark.parametrize("requirement", NEEDED, ids=lambda requirement: requirement.name)

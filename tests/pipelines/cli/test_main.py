@@ -23,8 +23,8 @@ DATA = {"--config", "--workdir", "--logs", "--catalogue", "--set"}
 OPTIONS = {
     "run": {*DATA, "--seeds", "--fresh", "--start", "--end", "--from", "--only", "--dry-run"},
     "refresh": {*DATA, "--start", "--end", "--only"},
-    "compare": {*DATA, "--methods", "--seeds", "--fresh"},
-    "sweep": {*DATA, "--studies", "--seeds"},
+    "compare": {*DATA, "--methods", "--seeds", "--fresh", "--start", "--end"},
+    "sweep": {*DATA, "--studies", "--seeds", "--start", "--end"},
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },

@@ -98,6 +98,6 @@ def test_fewer_rounds_train_as_long_as_more() -> None:
 
 def test_alpha_is_a_multiple_of_the_runs() -> None:
     config, rounds = varied("alpha", 10)
-    assert (config.penalty.alpha, config.paths.num_nodes, config.assignment.refine_sweeps, rounds) == (5.0, 20, 0, 2)
+    assert (config.penalty.alpha, config.paths.num_nodes, config.assignment.m_step, rounds) == (5.0, 20, "descent", 2)
     with pytest.raises(ConfigError, match="alpha"):
         OVERRIDES["alpha"](RunFacts(**{**vars(FACTS), "alpha": None}), 10)
