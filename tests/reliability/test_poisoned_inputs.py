@@ -292,11 +292,12 @@ def test_folders_that_were_tampered_with_are_refused(spark: SparkSession, make_m
             lambda: run_refresh(config.model_copy(update={"seed": 1}), workdir.uri, day), tmp_path)  # fmt: skip
     workdir.write_text("{", "runs", "torn.json")
     refused("a run's record cut short", lambda: Run(workdir, "torn", "cd"), tmp_path)
-    workdir.write_text("{", "runs", "run.lease")
-    refused("a lease cut short", lambda: lease(workdir, "run").__enter__(), tmp_path)
+    leased = Workdir(str(tmp_path / "leased" / "W"))  # a folder that nobody has held before: this is its first lease
+    leased.write_text("{", "runs", "run.lease")
+    refused("a lease cut short", lambda: lease(leased, "run").__enter__(), tmp_path / "leased")
     elsewhere = {"host": "elsewhere", "pid": 1, "token": "t", "until": 4e9}
-    workdir.write_text(json.dumps(elsewhere), "runs", "run.lease")
-    refused("a folder that another run holds", lambda: lease(workdir, "run").__enter__(), tmp_path)
+    leased.write_text(json.dumps(elsewhere), "runs", "run.lease")
+    refused("a folder that another run holds", lambda: lease(leased, "run").__enter__(), tmp_path / "leased")
 
 
 def test_disks_that_take_nothing_are_refused(tmp_path: Path) -> None:

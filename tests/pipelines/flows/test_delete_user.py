@@ -188,10 +188,11 @@ def test_what_was_kept_of_a_held_out_user_goes_in_every_seed_and_report(spark: S
     places = [workdir, workdir.below("seeds", "1"), workdir.below("previous"), workdir.below("previous", "seeds", "1")]
     for seed, place in enumerate(places):
         held_out(spark, place, seed)
-    workdir.write_text(
-        json.dumps({"dataset": "d", "example_user": {"history": ["A film"]}}), "report", "report_data.json"
-    )
-    workdir.write_text("<p>A film</p>", "report", "index.html")
+    reports = (("report",), ("report", "r-1"), ("previous", "report"))
+    for folder in reports:
+        data = {"dataset": "d", "example_user": {"history": ["A film"]}}
+        workdir.write_text(json.dumps(data), *folder, "report_data.json")
+        workdir.write_text("<p>A film</p>", *folder, "index.html")
     workdir.write_text("half", "report", "report_data.json.0123.tmp")
 
     before = [place.read_arrays("models", "r-warm", "validation.npz") for place in places]
