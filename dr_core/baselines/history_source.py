@@ -14,7 +14,7 @@ from numba import njit
 from pydantic import Field
 
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.model.objective import Batch
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from dr_core.arrays import DoubleArray, IntArray
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.structure import beam_multiply_adds

@@ -28,7 +28,8 @@ from dr_core.baselines.base import rows as some_of
 from dr_core.baselines.rerankers import CandidateReranker
 from dr_core.errors import ConfigError
 from dr_core.evaluation.evaluator import CHUNK, Arm, Evaluator, Point, nearest
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, contains, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.model.structure import beam_multiply_adds
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config.run import RunConfig

@@ -16,7 +16,8 @@ from pyspark.sql import functions as F
 from dr_core.errors import DeepRetrievalError
 from dr_core.evaluation.bootstrap import paired_bootstrap
 from dr_core.evaluation.evaluator import EvaluationUsers
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.retriever import Retriever

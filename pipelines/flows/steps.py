@@ -19,7 +19,8 @@ from pyspark.sql import SparkSession
 
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.evaluator import EvaluationUsers
-from dr_core.evaluation.metrics import ItemLists, candidate_recall
+from dr_core.evaluation.metrics import candidate_recall
+from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
