@@ -41,8 +41,8 @@ from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import balanced_hierarchical_kmeans
 from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import CompiledStructure
-from dr_core.retrieval.scan import PathOrderedItems
+from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.rank import DotProductRanker
 from pipelines.cli.console import start_logging
 
 DIM, TOP, BLOCK = 64, 200, 256
@@ -168,7 +168,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         began = time.perf_counter()
         candidates = score_states(model, states, paths, 20)
         score_seconds = time.perf_counter() - began
-        search = CompiledStructure(model.structure)
+        search = compiled_structure(model.structure)
         visited, _ = search.search(world.train_NE[:2000], arguments.beam)
         rule = AlphaRule(None, float(arguments.items_per_path))
         began = time.perf_counter()
@@ -184,8 +184,10 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         m_seconds.append(time.perf_counter() - began)
         logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], assigned.num_moved)
         paths = assigned.path_ids
-    items = PathOrderedItems(build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32))
-    search = CompiledStructure(model.structure, items.index.log_sizes(space.num_paths))
+    items = DotProductRanker.of(
+        build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32)
+    )
+    search = compiled_structure(model.structure, items.index.log_sizes(space.num_paths))
 
     def at(beam: int) -> Search:
         def run(user_UE: Vectors) -> npt.NDArray[np.int64]:
@@ -215,7 +217,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         "candidates": {beam: round((scanned[beam] - starts[beam]) / len(world.test_UE)) for beam in scanned},
         "trained_on": f"{arguments.targets} of the top {TOP} that IVF finds for {len(target_NT):,} other users",
     }
-    arrays = (items.vector_VE, items.code_RE, items.step_R, items.bias_R, items.index.item_ids, items.index.offsets)
+    arrays = (items.vector_VE, *items.rows, items.index.item_ids, items.index.offsets)
     mib = sum(array.nbytes for array in arrays) / 2**20
     return Built(
         "deep_retrieval", {f"B={beam}": at(beam) for beam in arguments.beams}, time.perf_counter() - started, mib, notes

@@ -35,7 +35,7 @@ from benchmarks.deliveries import Deliveries
 from dr_core.errors import DeepRetrievalError
 from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 from jobs import maintenance
 from pipelines.cli import main as cli
 from pipelines.config.load import load_config
@@ -125,7 +125,7 @@ def contents(spark: SparkSession, workdir: Workdir, table: str) -> pd.DataFrame:
 def answers(workdir: Workdir, release: Release, histories: list[list[int]]) -> Any:
     """Return the ten best items of a release for some histories, int64 [U, 10]."""
     model = load_model(workdir.filesystem, workdir.path("models", release.release_id))
-    retriever = Retriever(model, load_index(workdir, release.release_id), beam=8, max_length=20)
+    retriever = model_retriever(model, load_index(workdir, release.release_id), beam=8, max_length=20)
     return retriever.retrieve(retriever.encode(histories), 10).item_Uk
 
 

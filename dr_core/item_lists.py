@@ -46,6 +46,13 @@ class ItemLists(NamedTuple):
         kept = np.concatenate(([0], np.cumsum(is_known)))
         return ItemLists(kept[self.offsets].astype(np.int64), self.item_ids[is_known].astype(np.int64))
 
+    def of_users(self, users: IntArray) -> ItemLists:
+        """Return the lists of some users, in that order."""
+        size_S = np.diff(self.offsets)[users]
+        offsets = np.concatenate(([0], np.cumsum(size_S))).astype(np.int64)
+        shift = np.repeat(self.offsets[users] - offsets[:-1], size_S)
+        return ItemLists(offsets, self.item_ids[np.arange(offsets[-1]) + shift])
+
     def with_everywhere(self, item_ids: AnyIntArray) -> ItemLists:
         """Return the lists with the same items at the end of each."""
         shift_U1 = np.arange(len(self.offsets)) * len(item_ids)

@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from dr_core.arrays import DoubleArray, IntArray
+from dr_core.arrays import DoubleArray, FloatArray, IntArray
 from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.structure import beam_multiply_adds
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, rerank
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 
 METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
@@ -216,23 +216,24 @@ class Evaluator:
         """
         retriever = retriever or self.retriever_of(arm)
 
-        def answer(block_UE: torch.Tensor) -> None:
+        def answer(block_UE: FloatArray) -> None:
             if reranked:
                 retriever.retrieve(block_UE, self.k_max, beam=beam)
             else:
                 retriever.candidates(retriever.search(block_UE, beam))
 
-        answer(self.user_UE[:2])
+        user_UE = self.user_UE.numpy()
+        answer(user_UE[:2])
         parts, seconds = [], []
         for start in range(0, len(self.users), CHUNK):
-            block_UE = self.user_UE[start : start + CHUNK]
+            block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
             answer(block_UE)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
             parts.append(retriever.candidates(retriever.search(block_UE, beam)))
         found = _concatenate(parts)
-        counted = beam_multiply_adds(arm.model.structure.config, arm.model.space, self.dim, beam)
-        scored = len(found.item_ids) / len(self.users) * self.dim if reranked else 0.0
+        counted = retriever.router.multiply_adds(beam)
+        scored = retriever.ranker.multiply_adds(len(found.item_ids) / len(self.users)) if reranked else 0.0
         return self.measure_candidates(
             method or arm.name,
             found,
@@ -245,7 +246,7 @@ class Evaluator:
     def retriever_of(self, arm: Arm) -> Retriever:
         """Return a retriever over an arm's model and mapping."""
         items = np.arange(self.num_items)
-        return Retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
+        return model_retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
 
     def curve(self, arm: Arm, *, up_to: float, including: int = 1) -> list[Point]:
         """Measure an arm from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
@@ -297,8 +298,8 @@ class Evaluator:
     def recommended(self, arm: Arm, beam: int, *, filtered: bool, k: int) -> IntArray:
         """Return the items int64 [U, k] an arm recommends."""
         retriever = self.retriever_of(arm)
-        barred = [list(h) for h in self.users.histories] if filtered else None
-        return retriever.retrieve(self.user_UE, k, beam=beam, excluded=barred).item_Uk
+        barred = self.history if filtered else None
+        return retriever.retrieve(self.user_UE.numpy(), k, beam=beam, excluded=barred).item_Uk
 
 
 def beams(num_paths: int) -> list[int]:

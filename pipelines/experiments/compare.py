@@ -30,7 +30,6 @@ from dr_core.errors import ConfigError
 from dr_core.evaluation.evaluator import CHUNK, Arm, Evaluator, Point, nearest
 from dr_core.evaluation.metrics import candidate_recall, contains, user_metrics
 from dr_core.item_lists import ItemLists
-from dr_core.model.structure import beam_multiply_adds
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
@@ -366,8 +365,7 @@ class Comparison:
         return points, fits
 
     def _states(self, histories: Sequence[Any]) -> FloatArray:
-        states = self.evaluator.retriever_of(self.arm).encode([list(history) for history in histories])
-        return np.asarray(states.numpy(), dtype=np.float32)
+        return self.evaluator.retriever_of(self.arm).encode(histories)
 
     def _rerankers(self) -> tuple[Points, list[dict[str, Any]]]:
         """Measure other rerankers on the candidates of Deep Retrieval's own beam, learned from training users cut in half."""
@@ -375,14 +373,14 @@ class Comparison:
         retriever = evaluator.retriever_of(self.arm)
         histories, truths = _halves(self.events.histories, RERANKER_USERS, self.day.seed)
         train_UE = self._states(histories)
-        paths = retriever.search(torch.from_numpy(train_UE), beam)
+        paths = retriever.search(train_UE, beam)
         learned = retriever.candidates(paths)
         owner = np.repeat(np.arange(len(train_UE)), np.diff(learned.offsets))
         met = contains(ItemLists.from_rows(truths), owner, learned.item_ids, num_users=len(train_UE))
-        own_paths = retriever.search(evaluator.user_UE, beam)
-        found = retriever.candidates(own_paths)
-        user_UE, log_prob_UB = evaluator.user_UE.numpy(), own_paths.log_prob_NB.numpy()
-        counted = beam_multiply_adds(self.arm.model.structure.config, self.arm.model.space, evaluator.dim, beam)
+        user_UE = evaluator.user_UE.numpy()
+        own_paths = retriever.search(user_UE, beam)
+        found, log_prob_UB = retriever.candidates(own_paths), own_paths.log_prob_UB
+        counted = retriever.router.multiply_adds(beam)
         per_user = len(found.item_ids) / len(user_UE)
         points: Points = {}
         fits = []
@@ -391,11 +389,11 @@ class Comparison:
             ranker = CandidateReranker(
                 kind,  # type: ignore[arg-type]
                 evaluator.vector_VE,
-                retriever.bias_V,
+                self.arm.model.reranker.item_vectors()[1].numpy(),
                 self.day.counts,
                 seed=self.day.seed,
             )
-            ranker.fit(train_UE, learned, paths.log_prob_NB.numpy(), met)
+            ranker.fit(train_UE, learned, paths.log_prob_UB, met)
             seconds = time.monotonic() - started
             point = Point(
                 method,

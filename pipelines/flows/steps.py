@@ -31,7 +31,7 @@ from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.beam_search import beam_search
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
 from pipelines.stages.ingest.interval import Interval
@@ -361,10 +361,10 @@ class DayOne:
             moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
             health.occupied_paths, health.largest_path, summary.alpha,
         )  # fmt: skip
-        retriever = Retriever(
+        retriever = model_retriever(
             model, invert(np.arange(self.num_items), mapping), beam=self.config.budget.beam, max_length=1
         )
-        found = retriever.candidates(retriever.search(state_UE))
+        found = retriever.candidates(retriever.search(state_UE.numpy()))
         recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
         return {
             **vars(summary),

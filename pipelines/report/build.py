@@ -180,11 +180,11 @@ def _example_user(
     if not len(users):
         return None
     retriever = evaluator.retriever_of(arm)
-    state = evaluator.user_UE[:1]
+    state = evaluator.user_UE[:1].numpy()
     paths = retriever.search(state, beam)
     found = retriever.retrieve(state, k, beam=beam, excluded=[list(users.histories[0])])
     shown = []
-    for path, log_prob in zip(paths.path_NB[0].tolist(), paths.log_prob_NB[0].tolist(), strict=True):
+    for path, log_prob in zip(paths.path_UB[0].tolist(), paths.log_prob_UB[0].tolist(), strict=True):
         held = retriever.index.items(path)
         shown.append(
             {

@@ -34,3 +34,9 @@ def test_the_last_items_are_padded_at_the_end() -> None:
     last, lengths = ItemLists.from_rows([[], []]).last(9)
     assert (last.tolist(), lengths.tolist()) == ([[-1], [-1]], [0, 0])
     assert ItemLists.from_rows([]).last(3)[0].shape == (0, 1)
+
+
+def test_lists_of_some_users() -> None:
+    lists = ItemLists.from_rows(ROWS)
+    assert rows_of(lists.of_users(np.array([4, 0, 1]))) == [[4], [5, 6, 7], []]
+    assert lists.of_users(np.zeros(0, np.int64)).num_users == 0

@@ -22,6 +22,7 @@ from pyspark.sql import functions as F
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 from pipelines.config.run import RunConfig
 from pipelines.datasets.synthetic import SyntheticConfig, generate
@@ -177,7 +178,7 @@ def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
 
 def retriever_of(workdir: Workdir, release_id: str, beam: int = 8) -> Retriever:
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
-    return Retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
+    return model_retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
 
 
 def test_days_follow_each_other(

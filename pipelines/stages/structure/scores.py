@@ -22,7 +22,7 @@ from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
-from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.worker_cache import cached_array, cached_model
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
 from pipelines.storage.workdir import Workdir
@@ -188,7 +188,7 @@ def score_blocks(
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
-        structure = CompiledStructure(network.structure)
+        structure = compiled_structure(network.structure)
         held: list[BlockScores] = []
         for block in whole_blocks(batches):
             terms = [
