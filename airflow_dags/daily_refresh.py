@@ -6,9 +6,8 @@ the live release stays until a better one is published. A refusal is never retri
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from airflow.sdk import DAG, CronDataIntervalTimetable, chain
+from deep_retrieval.plan import refresh_stages, timeout_of
 from deep_retrieval.settings import (
     CATALOGUE_OF_INTERVAL,
     CONFIG,
@@ -21,10 +20,6 @@ from deep_retrieval.settings import (
 from deep_retrieval.spark_job import SparkJob
 from deep_retrieval.verdicts import mark_live
 
-STAGES = (
-    "ingest", "samples", "e_step", "targets", "scores", "assign", "e_step_final", "index", "gates", "publish", "retrieve",
-)  # fmt: skip
-TRAINING = ("e_step", "e_step_final")
 START_DATE = start_date()
 RUN_ID = f"daily-{INTERVAL_NAME}"
 ARGUMENTS = (
@@ -52,13 +47,9 @@ with DAG(
             job="refresh",
             arguments=(*ARGUMENTS, f"--stage={stage}"),
             run_id=RUN_ID,
-            **(
-                {"execution_timeout": timedelta(hours=float(option("training_timeout_hours", "12")))}
-                if stage in TRAINING
-                else {}
-            ),
+            execution_timeout=timeout_of(stage),
         )
-        for stage in STAGES
+        for stage in refresh_stages()
     }
     chain(*tasks.values())
     tasks["publish"] >> mark_live(RUN_ID)

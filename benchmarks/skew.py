@@ -24,7 +24,7 @@ name: skew
 dataset: {{format: parquet, path: {logs}, columns: {{user: user_id, item: item_id, time: timestamp}}}}
 preprocess: {{min_events: 5, partition_unit: month, duplicate_rows: keep}}
 split: {{kind: halves, num_test: 300, num_validation: 300}}
-samples: {{history_length: 69, positions: 8, targets: 8, num_blocks: 16}}
+samples: {{positions: 8, targets: 8, num_blocks: 16}}
 structure: {{hidden: 64}}
 reranker: {{loss: sampled, num_negatives: 2048}}
 budget: {{candidate_share: 0.01, beam: 12}}

@@ -31,7 +31,7 @@ dataset:
   synthetic: {{num_users: {users}, num_items: {items}, mean_events: {mean_events}, num_days: 365}}
 preprocess: {{min_events: 10, partition_unit: month}}
 split: {{kind: halves, num_test: 1000, num_validation: 1000}}
-samples: {{history_length: 69, positions: 8, targets: 8, num_blocks: 64}}
+samples: {{positions: 8, targets: 8, num_blocks: 64}}
 reranker: {{loss: sampled, num_negatives: 4096}}
 structure: {{hidden: 128}}
 budget: {{candidate_share: 0.005, beam: 12}}

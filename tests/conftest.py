@@ -1,14 +1,20 @@
-"""Fixtures shared by all tests: one Spark session for the whole run, and small models."""
+"""Fixtures shared by all tests: one Spark session for the whole run, small models, and one world for all whole runs."""
 
+import json
 import logging
+import multiprocessing
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from filelock import FileLock
+from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from dr_core.model.encoder import EncoderConfig
@@ -17,9 +23,14 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.spark.session import build_session
+from pipelines.storage.workdir import Workdir
+from tests.end_to_end.attached import run_program
+from tests.end_to_end.world import FIRST, SCRIPT, TinyWorld, write_logs
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
+RunAttached = Callable[..., tuple[int, str]]
+Contents = Callable[..., pd.DataFrame]
 LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it; with one compiler alone
     # the JVM would keep 48 MB of code, throw away what no longer fits, and compile it again
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC",
@@ -152,3 +163,61 @@ def write_samples() -> SamplesWriter:
         return columns
 
     return write
+
+
+@pytest.fixture(scope="session")
+def run_attached(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> RunAttached:
+    """A function that runs a script in a process of its own; returns its exit code (-9: killed) and its log.
+
+    The process is a driver like any other and can be killed, but it uses the JVM of this test run and is forked from one
+    that has imported torch: it begins within a second, where a JVM of its own takes half a minute of CPU to warm up.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["pipelines.flows.day_one", "pipelines.flows.refresh"])
+    folder = tmp_path_factory.mktemp("attached")
+
+    def run(script: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+        gateway, log = SparkContext._gateway, folder / "log"
+        assert gateway is not None
+        secret = gateway.gateway_parameters.auth_token
+        given = (str(script), list(arguments), environment, (gateway.gateway_parameters.port, secret), str(log))
+        process = processes.Process(target=run_program, args=given)
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        text = log.read_text()
+        if process.exitcode not in (0, -signal.SIGKILL):
+            print(text[-4000:])
+        return process.exitcode, text
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_world(run_attached: RunAttached, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TinyWorld:
+    """The world after day one, made by whichever worker needs it first and shared by all."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny_world"
+    note = folder / "logs.json"
+    with FileLock(f"{folder}.lock"):
+        if not note.exists():
+            logs = write_logs(folder / "logs")
+            moments = (FIRST.start.isoformat(), FIRST.end.isoformat())
+            code, log = run_attached(SCRIPT, str(folder / "W"), logs["first"], *moments, "first")
+            assert code == 0, log[-4000:]
+            note.write_text(json.dumps(list(logs.items())))
+    return TinyWorld(dict(map(tuple, json.loads(note.read_text()))), folder / "W")
+
+
+@pytest.fixture(scope="session")
+def contents(spark: SparkSession) -> Contents:
+    """A function that reads a table of a work folder in a defined order, without moments and the columns named."""
+
+    def read(workdir: Path, table: str, *without: str) -> pd.DataFrame:
+        frame = Workdir(str(workdir)).read(spark, table).drop("created_at", *without).toPandas()
+        for column in frame.columns:
+            if frame[column].map(lambda value: hasattr(value, "__len__") and not isinstance(value, str)).any():
+                frame[column] = frame[column].map(lambda value: tuple(value) if value is not None else None)
+        return frame.sort_values(list(frame.columns)).reset_index(drop=True)
+
+    return read

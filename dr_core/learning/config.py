@@ -14,6 +14,7 @@ from dr_core.model.encoder import EncoderConfig
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import HealthLimits
+from dr_core.retrieval.config import ServingConfig
 
 
 class BudgetConfig(Config):
@@ -144,8 +145,10 @@ class LearningConfig(Config):
     """When a structure counts as collapsed."""
     em: EMConfig = EMConfig()
     """Rounds and epochs."""
+    serving: ServingConfig = ServingConfig()
+    """How a release answers."""
 
     @property
     def history_length(self) -> int:
-        """L, items of a history that are trained on and served."""
-        return self.samples.history_length
+        """L, the one length that is trained on, kept and served."""
+        return self.serving.history_length

@@ -12,8 +12,6 @@ from dr_core.config import Config
 class SamplesConfig(Config):
     """How histories are cut into training samples."""
 
-    history_length: int = Field(default=69, ge=1)
-    """L, items of history in a row; longer histories are cut into several rows."""
     max_rows: int = Field(default=32, ge=1)
     """Rows a user at most (their ends evenly spaced); bounds what one heavy user contributes."""
     positions: int = Field(default=8, ge=1)

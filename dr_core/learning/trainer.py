@@ -60,6 +60,10 @@ class TrainingConfig(Config):
     gradients."""
     checkpoint_every: int = Field(200, ge=1)
     """Steps between checkpoints."""
+    validation_k: int = Field(10, ge=1)
+    """Length of the lists by whose recall the warm-up's epochs are judged on the validation users."""
+    validation_filtered: bool = True
+    """Whether those lists leave out the user's history; false where users come back to the same items."""
     patience: int = Field(3, ge=1)
     """Epochs in a row after which a phase stops when each ranks clearly worse than the best one did for the validation
     users: its recall is more than a standard error lower. Kept is the last epoch that is not clearly worse."""

@@ -247,7 +247,7 @@ def retrieve_command(arguments: argparse.Namespace) -> Answer:
 
 def evaluate_command(arguments: argparse.Namespace) -> Answer:
     """``dr evaluate``."""
-    from pipelines.flows.day_one import evaluate_release
+    from pipelines.flows.evaluate_release import evaluate_release
     from pipelines.report.console import trim_console_table
 
     summary = evaluate_release(arguments.workdir, arguments.release)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -9,32 +10,94 @@ from typing import Any, Union, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dr_core.errors import ConfigError
+from dr_core.errors import ConfigError, InputError
+from pipelines.config.renamed import renamed_keys
 from pipelines.config.run import RunConfig
+
+logger = logging.getLogger(__name__)
+WHOLE = "(whole file)"
+"""Key of a problem that lies between sections; its message names them."""
 
 
 def load_config(path: str, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML file and apply ``a.b=value`` overrides (values are YAML).
 
+    A file may name another one as its ``base``: it then says only what differs.
+
     Raises:
         ConfigError: one line naming the file, the key, the value and what is allowed.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError(f"config file {path} does not exist; conf/ holds the ones that come with the project")
-    try:
-        tree = yaml.safe_load(file.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} must hold keys and values, found {type(tree).__name__}")
+    tree = _read_tree(Path(path), ())
     for override in overrides or []:
         _set(tree, override)
     return validate_config(tree, path)
 
 
-def validate_config(tree: dict[str, Any], source: str) -> RunConfig:
-    """Check a configuration tree; raise :class:`ConfigError` naming the first wrong key."""
+def _read_tree(file: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a file's keys over those of its base."""
+    if not file.is_file():
+        named = f", the base of {above[-1]}," if above else ""
+        raise ConfigError(f"config file {file}{named} does not exist; conf/ holds the ones that come with the project")
+    if file.resolve() in [other.resolve() for other in above]:
+        raise ConfigError(f"base: {' -> '.join(map(str, (*above, file)))} goes round in a circle")
+    try:
+        tree = yaml.safe_load(file.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{file} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{file} must hold keys and values, found {type(tree).__name__}")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise ConfigError(f"{file}: base={base!r}: expected the name of another YAML file")
+    return _merged(_read_tree(file.parent / base, (*above, file)), tree)
+
+
+def _merged(base: dict[str, Any], tree: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` with the keys of ``tree`` over it, section by section; a section of another ``kind`` replaces it."""
+    result = dict(base)
+    for key, value in tree.items():
+        before = result.get(key)
+        if isinstance(before, dict) and isinstance(value, dict):
+            is_other_kind = "kind" in before and value.get("kind", before["kind"]) != before["kind"]
+            value = value if is_other_kind else _merged(before, value)
+        result[key] = value
+    return result
+
+
+def recorded_config(record: dict[str, Any], source: str) -> RunConfig:
+    """Return the configuration that a run's record holds, also one that an older version of the project wrote.
+
+    Args:
+        record: of :class:`pipelines.storage.run_record.Run`.
+        source: its file, named in errors.
+
+    Raises:
+        InputError: there is none, or it holds what this version does not know.
+    """
+    if not isinstance(record.get("config"), dict):
+        raise InputError(f"{source} holds no configuration: that run was begun by hand or by an older version")
+    try:
+        return validate_config(record["config"], source, is_first_form=record.get("version", 1) < 2)
+    except ConfigError as error:
+        raise InputError(f"{source} was written by another version of the project ({error}): use that one") from error
+
+
+def validate_config(tree: dict[str, Any], source: str, *, is_first_form: bool = False) -> RunConfig:
+    """Check a configuration tree, keys by their former names included.
+
+    Args:
+        tree: as read.
+        source: named in errors.
+        is_first_form: whether it was written when the first of ``evaluation.k`` was served.
+
+    Raises:
+        ConfigError: names the first wrong key.
+    """
+    tree, notes = renamed_keys(tree, is_first_form=is_first_form)
+    for note in notes:
+        logger.info("%s: %s", source, note)
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -51,13 +114,14 @@ def _first_problem(error: ValidationError) -> str:
             parts, names = _locate(location[:-1])
             parts, message = [*parts, str(location[-1])], f"unknown key; allowed here: {', '.join(names)}"
         else:
-            parts, message = _locate(location)[0], detail["msg"]
+            parts, message = _locate(location)[0], detail["msg"].removeprefix("Value error, ")
         if not problems and not isinstance(detail["input"], dict):
             shown = f"={detail['input']!r}"
-        problems.setdefault(".".join(parts) or "(whole file)", []).append(message)
+        problems.setdefault(".".join(parts) or WHOLE, []).append(message)
     key, messages = next(iter(problems.items()))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{key}{shown}: {', or: '.join(dict.fromkeys(messages))}{more}"
+    where = "" if key == WHOLE else f"{key}{shown}: "
+    return f"{where}{', or: '.join(dict.fromkeys(messages))}{more}"
 
 
 def _locate(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:

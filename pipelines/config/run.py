@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dr_core.config import Config
-from dr_core.learning.config import (
-    LearningConfig,
-)
+from dr_core.learning.config import LearningConfig
+from dr_core.model.encoder import AttentionEncoder
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.ingest.preprocess import PreprocessConfig, SplitConfig
 from pipelines.storage.run_record import NAME
@@ -27,16 +26,10 @@ class SparkConfig(Config):
 
 
 class EvaluationConfig(Config):
-    """What is measured, and against what."""
+    """What is measured, and against what. Nothing here changes what is learned or served."""
 
-    k: tuple[Annotated[int, Field(ge=1)], ...] = Field((10,), min_length=1)
-    """List lengths; the first is the one in the headlines."""
-    beam: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Beam of the released retriever; `auto` is the smallest whose candidates reach `candidates_per_item` x k[0]."""
-    candidates_per_item: float = Field(7.5, gt=0)
-    """Candidates wanted per item returned (paper: 5 to 10)."""
-    filter_history: bool = True
-    """Whether the headline figures, and batch recommendations, leave out the user's history; both are always reported."""
+    k: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Further list lengths to measure, beside `serving.k`, which the headlines show."""
     curve_shares: tuple[float, ...] = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.045, 0.05, 0.07, 0.1)
     """Candidates, as shares of the items, around which every method's curve has a point."""
     difference_shares: tuple[float, ...] = (0.01, 0.025, 0.05)
@@ -113,7 +106,31 @@ class RunConfig(LearningConfig):
     evaluation: EvaluationConfig = EvaluationConfig()
     """Measurement."""
 
+    @property
+    def list_lengths(self) -> tuple[int, ...]:
+        """List lengths that are measured: the served one first."""
+        return tuple(dict.fromkeys((self.serving.k, *self.evaluation.k)))
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        encoder, length = self.encoder, self.serving.history_length
+        if encoder.kind == "attention" and length > AttentionEncoder.MAX_LENGTH:
+            raise ValueError(
+                f"encoder.kind=attention has {AttentionEncoder.MAX_LENGTH} positions, serving.history_length is {length}: shorten the"
+                " history, or choose another encoder"
+            )
+        if encoder.context_cardinalities or encoder.num_numeric:
+            raise ValueError(
+                "encoder.context_cardinalities and encoder.num_numeric: the samples of a run hold no context features; leave"
+                " both at their defaults"
+            )
+        return self
+
     def identity(self) -> str:
-        """Return the sha256 of everything that determines day one's result (the session and later days do not)."""
-        text = json.dumps(self.model_dump(mode="json", exclude={"spark", "refresh", "gates"}), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Return the sha256 of everything that determines what is learned, but for the seed's place among seeds.
+
+        What is served, measured and done on later days does not: changing it trains nothing anew.
+        """
+        tree = self.model_dump(mode="json", exclude={"spark", "refresh", "gates", "evaluation", "serving"})
+        tree["history_length"] = self.serving.history_length
+        return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()

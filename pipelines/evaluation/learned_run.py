@@ -18,6 +18,12 @@ from pipelines.evaluation.users import load_users
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
+ROUND_FIGURES = (
+    "surrogate_before", "surrogate_after", "likelihood_before", "likelihood_after", "items_moved", "occupied_paths",
+    "largest_path", "validation_recall",
+)  # fmt: skip
+"""What an M-step's facts say of its round."""
+
 
 @dataclass(frozen=True)
 class LearnedRun:
@@ -73,7 +79,17 @@ class LearnedRun:
     @cached_property
     def num_items(self) -> int:
         """V."""
-        return int(self.result("preprocess")["catalogue_items"])
+        return int(self.data["catalogue_items"])
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the ingest counted."""
+        return self.result("preprocess")
+
+    @property
+    def m_step(self) -> dict[str, Any]:
+        """What the last M-step did."""
+        return self.result(f"assign_{self.config.em.rounds}")
 
     @cached_property
     def choice(self) -> StructureChoice:
@@ -96,9 +112,25 @@ class LearnedRun:
         return load_users(self.spark, self.workdir, "validation")
 
     @property
+    def num_paths(self) -> int:
+        """J."""
+        return self.config.paths.paths_per_item
+
+    @property
     def samples_name(self) -> str:
         """The table that defines (x_i, y_i, w_i) after the warm-up."""
         return "mixed_samples" if self.config.mixed_targets.share > 0 else "samples"
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the figures of every M-step round, as ``summary.json`` names them."""
+        warm = self.result("warm_up")["epochs"]
+        rows = []
+        for t in range(1, self.config.em.rounds + 1):
+            epoch, done = self.result(f"e_step_{t}")["epochs"][-1], self.result(f"assign_{t}")
+            softmax = epoch["loss_softmax"] if epoch["loss_softmax"] is not None else warm[-1]["loss_softmax"]
+            figures = {name: done[name] for name in ROUND_FIGURES}
+            rows.append({"round": t, "loss_structure": epoch["loss_structure"], "loss_softmax": softmax, **figures})
+        return rows
 
     def mapping(self, t: int) -> IntArray:
         """Return pi_t, int64 [V, J]."""

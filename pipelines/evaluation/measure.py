@@ -6,6 +6,7 @@ drawn and the report made again without measuring again.
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -18,23 +19,22 @@ from dr_core.learning.checkpoint import load_model
 from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from pipelines.evaluation.controls import train_arms
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.users import load_users
-from pipelines.flows.steps import DayOne
 from pipelines.stages.training.petastorm import read_files
 
 logger = logging.getLogger(__name__)
 FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")
 
 
-def released_arm(day: DayOne) -> Arm:
+def released_arm(day: LearnedRun) -> Arm:
     """Return Deep Retrieval as it would go live: the last model and the mapping of the active items."""
-    release_id = day.release_id(day.config.em.rounds)
-    model = load_model(day.workdir.filesystem, day.workdir.path("models", release_id))
-    return Arm("deep_retrieval", model, day.workdir.read_array("models", release_id, "item_paths.npy"))
+    model = load_model(day.workdir.filesystem, day.workdir.path("models", day.last_id))
+    return Arm("deep_retrieval", model, day.workdir.read_array("models", day.last_id, "item_paths.npy"))
 
 
-def inactive_items(day: DayOne) -> IntArray:
+def inactive_items(day: LearnedRun) -> IntArray:
     """Return the ids of retired items, which no method may return."""
     rows = day.workdir.read(day.spark, "items").where(~F.col("active")).select("item_id").toPandas()
     return rows["item_id"].to_numpy(np.int64)
@@ -47,7 +47,7 @@ def without(mapping: IntArray, items: IntArray) -> IntArray:
     return kept
 
 
-def measure(day: DayOne) -> dict[str, Any]:
+def measure(day: LearnedRun) -> dict[str, Any]:
     """Train the controls, measure everything and save it; return what the run's record keeps."""
     config = day.config
     arm = released_arm(day)
@@ -56,7 +56,7 @@ def measure(day: DayOne) -> dict[str, Any]:
     up_to = max(config.evaluation.curve_shares) * day.num_items
     evaluator = evaluator_of(day, arm.model, users, up_to, retired)
     live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
-    beam = serving_beam(day, live, retired)
+    beam = int(json.loads(day.workdir.read_text("models", day.last_id, "serving.json"))["beam"])
     curves = {arm.name: evaluator.curve(live, up_to=up_to, including=beam), "brute_force": [evaluator.brute_force]}
     own = next(point for point in curves[arm.name] if point.beam == beam)
     operating = {
@@ -73,7 +73,7 @@ def measure(day: DayOne) -> dict[str, Any]:
         operating[name] = evaluator.fixed_size(name, [round(own.mean_candidates)])[0]
     if config.evaluation.controls:
         states = load_states(day, arm.model)
-        initial = day.workdir.read_array("models", day.release_id(0), "item_paths.npy")
+        initial = day.workdir.read_array("models", day.version_id(0), "item_paths.npy")
         for control in train_arms(config, arm.model, states, initial, day.validation, seed=day.seed):
             standing = Arm(control.name, control.model, without(control.path_VJ, retired))
             curves[control.name] = evaluator.curve(standing, up_to=up_to)
@@ -84,13 +84,13 @@ def measure(day: DayOne) -> dict[str, Any]:
 
 
 def evaluator_of(
-    day: DayOne, model: DeepRetrievalModel, users: EvaluationUsers, up_to: float, retired: IntArray
+    day: LearnedRun, model: DeepRetrievalModel, users: EvaluationUsers, up_to: float, retired: IntArray
 ) -> Evaluator:
     """Build the evaluator of a run's users."""
     return Evaluator(
         model,
         users,
-        ks=day.config.evaluation.k,
+        ks=day.config.list_lengths,
         max_length=day.config.history_length,
         counts_V=day.counts,
         max_exact=int(up_to),
@@ -99,18 +99,20 @@ def evaluator_of(
     )
 
 
-def serving_beam(day: DayOne, arm: Arm, retired: IntArray) -> int:
-    """Return B: configured, or the narrowest whose candidates reach 5 to 10 times the list (measured on validation users)."""
-    evaluation = day.config.evaluation
-    if evaluation.beam != "auto":
-        return evaluation.beam
-    wanted = evaluation.candidates_per_item * evaluation.k[0]
+def serving_beam(day: LearnedRun) -> int:
+    """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users."""
+    serving = day.config.serving
+    if serving.beam != "auto":
+        return serving.beam
+    wanted = serving.wanted_candidates
+    arm, retired = released_arm(day), inactive_items(day)
+    live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
     users = day.validation if len(day.validation) else load_users(day.spark, day.workdir, "test")
-    points = evaluator_of(day, arm.model, users, wanted, retired).curve(arm, up_to=wanted)
+    points = evaluator_of(day, arm.model, users, wanted, retired).curve(live, up_to=wanted)
     return int(choose_beam(points, wanted).beam or 1)
 
 
-def load_states(day: DayOne, model: DeepRetrievalModel) -> States:
+def load_states(day: LearnedRun, model: DeepRetrievalModel) -> States:
     """Encode all samples with the frozen encoder."""
     files = read_files(day.workdir.filesystem, day.workdir.table(day.samples_name))
     return States.encode(model, (batch_from_arrays(columns) for columns in files))

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Point
-from pipelines.flows.steps import DayOne
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.storage.workdir import Workdir
 
 SWEEP_STAGE = "sweep_"
@@ -84,18 +84,18 @@ class Measurement:
         return Measurement(curves, operating, meta["beam"])
 
 
-def rival_file(day: DayOne, family: str) -> str:
+def rival_file(day: LearnedRun, family: str) -> str:
     """Return the name below ``runs/`` of what was measured of a family of rivals."""
     return f"{day.run.run_id}.rival-{family}"
 
 
-def measured_families(day: DayOne) -> list[str]:
+def measured_families(day: LearnedRun) -> list[str]:
     """Return the families of rivals that were measured in a run."""
     names = [stage["name"] for stage in day.run.record["stages"]]
     return [name.removeprefix(RIVAL_STAGE) for name in names if name.startswith(RIVAL_STAGE)]
 
 
-def with_rivals(day: DayOne, measurement: Measurement) -> Measurement:
+def with_rivals(day: LearnedRun, measurement: Measurement) -> Measurement:
     """Return a measurement together with those of the rivals."""
     curves, operating = dict(measurement.curves), dict(measurement.operating)
     for family in measured_families(day):
@@ -105,7 +105,7 @@ def with_rivals(day: DayOne, measurement: Measurement) -> Measurement:
     return Measurement(curves, operating, measurement.beam)
 
 
-def rival_lists(day: DayOne) -> dict[str, IntArray]:
+def rival_lists(day: LearnedRun) -> dict[str, IntArray]:
     """Return the headline lists [U, k] of every rival that was measured."""
     lists: dict[str, IntArray] = {}
     for family in measured_families(day):
@@ -115,7 +115,7 @@ def rival_lists(day: DayOne) -> dict[str, IntArray]:
     return lists
 
 
-def sweep_rows(days: list[DayOne]) -> list[dict[str, Any]]:
+def sweep_rows(days: list[LearnedRun]) -> list[dict[str, Any]]:
     """Return one row a point of the first seed: study, value, means and standard deviations over the seeds that have it."""
     points_by_seed = [
         {

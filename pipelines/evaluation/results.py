@@ -32,7 +32,7 @@ def results(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[str, A
     for method in _methods(seeds, "operating"):
         points = [seed.operating[method] for seed in seeds]
         for filtered in (True, False):
-            for k in config.evaluation.k:
+            for k in config.list_lengths:
                 precision = [point.figures[(filtered, k, "precision")] for point in points]
                 by_seed = [float(np.nanmean(values)) for values in precision]
                 rows.append(
@@ -64,7 +64,7 @@ def curves(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[str, An
     for method in _methods(seeds, "curves"):
         merged = _merge([seed.curves[method] for seed in seeds])
         for filtered in (True, False):
-            for k in config.evaluation.k:
+            for k in config.list_lengths:
                 rows += [
                     {
                         "method": method,
@@ -98,7 +98,7 @@ def differences(seeds: Sequence[Measurement], config: RunConfig, num_items: int)
         for axis, at in (("candidates", candidates), ("multiply_adds", own_work)):
             for against in others:
                 for filtered in (True, False):
-                    for k in config.evaluation.k:
+                    for k in config.list_lengths:
                         for metric in ("overlap", "candidate_recall", "precision", "recall"):
                             row = _difference(seeds, config, against, axis, at, metric, filtered, k)
                             if row is not None:
@@ -113,7 +113,7 @@ def _as_they_are(seeds: Sequence[Measurement], config: RunConfig) -> list[dict[s
         if against == SUBJECT or against in AGAINST:
             continue
         for filtered in (True, False):
-            for k in config.evaluation.k:
+            for k in config.list_lengths:
                 for metric in ("precision", "recall", "ndcg"):
                     own, other = (
                         [seed.operating[method].figures[(filtered, k, metric)] for seed in seeds]

@@ -32,6 +32,7 @@ from dr_core.evaluation.metrics import candidate_recall, contains, user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
 from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, rival_file
 from pipelines.evaluation.users import load_users
@@ -46,11 +47,9 @@ from pipelines.experiments.baselines import (
     offered,
     tried,
 )
-from pipelines.flows.day_one import days_of, finish_report, run_day_one
-from pipelines.flows.steps import DayOne
-from pipelines.spark.session import spark_session
+from pipelines.flows.day_one import Source, finish_report, open_runs, run_stages, seeds_run
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.split import training_interactions
-from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -71,6 +70,7 @@ def compare(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     methods: Sequence[str] = (),
     num_seeds: int = 1,
     fresh: bool = False,
@@ -87,28 +87,30 @@ def compare(
         chosen = families_of(list(methods))
     except ValueError as error:
         raise ConfigError(f"--methods {error}") from error
-    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=num_seeds, fresh=fresh)
-    workdir = Workdir(workdir_uri)
-    with (
-        lease(workdir, "run"),
-        spark_session(f"dr compare {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
-    ):
-        days = days_of(spark, config, workdir, logs, catalogue, num_seeds)
-        settled: dict[str, Settings] = {}
-        for day in days:
-            comparison = Comparison(day, settled)
-            for family in chosen:
-                settings = offered(family)
-                name = RIVAL_STAGE + family
-                known = next((stage for stage in day.run.record["stages"] if stage["name"] == name), None)
-                day.run.stage(
-                    name,
-                    partial(comparison.measure, family),
-                    redo=known is not None and any(known["result"].get(key) != settings[key] for key in settings),
-                )
-            fits = [fit for family in chosen for fit in day.result(RIVAL_STAGE + family)["fits"]]
-            settled = settled or {fit["method"]: fit["settings"] for fit in fits}
-        return finish_report(days)
+    source = Source(logs, catalogue, interval)
+    all_seeds = max(num_seeds, 0 if fresh else seeds_run(config, Workdir(workdir_uri), source))
+    with open_runs(f"dr compare {config.name}", config, workdir_uri, source, all_seeds, fresh=fresh) as runs:
+        run_stages(runs)
+        compare_runs(runs[:num_seeds], chosen)
+        return finish_report(runs)
+
+
+def compare_runs(runs: Sequence[LearnedRun], chosen: Sequence[str]) -> None:
+    """Measure families of rivals on every seed, unless they were measured with the settings that are offered today."""
+    settled: dict[str, Settings] = {}
+    for day in runs:
+        comparison = Comparison(day, settled)
+        for family in chosen:
+            settings = offered(family)
+            name = RIVAL_STAGE + family
+            known = next((stage for stage in day.run.record["stages"] if stage["name"] == name), None)
+            day.run.stage(
+                name,
+                partial(comparison.measure, family),
+                redo=known is not None and any(known["result"].get(key) != settings[key] for key in settings),
+            )
+        fits = [fit for family in chosen for fit in day.result(RIVAL_STAGE + family)["fits"]]
+        settled = settled or {fit["method"]: fit["settings"] for fit in fits}
 
 
 class Comparison:
@@ -119,9 +121,9 @@ class Comparison:
         settled: by method, settings that were chosen before: nothing else is tried for these.
     """
 
-    def __init__(self, day: DayOne, settled: Mapping[str, Settings] = MappingProxyType({})) -> None:
+    def __init__(self, day: LearnedRun, settled: Mapping[str, Settings] = MappingProxyType({})) -> None:
         self.day, self.config, self.settled = day, day.config, settled
-        self.k, self.filtered = day.config.evaluation.k[0], day.config.evaluation.filter_history
+        self.k, self.filtered = day.config.serving.k, day.config.serving.filter_history
 
     @cached_property
     def retired(self) -> IntArray:

@@ -30,16 +30,15 @@ from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import evaluator_of, load_states, without
 from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
 from pipelines.evaluation.users import load_users
 from pipelines.experiments.baselines import RIVALS, cut_of
 from pipelines.experiments.compare import Comparison
-from pipelines.flows.day_one import days_of, finish_report, run_day_one, seeds_run
-from pipelines.flows.steps import DayOne
-from pipelines.spark.session import spark_session
+from pipelines.flows.day_one import Source, finish_report, open_runs, run_stages, seeds_run
+from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.training.petastorm import read_files
-from pipelines.storage.lease import lease
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
@@ -54,6 +53,7 @@ def sweep(
     *,
     logs: str | None = None,
     catalogue: str | None = None,
+    interval: Interval | None = None,
     studies: Sequence[str] = (),
     num_seeds: int = 1,
 ) -> list[dict[str, Any]]:
@@ -67,28 +67,29 @@ def sweep(
     unknown = [study for study in studies if study not in STUDIES]
     if unknown:
         raise ConfigError(f"--studies {', '.join(unknown)}: not a study; choose from {', '.join(STUDIES)}")
-    workdir = Workdir(workdir_uri)
-    all_seeds = max(num_seeds, seeds_run(config, workdir, logs, catalogue))
-    run_day_one(config, workdir_uri, logs=logs, catalogue=catalogue, num_seeds=all_seeds)
-    with (
-        lease(workdir, "run"),
-        spark_session(f"dr sweep {config.name}", master=config.spark.master, conf=config.spark.conf) as spark,
-    ):
-        days = days_of(spark, config, workdir, logs, catalogue, all_seeds)
-        for day in days[:num_seeds]:
-            bench = Sweep(day)
-            points = [(study, value) for study in studies or STUDIES for value in STUDIES[study](bench)]
-            for number, (study, value) in enumerate(points):
-                logger.info("seed %d, %d of %d: %s = %s", day.seed, number + 1, len(points), study, value)
-                day.run.stage(f"{SWEEP_STAGE}{study}={value}", partial(bench.measure, study, value))
-        finish_report(days)
-        return sweep_rows(days)
+    source = Source(logs, catalogue, interval)
+    all_seeds = max(num_seeds, seeds_run(config, Workdir(workdir_uri), source))
+    with open_runs(f"dr sweep {config.name}", config, workdir_uri, source, all_seeds) as runs:
+        run_stages(runs)
+        sweep_runs(runs[:num_seeds], studies)
+        finish_report(runs)
+        return sweep_rows(runs)
+
+
+def sweep_runs(runs: Sequence[LearnedRun], studies: Sequence[str]) -> None:
+    """Measure every point of the studies on every seed, unless it was measured before."""
+    for day in runs:
+        bench = Sweep(day)
+        points = [(study, value) for study in studies or STUDIES for value in STUDIES[study](bench)]
+        for number, (study, value) in enumerate(points):
+            logger.info("seed %d, %d of %d: %s = %s", day.seed, number + 1, len(points), study, value)
+            day.run.stage(f"{SWEEP_STAGE}{study}={value}", partial(bench.measure, study, value))
 
 
 class Sweep:
     """Learns and reads structures over one seed's frozen encoder."""
 
-    def __init__(self, day: DayOne) -> None:
+    def __init__(self, day: LearnedRun) -> None:
         self.day, self.config = day, day.config
         self.comparison = Comparison(day)
         self._states: States | None = None
@@ -204,7 +205,7 @@ class Sweep:
         """Whether items on one path are met by the same users, and share a category, more than chance would have it."""
         mapping = self.comparison.arm.path_VJ
         if value == "initial":
-            mapping = self.day.workdir.read_array("models", self.day.release_id(0), "item_paths.npy")
+            mapping = self.day.workdir.read_array("models", self.day.version_id(0), "item_paths.npy")
         if value == "shuffled":
             mapping = np.random.default_rng(self.day.seed).permutation(mapping)
         events = self.comparison.events

@@ -1,34 +1,59 @@
-"""``dr run``: all seeds, the release, the report; and the checks that stand before them."""
+"""``dr run``: day one of every seed, from logs to a live release and a report."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dr_core.errors import ConfigError, DeepRetrievalError
-from dr_core.learning.checkpoint import read_manifest
-from dr_core.paths.health import measure_health
-from dr_core.threads import one_thread
-from pipelines.config.load import validate_config
+from dr_core.errors import ConfigError
+from pipelines.config.load import recorded_config
 from pipelines.config.run import RunConfig
-from pipelines.evaluation.measure import measure
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measurement import Measurement, sweep_rows, with_rivals
-from pipelines.flows.steps import DayOne, run_identity
+from pipelines.flows import plan
+from pipelines.flows.fresh import drop_previous, refuse_unreadable, set_aside
+from pipelines.flows.steps import DAY_ONE
 from pipelines.report.build import report_data, summarize, write_report
-from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.lease import lease
-from pipelines.storage.releases import Release, find_release, list_releases, live_release, publish
+from pipelines.storage.releases import list_releases
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
-OWNED = ("tables", "models", "runs", "report", "raw", "seeds")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a run's events come from, as it was asked for.
+
+    Attributes:
+        logs, catalogue: in the place of the configured paths, or None.
+        interval: the only events to learn, or None for all.
+    """
+
+    logs: str | None = None
+    catalogue: str | None = None
+    interval: Interval | None = None
+
+    def text(self) -> str:
+        """Return what tells one source from another."""
+        return f"{self.logs}:{self.catalogue}" + (f":{self.interval.label}" if self.interval else "")
+
+
+def run_identity(config: RunConfig, source: Source, seed: int) -> str:
+    """Return the run id that the same inputs always give; what is only served or measured does not change it."""
+    text = f"{config.identity()}:{source.text()}:{seed}"
+    return f"{config.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
 
 def run_day_one(
@@ -40,210 +65,236 @@ def run_day_one(
     num_seeds: int = 1,
     fresh: bool = False,
     interval: Interval | None = None,
+    from_stage: str | None = None,
+    only: str | None = None,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Run day one and return ``summary.json`` as a document.
+    """Run day one and return ``summary.json`` as a document (of a dry run: what would be done).
 
-    With an interval, only the events of that span of time are learned. An unfinished run goes on where it stopped; a finished one is returned as it is. With a live release of another
-    configuration in the folder, the new one becomes a candidate.
+    An unfinished run goes on where it stopped; a finished one is returned as it is. A stage whose settings have changed is
+    done anew, and so is what depends on it. With a live release of another configuration in the folder, the new one becomes
+    a candidate.
+
+    Args:
+        config: of the run.
+        workdir_uri: W.
+        logs, catalogue: in the place of the configured paths.
+        num_seeds: repetitions, each with its own seed; the first one's release goes live.
+        fresh: start anew, in the place of what the folder holds.
+        interval: the only events to learn; None for all.
+        from_stage: do this stage and all later ones again.
+        only: do this stage alone, again.
+        dry_run: do nothing; return the stages and what would become of each.
 
     Raises:
-        ConfigError: the folder holds releases of another K, D, J or encoder and ``fresh`` was not asked for.
+        ConfigError: the folder holds releases of another K, D, J or encoder and ``fresh`` was not asked for, or there is
+            no such stage.
         GateRefused: a data or health gate refused the run.
         TryAgain: another run holds the folder.
     """
+    source, stages = Source(logs, catalogue, interval), plan.day_one(config.em.rounds)
+    for option, name in (("--from", from_stage), ("--only", only)):
+        if name is not None:
+            plan.find_stage(stages, name, option)
+    if dry_run:
+        return preview(config, Workdir(workdir_uri), source, from_stage, only)
+    with open_runs(f"dr run {config.name}", config, workdir_uri, source, num_seeds, fresh=fresh) as runs:
+        return run_stages(runs, from_stage=from_stage, only=only)
+
+
+@contextmanager
+def open_runs(
+    name: str, config: RunConfig, workdir_uri: str, source: Source, num_seeds: int, *, fresh: bool = False
+) -> Iterator[list[LearnedRun]]:
+    """Hold a work folder and a Spark session for day one of every seed.
+
+    Args:
+        name: of the Spark application.
+        config, workdir_uri, source, num_seeds: of the run.
+        fresh: set aside what the folder holds, once the log has turned out readable.
+
+    Yields:
+        One run a seed: the first in the work folder itself, the others below ``seeds/``.
+    """
     workdir = Workdir(workdir_uri)
     workdir.filesystem.makedirs(workdir.path("runs"), exist_ok=True)
-    with lease(workdir, "run"):
+    with (
+        lease(workdir, "run"),
+        spark_session(name, master=config.spark.master, conf=config.spark.conf) as spark,
+    ):
         if fresh:
-            clear(workdir)
-        with spark_session(f"dr run {config.name}", master=config.spark.master, conf=config.spark.conf) as spark:
-            return _run(spark, config, workdir, logs, catalogue, num_seeds, interval)
+            refuse_unreadable(spark, config, workdir, source.logs, source.catalogue)
+            set_aside(spark, workdir)
+        yield [seed_run(spark, config, workdir, source, number) for number in range(num_seeds)]
 
 
-def clear(workdir: Workdir) -> None:
-    """Delete what a run wrote; the lease stays."""
-    for name in OWNED:
-        if name == "runs":
-            stale = [
-                path
-                for path in workdir.filesystem.ls(workdir.path("runs"), detail=False)
-                if not path.endswith(".lease")
-            ]
-            for path in stale:
-                workdir.filesystem.rm(path, recursive=True)
-        elif workdir.exists(name):
-            workdir.filesystem.rm(workdir.path(name), recursive=True)
+def seed_run(
+    spark: SparkSession | None, config: RunConfig, workdir: Workdir, source: Source, number: int
+) -> LearnedRun:
+    """Return day one of one seed."""
+    seed = config.seed + number
+    place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
+    run = Run(place, run_identity(config, source, seed), config.identity())
+    label = source.interval and source.interval.label
+    return LearnedRun(spark, config, place, run, seed, source.logs, source.catalogue, label)  # type: ignore[arg-type]
 
 
-def _run(
-    spark: SparkSession,
-    config: RunConfig,
-    workdir: Workdir,
-    logs: str | None,
-    catalogue: str | None,
-    num_seeds: int,
-    interval: Interval | None,
-) -> dict[str, Any]:
-    days = days_of(spark, config, workdir, logs, catalogue, num_seeds, interval)
-    first = days[0]
-    if first.run.finished and first.run.record.get("seeds") == num_seeds and workdir.exists("report", "summary.json"):
-        logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
-        return dict(json.loads(workdir.read_text("report", "summary.json")))
-    refuse_other_structure(spark, workdir, first)
-    first.run.record |= {
+def seeds_run(config: RunConfig, workdir: Workdir, source: Source) -> int:
+    """Return how many seeds day one was last run with in the work folder; 0 when it was not."""
+    return int(Run(workdir, run_identity(config, source, config.seed), config.identity()).record.get("seeds", 0))
+
+
+def identities(run: LearnedRun) -> dict[str, str]:
+    """Return what each stage of a run depends on."""
+    inputs = f"{run.logs}:{run.catalogue}:{run.interval}:{run.seed}"
+    return plan.identities(plan.day_one(run.config.em.rounds), run.config.model_dump(mode="json"), inputs)
+
+
+def begin(run: LearnedRun) -> None:
+    """Note in the record what a run was asked for."""
+    run.run.record |= {
         "status": "running",
         "exit_code": None,
         "message": "",
-        "config": config.model_dump(mode="json"),
-        "logs": logs,
-        "catalogue": catalogue,
-        "seed": config.seed,
-        "interval": interval and interval.label,
+        "config_hash": run.config.identity(),
+        "config": run.config.model_dump(mode="json"),
+        "logs": run.logs,
+        "catalogue": run.catalogue,
+        "seed": run.seed,
+        "interval": run.interval,
     }
+
+
+def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, only: str | None = None) -> dict[str, Any]:
+    """Do the stages of every seed that are not done yet; publish the first, then measure all; return ``summary.json``.
+
+    Args:
+        runs: from :func:`open_runs`.
+        from_stage, only: see :func:`run_day_one`.
+    """
+    first = runs[0]
+    stages = plan.day_one(first.config.em.rounds)
+    if only is None and from_stage is None and is_finished(runs):
+        logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
+        return dict(json.loads(first.workdir.read_text("report", "summary.json")))
+    refuse_other_structure(first)
+    redone = {stage.name for stage in _chosen(stages, from_stage, only)}
+    if only is not None:
+        done = [stage["name"] for stage in first.run.record["stages"]]
+        plan.require_earlier(stages, only, done, first.run.run_id)
+    begin(first)
     try:
-        for day in days:
-            if num_seeds > 1:
-                logger.info("seed %d", day.seed)
-            day.learn()
-            day.run.stage("evaluate", lambda day=day: measure(day))  # type: ignore[misc]
-        first.run.stage("publish", lambda: publish_release(first))
-        first.run.stage("retrieve", lambda: recommend(first))
-        summary = finish_report(days)
+        for run in runs:
+            if run is not first:
+                logger.info("seed %d", run.seed)
+                begin(run)
+            known = identities(run)
+            for stage in stages:
+                if stage.name == "report" or (only is not None and stage.name != only):
+                    continue
+                if run is first or stage.step not in ("publish", "retrieve"):
+                    work = partial(DAY_ONE[stage.step], run, stage)
+                    run.run.stage(stage.name, work, identity=known[stage.name], redo=stage.name in redone)
+            if run is not first:
+                run.run.save()
+        if only not in (None, "report"):
+            first.run.finish("done" if is_finished(runs) else "running", 0)
+            return dict(first.run.record)
+        summary = finish_report(runs)
     except BaseException as error:
         first.run.fail(error)
         raise
-    first.run.record["seeds"] = num_seeds
+    first.run.record |= {"seeds": len(runs), "seed_runs": [run.run.run_id for run in runs]}
     first.run.finish("done", 0)
+    drop_previous(first.workdir)
     return summary
 
 
-def days_of(
-    spark: SparkSession,
-    config: RunConfig,
-    workdir: Workdir,
-    logs: str | None,
-    catalogue: str | None,
-    num_seeds: int,
-    interval: Interval | None = None,
-) -> list[DayOne]:
-    """Return day one of every seed: the first in the work folder itself, the others below ``seeds/``."""
-    days = []
-    for number in range(num_seeds):
-        seed = config.seed + number
-        place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
-        run = Run(place, run_identity(config, logs, catalogue, seed, interval), config.identity())
-        days.append(DayOne(spark, config, place, run, seed, logs, catalogue, interval))
-    return days
+def is_finished(runs: Sequence[LearnedRun]) -> bool:
+    """Tell whether every stage of every seed is done with today's settings, and the report is there."""
+    first = runs[0]
+    if not first.run.finished or first.run.record.get("seeds") != len(runs):
+        return False
+    return first.workdir.exists("report", "summary.json") and not any(_pending(run) for run in runs)
 
 
-def seeds_run(config: RunConfig, workdir: Workdir, logs: str | None, catalogue: str | None) -> int:
-    """Return how many seeds day one was last run with in the work folder; 0 when it was not."""
-    run = Run(workdir, run_identity(config, logs, catalogue, config.seed), config.identity())
-    return int(run.record.get("seeds", 0))
+def _pending(run: LearnedRun) -> list[str]:
+    """Return the recorded stages that are not done, or were done with other settings."""
+    wanted = identities(run)
+    done = {stage["name"]: stage.get("identity") for stage in run.run.record["stages"]}
+    skipped = {"report"} if run.seed == run.config.seed else {"report", "publish", "retrieve"}
+    return [
+        name for name in wanted if name not in skipped and (name not in done or done[name] not in (None, wanted[name]))
+    ]
 
 
-def finish_report(days: list[DayOne]) -> dict[str, Any]:
-    """Put the seeds together, with the rivals that were measured beside them, and write the report."""
-    first = days[0]
-    seeds = [with_rivals(day, Measurement.load(day.workdir, day.run.run_id)) for day in days]
-    summary = summarize(first, seeds, first.release_id(first.config.em.rounds))
-    write_report(first.workdir, summary, report_data(first, seeds[0]) | {"sweep": sweep_rows(days)})
+def _chosen(stages: Sequence[plan.Stage], from_stage: str | None, only: str | None) -> list[plan.Stage]:
+    if only is not None:
+        return [stage for stage in stages if stage.name == only]
+    names = [stage.name for stage in stages]
+    return list(stages[names.index(from_stage) :]) if from_stage is not None else []
+
+
+def preview(
+    config: RunConfig, workdir: Workdir, source: Source, from_stage: str | None = None, only: str | None = None
+) -> dict[str, Any]:
+    """Return the first seed's stages, each with what a run would do: ``run`` it or ``skip`` it, and why."""
+    run = seed_run(None, config, workdir, source, 0)
+    stages = plan.day_one(config.em.rounds)
+    redone = {stage.name for stage in _chosen(stages, from_stage, only)}
+    pending, done = set(_pending(run)), {stage["name"] for stage in run.run.record["stages"]}
+    rows = []
+    for stage in stages:
+        is_run = stage.name in redone or (only is None and (stage.name in pending or stage.name == "report"))
+        reason = (
+            "asked for" if stage.name in redone else "its settings changed" if stage.name in done else "not done yet"
+        )
+        if not is_run:
+            reason = "done before" if stage.name in done else "not asked for"
+        rows.append({
+            "name": stage.name,
+            "action": "run" if is_run else "skip",
+            "reason": reason if stage.name != "report" or not is_run else "drawn by every run",
+            "job": plan.command(stage),
+            "reads": list(stage.reads),
+            "writes": list(stage.writes),
+        })  # fmt: skip
+    return {"run_id": run.run.run_id, "workdir": workdir.uri, "stages": rows}
+
+
+def finish_report(runs: Sequence[LearnedRun]) -> dict[str, Any]:
+    """Put the seeds together, with the baselines that were measured beside them, and write the report."""
+    first = runs[0]
+    seeds = [with_rivals(run, Measurement.load(run.workdir, run.run.run_id)) for run in runs]
+    summary = summarize(first, seeds, first.last_id)
+    write_report(first.workdir, summary, report_data(first, seeds[0]) | {"sweep": sweep_rows(list(runs))})
     return dict(json.loads(first.workdir.read_text("report", "summary.json")))
 
 
-def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]:
-    """Measure a release again and write the report again."""
-    workdir = Workdir(workdir_uri)
-    with lease(workdir, "run"), spark_session("dr evaluate") as spark:
-        release = find_release(spark, workdir, release_id)
-        day = day_of(spark, workdir, release)
-        with one_thread():
-            measure(day)
-        return finish_report([day])
+def refuse_other_structure(run: LearnedRun) -> None:
+    """Refuse to put a structure of another shape beside the live one.
 
-
-def day_of(spark: SparkSession, workdir: Workdir, release: Release) -> DayOne:
-    """Return the run that made a release, from its record."""
-    run_id = release.release_id.rsplit("-", 1)[0]
-    record = json.loads(workdir.read_text("runs", f"{run_id}.json"))
-    config = validate_config(record["config"], f"runs/{run_id}.json")
-    run = Run(workdir, run_id, config.identity())
-    return DayOne(spark, config, workdir, run, record["seed"], logs=record["logs"], catalogue=record["catalogue"])
-
-
-def refuse_other_structure(spark: SparkSession, workdir: Workdir, day: DayOne) -> None:
-    """Refuse to put a structure of another shape beside the live one."""
-    live = live_release(spark, workdir)
-    if live is None or any(row.release_id.startswith(day.run.run_id) for row in list_releases(spark, workdir)):
+    Raises:
+        ConfigError: K, D, J or the encoder differ from the live release's.
+    """
+    releases = list_releases(run.spark, run.workdir)
+    live = next((release for release in releases if release.status == "live"), None)
+    if live is None or any(release.release_id.startswith(f"{run.run.run_id}-") for release in releases):
         return
-    before = json.loads(workdir.read_text("runs", f"{live.release_id.rsplit('-', 1)[0]}.json"))["config"]
-    now = day.config.model_dump(mode="json")
+    name = f"{live.release_id.rsplit('-', 1)[0]}.json"
+    before = recorded_config(json.loads(run.workdir.read_text("runs", name)), f"runs/{name}").model_dump(mode="json")
+    now = run.config.model_dump(mode="json")
+    keys = [
+        *(("paths", key) for key in ("num_nodes", "num_layers", "paths_per_item")),
+        *(("encoder", key) for key in now["encoder"]),
+    ]
     changed = [
         f"{section}.{key}: {before[section][key]!r} -> {now[section][key]!r}"
-        for section, keys in (
-            ("paths", ("num_nodes", "num_layers", "paths_per_item")),
-            ("encoder", tuple(now["encoder"])),
-        )
-        for key in keys
+        for section, key in keys
         if before[section][key] != now[section][key]
     ]
     if changed:
         raise ConfigError(
-            f"{workdir.uri} holds release {live.release_id} of another structure ({'; '.join(changed)}): use --fresh to"
+            f"{run.workdir.uri} holds release {live.release_id} of another structure ({'; '.join(changed)}): use --fresh to"
             " start anew, or another --workdir"
         )
-
-
-def publish_release(day: DayOne) -> dict[str, Any]:
-    release_id = day.release_id(day.config.em.rounds)
-    folder = day.workdir.path("models", release_id)
-    manifest = read_manifest(day.workdir.filesystem, folder)
-    if manifest is None:
-        raise DeepRetrievalError(f"{folder} holds no finished model")
-    data = day.result("preprocess")
-    health = measure_health(day.workdir.read_array("models", release_id, "item_paths.npy"), day.choice.space)
-    day.workdir.write_array(day.counts, "models", release_id, "counts.npy")
-    learned = [day.interval.label] if day.interval else ["all"]
-    gates = {
-        "health": vars(health),
-        "alpha": day.result(f"assign_{day.config.em.rounds}")["alpha"],
-        "learned": learned,
-        "seconds": round(sum(stage["seconds"] for stage in day.run.record["stages"]), 1),
-    }
-    serving = {"beam": day.result("evaluate")["beam"], "history_length": day.config.history_length}
-    day.workdir.write_text(json.dumps({"release_id": release_id, **serving}), "models", release_id, "serving.json")
-    release = publish(
-        day.spark,
-        day.workdir,
-        Release(
-            release_id=release_id,
-            status="live",
-            interval_start=data["interval_start"],
-            interval_end=data["interval_end"],
-            parent_release=None,
-            model_uri=folder,
-            model_sha256=manifest["sha256"]["model.safetensors"],
-            K=day.choice.space.num_nodes,
-            D=day.choice.space.num_layers,
-            J=day.config.paths.paths_per_item,
-            num_items=day.num_items,
-            config_hash=day.config.identity(),
-            gates=json.dumps(gates),
-            created_at=datetime.now(UTC).replace(tzinfo=None),
-        ),
-    )
-    logger.info("  release %s is %s", release.release_id, release.status)
-    return {"rows_in": 1, "rows_out": 1, "status": release.status}
-
-
-def recommend(day: DayOne) -> dict[str, Any]:
-    release_id = day.release_id(day.config.em.rounds)
-    return retrieve_all(
-        day.spark,
-        day.workdir,
-        release_id=release_id,
-        k=day.config.evaluation.k[0],
-        beam=int(day.result("evaluate")["beam"]),
-        max_length=day.config.history_length,
-        filter_history=day.config.evaluation.filter_history,
-    )

@@ -1,9 +1,8 @@
 """``dr refresh``: each day after day one, from yesterday's log to a judged and published release.
 
-ingest -> samples -> E-step (joint, warm) -> mixed targets -> scores (merged into the live ones) -> M-step -> last E-step
--> index -> gates -> publish -> recommendations. The unit of learning is every interval that the live release and its
-ancestors have not learned: normally [live.interval_end, T1), after a refused day both days, after a rollback those of the
-release that was left. Everything starts from the live release's model, paths and scores, never from a refused one.
+The unit of learning is every interval that the live release and its ancestors have not learned: normally
+[live.interval_end, T1), after a refused day both days, after a rollback those of the release that was left. Everything starts
+from the live release's model, paths and scores, never from a refused one.
 """
 
 from __future__ import annotations
@@ -12,27 +11,24 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
+from dr_core.arrays import IntArray
+from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
-from dr_core.model.histories import encode_histories
+from dr_core.model.encoder import EncoderConfig
 from dr_core.paths.health import measure_health
-from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_search import beam_search
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.users import load_users
+from pipelines.flows import plan
 from pipelines.flows.gates import (
     Verdict,
     fixed_users,
@@ -43,30 +39,28 @@ from pipelines.flows.gates import (
     measure_quality,
     refusals,
 )
+from pipelines.flows.plan import Stage
+from pipelines.flows.publish import publish_version, write_serving
+from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
+from pipelines.flows.steps import Facts, frozen_model, mix, retrieve, train, visited_by
 from pipelines.report.releases_page import write_trends
-from pipelines.serving.batch import retrieve_all
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
-from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores
-from pipelines.stages.training.mixed_targets import mix_targets
-from pipelines.stages.training.samples import samples
-from pipelines.stages.training.train import TrainJob, train_model
+from pipelines.stages.structure.scores import Carried, accumulate_scores
+from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.storage.item_paths import read_paths
 from pipelines.storage.lease import lease
-from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release, publish
+from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
-SAMPLES, MIXED = "refresh_samples", "refresh_mixed_samples"
 SAMPLES_OWNER = "refresh_samples.owner"
-STAGES = (
-    "ingest", "samples", "e_step", "targets", "scores", "assign", "e_step_final", "index", "gates", "publish", "retrieve",
-)  # fmt: skip
+STAGES = tuple(stage.name for stage in plan.refresh())
 
 
 def refresh_identity(config: RunConfig, logs: str | None, interval: Interval) -> str:
@@ -95,8 +89,7 @@ def run_refresh(
         config: of the live release.
         workdir_uri: W.
         interval: [T0, T1).
-        logs: overrides the configured path of the log.
-        catalogue: overrides the configured path of the catalogue.
+        logs, catalogue: in the place of the configured paths.
         only: one of ``STAGES``; by default all.
         run_id: names the record; by default it follows from the configuration, the log and the interval.
 
@@ -110,6 +103,8 @@ def run_refresh(
         PublishConflict: another release went live meanwhile.
         TryAgain: another run holds the folder.
     """
+    if only is not None:
+        plan.find_stage(plan.refresh(), only, "--stage")
     workdir = Workdir(workdir_uri)
     workdir.filesystem.makedirs(workdir.path("runs"), exist_ok=True)
     name = f"dr refresh {config.name}"
@@ -117,468 +112,360 @@ def run_refresh(
         lease(workdir, "run"),
         spark_session(name, master=config.spark.master, conf=config.spark.conf) as spark,
     ):
-        run = Run(workdir, run_id or refresh_identity(config, logs, interval), config.identity())
-        return Refresh(spark, config, workdir, run, interval, logs, catalogue).execute(only)
+        record = Run(workdir, run_id or refresh_identity(config, logs, interval), config.identity())
+        run = RefreshedRun(
+            spark, config, workdir, record, seed_of(config.seed, interval), logs, catalogue, interval.label
+        )
+        return execute(run, only)
 
 
-@dataclass
-class Refresh:
-    """The stages of one refresh; each method named in ``STAGES`` is a stage and may be called again."""
+def execute(run: RefreshedRun, only: str | None = None) -> dict[str, Any]:
+    """Run all stages, or one, under the record's verdict."""
+    if run.run.finished:
+        logger.info("run %s is finished; the same interval again changes nothing", run.run.run_id)
+        return summary(run)
+    stages = plan.refresh()
+    try:
+        begin(run)
+        inputs = f"{run.logs}:{run.catalogue}:{run.interval}:{run.parent}"
+        known = plan.identities(stages, run.config.model_dump(mode="json"), inputs)
+        for stage in stages:
+            if only in (None, stage.name):
+                _require_earlier(run, stage.name)
+                run.run.stage(stage.name, partial(REFRESH[stage.step], run, stage), identity=known[stage.name])
+    except BaseException as error:
+        run.run.fail(error)
+        raise
+    if only in (None, STAGES[-1]):
+        write_trends(run.spark, run.workdir, run.config)
+        run.run.finish("done", 0)
+    return summary(run)
 
-    spark: SparkSession
-    config: RunConfig
-    workdir: Workdir
-    run: Run
-    interval: Interval
-    logs: str | None = None
-    catalogue: str | None = None
 
-    def execute(self, only: str | None = None) -> dict[str, Any]:
-        """Run all stages, or one, under the record's verdict."""
-        if self.run.finished:
-            logger.info("run %s is finished; the same interval again changes nothing", self.run.run_id)
-            return self.summary()
-        try:
-            self.begin()
-            for name in STAGES if only is None else (only,):
-                self._require_earlier(name)
-                self.run.stage(name, self.stage(name))
-        except BaseException as error:
-            self.run.fail(error)
-            raise
-        if only in (None, STAGES[-1]):
-            write_trends(self.spark, self.workdir, self.config)
-            self.run.finish("done", 0)
-        return self.summary()
+def _require_earlier(run: RefreshedRun, name: str) -> None:
+    done = {stage["name"] for stage in run.run.record["stages"]}
+    missing = [earlier for earlier in STAGES[: STAGES.index(name)] if earlier not in done]
+    if missing:
+        raise ConfigError(
+            f"stage {missing[0]} of {run.run.run_id} has not been done from live release {run.parent}: do it first"
+        )
 
-    def _require_earlier(self, name: str) -> None:
-        done = {stage["name"] for stage in self.run.record["stages"]}
-        missing = [earlier for earlier in STAGES[: STAGES.index(name)] if earlier not in done]
-        if missing:
+
+def begin(run: RefreshedRun) -> None:
+    """Find the live release and note it as this run's parent; forget the stages of a refused or overtaken try.
+
+    Raises:
+        ConfigError: nothing is live yet, or the live release has another structure.
+    """
+    live = live_release(run.spark, run.workdir)
+    if live is None:
+        raise ConfigError(f"{run.workdir.uri} has no live release to start from: `dr run` makes the first")
+    record = run.run.record
+    if record.get("interval", run.interval) != run.interval:
+        raise ConfigError(f"run {run.run.run_id} is of {record['interval']}: give this interval another --run-id")
+    is_own = live.release_id == run.last_id
+    if not is_own:
+        _refuse_other_structure(run, live)
+        is_overtaken = record.get("parent") not in (None, live.release_id) or _lost_its_samples(run)
+        if record["status"] == "refused" or is_overtaken or record["config_hash"] != run.config.identity():
+            record["stages"] = []
+    record |= {
+        "status": "running",
+        "exit_code": None,
+        "message": "",
+        "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "config_hash": run.config.identity(),
+        "parent": live.parent_release if is_own else live.release_id,
+        "interval": run.interval,
+        "config": run.config.model_dump(mode="json"),
+        "logs": run.logs,
+        "catalogue": run.catalogue,
+        "seed": run.config.seed,
+    }
+    run.run.save()
+
+
+def _lost_its_samples(run: RefreshedRun) -> bool:
+    """Whether another refresh has drawn samples since this one did; all share one table."""
+    if not any(stage["name"] == "samples" for stage in run.run.record["stages"]):
+        return False
+    return run.workdir.read_text("runs", SAMPLES_OWNER) != run.run.run_id
+
+
+def _refuse_other_structure(run: RefreshedRun, live: Release) -> None:
+    config = run.config
+    encoder = EncoderConfig.model_validate(_manifest(run, live.release_id)["encoder"])
+    wanted = {
+        "paths.num_layers": (config.paths.num_layers, live.D),
+        "paths.paths_per_item": (config.paths.paths_per_item, live.J),
+        "encoder": (config.encoder.model_dump(mode="json"), encoder.model_dump(mode="json")),
+    }
+    if config.paths.num_nodes != "auto":
+        wanted["paths.num_nodes"] = (config.paths.num_nodes, live.K)
+    for key, (asked, there) in wanted.items():
+        if asked != there:
             raise ConfigError(
-                f"stage {missing[0]} of {self.run.run_id} has not been done from live release {self.parent}: do it first"
+                f"{key}: the configuration says {asked}, live release {live.release_id} was built with {there}:"
+                " a refresh keeps the structure; `dr run --fresh` starts anew"
             )
 
-    def stage(self, name: str) -> Callable[[], dict[str, Any]]:
-        """Return a stage's work."""
-        work: Callable[[], dict[str, Any]] = getattr(self, name)
-        return work
 
-    def begin(self) -> None:
-        """Find the live release and note it as this run's parent; forget the stages of a refused or overtaken try.
+def _manifest(run: RefreshedRun, model_id: str) -> dict[str, Any]:
+    manifest = read_manifest(run.workdir.filesystem, run.workdir.path("models", model_id))
+    if manifest is None:
+        raise InputError(f"{run.workdir.uri} holds no finished model {model_id}: roll back, or run anew")
+    return manifest
 
-        Raises:
-            ConfigError: nothing is live yet, or the live release has another structure.
-        """
-        live = live_release(self.spark, self.workdir)
-        if live is None:
-            raise ConfigError(f"{self.workdir.uri} has no live release to start from: `dr run` makes the first")
-        record = self.run.record
-        if record.get("interval", self.interval.label) != self.interval.label:
-            raise ConfigError(f"run {self.run.run_id} is of {record['interval']}: give this interval another --run-id")
-        is_own = live.release_id == self.release_id
-        if not is_own:
-            self._refuse_other_structure(live)
-            is_overtaken = record.get("parent") not in (None, live.release_id) or self._lost_its_samples()
-            if record["status"] == "refused" or is_overtaken or record["config_hash"] != self.config.identity():
-                record["stages"] = []
-        record |= {
-            "status": "running",
-            "exit_code": None,
-            "message": "",
-            "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "config_hash": self.config.identity(),
-            "parent": live.parent_release if is_own else live.release_id,
-            "interval": self.interval.label,
-            "config": self.config.model_dump(mode="json"),
-            "logs": self.logs,
-            "catalogue": self.catalogue,
-            "seed": self.config.seed,
-        }
-        self.run.save()
 
-    def _lost_its_samples(self) -> bool:
-        """Whether another refresh has drawn samples since this one did; all share one table."""
-        if not any(stage["name"] == "samples" for stage in self.run.record["stages"]):
-            return False
-        return self.workdir.read_text("runs", SAMPLES_OWNER) != self.run.run_id
+def ingest(run: RefreshedRun, stage: Stage) -> Facts:
+    """The interval's log, cleaned and appended once; what is to be learned."""
+    config = run.config
+    summary = preprocess(
+        run.spark,
+        run.workdir,
+        config.dataset,
+        config.preprocess,
+        config.split,
+        history_length=config.history_length,
+        run_id=run.run.run_id,
+        interval=Interval.from_label(str(run.interval)),
+        logs=run.logs,
+        catalogue=run.catalogue,
+        seed=config.seed,
+    )
+    learned = learned_intervals(list_releases(run.spark, run.workdir), run.parent_release)
+    ledger = run.workdir.read(run.spark, "intervals").where("kept > 0").select("source_interval").collect()
+    labels = sorted(row[0] for row in ledger if row[0] not in learned and row[0] != "all")
+    logger.info("  %d kept, %d late, learning %d interval(s)", summary.kept, summary.late, len(labels))
+    return {**summary.as_dict(), "rows_out": summary.kept, "labels": labels}
 
-    def _refuse_other_structure(self, live: Release) -> None:
-        manifest = self._manifest(live.release_id)
-        wanted = {
-            "paths.num_layers": (self.config.paths.num_layers, live.D),
-            "paths.paths_per_item": (self.config.paths.paths_per_item, live.J),
-            "encoder": (self.config.encoder.model_dump(mode="json"), manifest["encoder"]),
-        }
-        if self.config.paths.num_nodes != "auto":
-            wanted["paths.num_nodes"] = (self.config.paths.num_nodes, live.K)
-        for key, (asked, there) in wanted.items():
-            if json.loads(json.dumps(asked)) != json.loads(json.dumps(there)):
-                raise ConfigError(
-                    f"{key}: the configuration says {asked}, live release {live.release_id} was built with {there}:"
-                    " a refresh keeps the structure; `dr run --fresh` starts anew"
-                )
 
-    def _manifest(self, model_id: str) -> dict[str, Any]:
-        manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", model_id))
-        if manifest is None:
-            raise InputError(f"{self.workdir.uri} holds no finished model {model_id}: roll back, or run anew")
-        return manifest
+def samples(run: RefreshedRun, stage: Stage) -> Facts:
+    """(x_i, y_i, w_i) of what is new, and a replay share of what is old."""
+    run.workdir.write_text(run.run.run_id, "runs", SAMPLES_OWNER)
+    new = (
+        training_interactions(run.spark, run.workdir)
+        .where(F.col("source_interval").isin(*run.labels))
+        .groupBy("item_id")
+        .count()
+        .toPandas()
+    )
+    old = run.workdir.read_array("models", run.parent, "counts.npy")
+    counts = np.zeros(run.num_items)
+    counts[: len(old)] = old
+    counts[new["item_id"].to_numpy()] += new["count"].to_numpy()
+    run.workdir.write_array(counts, "models", run.warm_id, "counts.npy")
+    summary = cut_samples(
+        run.spark,
+        run.workdir,
+        run.config.samples,
+        history_length=run.config.history_length,
+        seed=run.seed,
+        labels=run.labels,
+        replay_share=run.config.refresh.replay_share,
+        name=SAMPLES,
+    )
+    return {**summary.as_dict(), "rows_in": int(new["count"].sum()), "rows_out": summary.rows}
 
-    @property
-    def parent(self) -> str:
-        """Id of the release this run starts from."""
-        return str(self.run.record["parent"])
 
-    @cached_property
-    def parent_release(self) -> Release:
-        """The release this run starts from."""
-        return next(row for row in list_releases(self.spark, self.workdir) if row.release_id == self.parent)
+def _fit(run: RefreshedRun, model_id: str, phase: Phase, table: str, start_from: str) -> Facts:
+    config, rows = run.config, run.result("samples")["rows"]
+    changed = {
+        "learning_rate": config.refresh.learning_rate,
+        "structure_learning_rate": config.refresh.structure_learning_rate,
+    }
+    if config.training.local_processes:
+        worth = max(1, rows * phase.epochs // config.refresh.rows_per_process)
+        changed["num_processes"] = min(config.training.num_processes, worth)
+    return train(
+        run,
+        model_id,
+        [phase],
+        samples=table,
+        changed=changed,
+        structure=structure_config(_manifest(run, start_from)),
+        paths_file=f"models/{model_id}/item_paths.npy",
+        start_from=start_from,
+    )
 
-    @property
-    def warm_id(self) -> str:
-        """Id of the model trained on the parent's paths."""
-        return f"{self.run.run_id}-0"
 
-    @property
-    def release_id(self) -> str:
-        """Id of the new paths, scores, index and model."""
-        return f"{self.run.run_id}-1"
+def e_step(run: RefreshedRun, stage: Stage) -> Facts:
+    """Everything together on the live paths; new items learn their vectors, and have no path yet."""
+    run.workdir.write_array(_paths(run, run.parent), "models", run.warm_id, "item_paths.npy")
+    phase = Phase("joint", "joint", run.config.refresh.joint_epochs)
+    return _fit(run, run.warm_id, phase, SAMPLES, run.parent)
 
-    @cached_property
-    def space(self) -> PathSpace:
-        """K and D of the live release."""
-        return PathSpace(self.parent_release.K, self.parent_release.D)
 
-    @cached_property
-    def num_items(self) -> int:
-        """V, rows of the items table."""
-        return int(self.result("ingest")["catalogue_items"])
+def targets(run: RefreshedRun, stage: Stage) -> Facts:
+    """Samples with targets drawn from the softmax."""
+    return mix(run, SAMPLES, run.warm_id, run.mapping(0))
 
-    @property
-    def active(self) -> DataFrame:
-        """item_id of the items that are not retired."""
-        return self.workdir.read(self.spark, "items").where("active").select("item_id")
 
-    @cached_property
-    def seed(self) -> int:
-        """Another one each day, the same for the same day."""
-        return self.config.seed + int(hashlib.sha256(self.interval.label.encode()).hexdigest()[:6], 16)
+def scores(run: RefreshedRun, stage: Stage) -> Facts:
+    """s[v, c] and N_v of the new events, merged into the live release's."""
+    days = sum(Interval.from_label(label).days for label in run.labels)
+    decay = 2.0 ** (-days / run.config.refresh.half_life_days)
+    done = accumulate_scores(
+        run.spark,
+        run.workdir,
+        samples=run.samples_name,
+        model=frozen_model(run.workdir, run.warm_id),
+        release_id=run.last_id,
+        config=run.config.scores,
+        carried=Carried(run.parent, decay),
+    )
+    return {**done, "decay": decay}
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Return what a finished stage returned."""
-        for stage in self.run.record["stages"]:
-            if stage["name"] == name:
-                return dict(stage["result"])
-        raise DeepRetrievalError(f"stage {name} of {self.run.run_id} has not run")
 
-    def ingest(self) -> dict[str, Any]:
-        """The interval's log, cleaned and appended once; what is to be learned."""
-        summary = preprocess(
-            self.spark,
-            self.workdir,
-            self.config.dataset,
-            self.config.preprocess,
-            self.config.split,
-            run_id=self.run.run_id,
-            interval=self.interval,
-            logs=self.logs,
-            catalogue=self.catalogue,
-            seed=self.config.seed,
+def assign(run: RefreshedRun, stage: Stage) -> Facts:
+    """The live paths to new ones: new items get theirs, retired ones lose theirs."""
+    model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
+    _, visited = visited_by(run, model, load_users(run.spark, run.workdir, "validation"))
+    summary = assign_paths(
+        run.spark,
+        run.workdir,
+        release_id=run.last_id,
+        parent_id=run.parent,
+        num_items=run.active.count(),
+        num_paths=run.num_paths,
+        space=run.space,
+        config=run.config.assignment,
+        rule=_alpha_rule(run),
+        visited_paths=visited,
+        active=run.active,
+    )
+    mapping = _paths(run, run.last_id)
+    run.workdir.write_array(mapping, "models", run.last_id, "item_paths.npy")
+    logger.info("  %d items moved, %d placed, alpha %.3g", summary.items_moved, summary.items_placed, summary.alpha)
+    return {**vars(summary), "rows_in": run.num_items, "rows_out": int((mapping >= 0).sum())}
+
+
+def _paths(run: RefreshedRun, version_id: str) -> IntArray:
+    return read_paths(run.spark, run.workdir, version_id, run.num_items)
+
+
+def _alpha_rule(run: RefreshedRun) -> AlphaRule:
+    """The live alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
+
+    One correction at most a day: a structure should stay put.
+    """
+    penalty = run.config.penalty
+    if penalty.alpha != "auto":
+        return AlphaRule(penalty.alpha, None, 0, penalty.power)
+    choice = choose_structure(run.config, run.num_items, run.num_paths)
+    before, now = (_mean_weight(run, version_id) for version_id in (run.parent, run.last_id))
+    live = json.loads(run.parent_release.gates)["alpha"]
+    return AlphaRule(live * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
+
+
+def _mean_weight(run: RefreshedRun, version_id: str) -> float:
+    row = run.workdir.read_release(run.spark, "item_stats", version_id).agg(F.sum("num_events")).first()
+    return max(float((row and row[0]) or 0.0), 1e-9)
+
+
+def e_step_final(run: RefreshedRun, stage: Stage) -> Facts:
+    """Fit the structure model to the new paths."""
+    phase = Phase("e_step_final", "frozen", run.config.refresh.final_epochs)
+    done = _fit(run, run.last_id, phase, run.samples_name, run.warm_id)
+    counts = run.workdir.read_array("models", run.warm_id, "counts.npy")
+    run.workdir.write_array(counts, "models", run.last_id, "counts.npy")
+    return done
+
+
+def index(run: RefreshedRun, stage: Stage) -> Facts:
+    """The inverted index of the active items, and the live release's beam."""
+    live = json.loads(run.workdir.read_text("models", run.parent, "serving.json"))
+    write_serving(run, int(live["beam"]))
+    return build_index(run.spark, run.workdir, release_id=run.last_id)
+
+
+def gates(run: RefreshedRun, stage: Stage) -> Facts:
+    """Judge the candidate. Refused or not, every figure is kept."""
+    config, interval = run.config, Interval.from_label(str(run.interval))
+    mapping = run.mapping(1)
+    active = np.sort(run.active.toPandas()["item_id"].to_numpy())
+    health = measure_health(mapping[active], run.space)
+    users = fixed_users(run.spark, run.workdir, interval.label, interval.start)
+    quality = measure_quality(
+        run.workdir,
+        users,
+        run.last_id,
+        run.parent,
+        ancestry(list_releases(run.spark, run.workdir), run.parent_release)[-1].release_id,
+        k=config.serving.k,
+        filter_history=config.serving.filter_history,
+        seed=run.seed,
+    )
+    verdicts: list[Verdict] = [
+        *judge_data(
+            run.spark,
+            run.workdir,
+            config.gates,
+            label=interval.label,
+            known_items=int(run.parent_release.num_items),
+            labels=run.labels,
+        ),
+        *judge_health(health, config.health, len(active)),
+        *judge_quality(quality, config.gates),
+        *judge_integrity(run.spark, run.workdir, run.last_id),
+    ]
+    for verdict in verdicts:
+        word = {True: "passed", False: "REFUSED", None: "not judged"}[verdict.passed]
+        logger.info("  %-18s %-10s %s", verdict.gate, word, verdict.text)
+    return {
+        "verdicts": [verdict.as_dict() for verdict in verdicts],
+        "refused": refusals(verdicts),
+        "health": vars(health),
+        "quality": quality and vars(quality),
+    }
+
+
+def publish(run: RefreshedRun, stage: Stage) -> Facts:
+    """One commit: live, or refused and kept."""
+    judged, assigned = run.result("gates"), run.m_step
+    start, end = str(run.interval).split("/")
+    release = publish_version(
+        run,
+        "refused" if judged["refused"] else "live",
+        interval=(min([start, *(label.split("/")[0] for label in run.labels)]), end),
+        parent=run.parent,
+        facts={
+            **{key: judged[key] for key in ("verdicts", "health", "quality")},
+            **{key: assigned[key] for key in ("alpha", "items_moved", "items_placed")},
+            "learned": run.labels,
+            "late": run.data["late"],
+        },
+    )
+    if judged["refused"]:
+        write_trends(run.spark, run.workdir, run.config)
+        raise GateRefused(
+            f"{release.release_id} is kept as refused, {run.parent} stays live: " + "; ".join(judged["refused"])
         )
-        releases = list_releases(self.spark, self.workdir)
-        learned = learned_intervals(releases, self.parent_release)
-        ledger = self.workdir.read(self.spark, "intervals").where("kept > 0").select("source_interval").collect()
-        labels = sorted(row[0] for row in ledger if row[0] not in learned and row[0] != "all")
-        logger.info("  %d kept, %d late, learning %d interval(s)", summary.kept, summary.late, len(labels))
-        return {**summary.as_dict(), "rows_out": summary.kept, "labels": labels}
-
-    @property
-    def labels(self) -> list[str]:
-        """The intervals to learn."""
-        return list(self.result("ingest")["labels"])
-
-    def samples(self) -> dict[str, Any]:
-        """(x_i, y_i, w_i) of what is new, and a replay share of what is old."""
-        self.workdir.write_text(self.run.run_id, "runs", SAMPLES_OWNER)
-        new = (
-            training_interactions(self.spark, self.workdir)
-            .where(F.col("source_interval").isin(*self.labels))
-            .groupBy("item_id")
-            .count()
-            .toPandas()
-        )
-        old = self.workdir.read_array("models", self.parent, "counts.npy")
-        counts = np.zeros(self.num_items)
-        counts[: len(old)] = old
-        counts[new["item_id"].to_numpy()] += new["count"].to_numpy()
-        self.workdir.write_array(counts, "models", self.warm_id, "counts.npy")
-        summary = samples(
-            self.spark,
-            self.workdir,
-            self.config.samples,
-            seed=self.seed,
-            labels=self.labels,
-            replay_share=self.config.refresh.replay_share,
-            name=SAMPLES,
-        )
-        return {**summary.as_dict(), "rows_in": int(new["count"].sum()), "rows_out": summary.rows}
-
-    def _paths(self, release_id: str) -> npt.NDArray[np.int64]:
-        return read_paths(self.spark, self.workdir, release_id, self.num_items)
-
-    def _train(self, model_id: str, phase: Phase, table: str, start_from: str) -> dict[str, Any]:
-        config, rows = self.config, self.result("samples")["rows"]
-        changed = {
-            "learning_rate": config.refresh.learning_rate,
-            "structure_learning_rate": config.refresh.structure_learning_rate,
-        }
-        if config.training.local_processes:
-            worth = max(1, rows * phase.epochs // config.refresh.rows_per_process)
-            changed["num_processes"] = min(config.training.num_processes, worth)
-        job = TrainJob(
-            workdir=self.workdir.uri,
-            samples=f"tables/{table}",
-            model_id=model_id,
-            phases=(phase,),
-            seed=self.seed,
-            num_nodes=self.space.num_nodes,
-            num_layers=self.space.num_layers,
-            encoder=config.encoder,
-            structure=structure_config(self._manifest(start_from)),
-            reranker=config.reranker,
-            training=config.training.model_copy(update=changed),
-            counts_file=f"models/{self.warm_id}/counts.npy",
-            paths_file=f"models/{model_id}/item_paths.npy",
-            start_from=start_from,
-        )
-        results = train_model(job)
-        return {"rows_in": rows, "rows_out": rows, "epochs": [vars(result) for result in results]}
-
-    def e_step(self) -> dict[str, Any]:
-        """Everything together on the live paths; new items learn their vectors, and have no path yet."""
-        mapping = self._paths(self.parent)
-        self.workdir.write_array(mapping, "models", self.warm_id, "item_paths.npy")
-        phase = Phase("joint", "joint", self.config.refresh.joint_epochs)
-        return self._train(self.warm_id, phase, SAMPLES, self.parent)
-
-    def targets(self) -> dict[str, Any]:
-        """Samples with targets drawn from the softmax."""
-        if self.config.mixed_targets.share == 0:
-            rows = self.result("samples")["rows"]
-            return {"rows_in": rows, "rows_out": rows}
-        groups = self.workdir.read_array("models", self.warm_id, "item_paths.npy")[:, 0]
-        return mix_targets(
-            self.spark,
-            self.workdir,
-            samples=SAMPLES,
-            name=MIXED,
-            model_id=self.warm_id,
-            groups_uri=self.workdir.write_array(groups, "models", self.warm_id, "groups.npy"),
-            config=self.config.mixed_targets,
-            seed=self.seed,
-        )
-
-    @property
-    def _training_table(self) -> str:
-        return MIXED if self.config.mixed_targets.share > 0 else SAMPLES
-
-    def scores(self) -> dict[str, Any]:
-        """s[v, c] and N_v of the new events, merged into the live release's."""
-        folder = self.workdir.path("models", self.warm_id)
-        manifest = read_manifest(self.workdir.filesystem, folder)
-        if manifest is None:
-            raise DeepRetrievalError(f"{folder} holds no finished model")
-        days = sum(_days(label) for label in self.labels)
-        decay = 2.0 ** (-days / self.config.refresh.half_life_days)
-        done = accumulate_scores(
-            self.spark,
-            self.workdir,
-            samples=self._training_table,
-            model=FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy"),
-            release_id=self.release_id,
-            config=self.config.scores,
-            carried=Carried(self.parent, decay),
-        )
-        return {**done, "decay": decay}
-
-    def assign(self) -> dict[str, Any]:
-        """The live paths to new ones: new items get theirs, retired ones lose theirs."""
-        model = load_model(self.workdir.filesystem, self.workdir.path("models", self.warm_id))
-        users = load_users(self.spark, self.workdir, "validation")
-        state_UE = encode_histories(model, users.histories, self.config.history_length)
-        visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
-        summary = assign_paths(
-            self.spark,
-            self.workdir,
-            release_id=self.release_id,
-            parent_id=self.parent,
-            num_items=self.active.count(),
-            num_paths=self.parent_release.J,
-            space=self.space,
-            config=self.config.assignment,
-            rule=self._alpha_rule(),
-            visited_paths=visited,
-            active=self.active,
-        )
-        mapping = self._paths(self.release_id)
-        self.workdir.write_array(mapping, "models", self.release_id, "item_paths.npy")
-        logger.info("  %d items moved, %d placed, alpha %.3g", summary.items_moved, summary.items_placed, summary.alpha)
-        return {**vars(summary), "rows_in": self.num_items, "rows_out": int((mapping >= 0).sum())}
-
-    def _alpha_rule(self) -> AlphaRule:
-        """The live alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
-
-        One correction at most a day: a structure should stay put.
-        """
-        penalty = self.config.penalty
-        if penalty.alpha != "auto":
-            return AlphaRule(penalty.alpha, None, 0, penalty.power)
-        choice = choose_structure(self.config, self.num_items, self.parent_release.J)
-        before, now = (self._mean_weight(name) for name in (self.parent, self.release_id))
-        live = json.loads(self.parent_release.gates)["alpha"]
-        return AlphaRule(live * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
-
-    def _mean_weight(self, release_id: str) -> float:
-        row = self.workdir.read_release(self.spark, "item_stats", release_id).agg(F.sum("num_events")).first()
-        return max(float((row and row[0]) or 0.0), 1e-9)
-
-    def e_step_final(self) -> dict[str, Any]:
-        """Fit the structure model to the new paths."""
-        phase = Phase("e_step_final", "frozen", self.config.refresh.final_epochs)
-        done = self._train(self.release_id, phase, self._training_table, self.warm_id)
-        counts = self.workdir.read_array("models", self.warm_id, "counts.npy")
-        self.workdir.write_array(counts, "models", self.release_id, "counts.npy")
-        live = json.loads(self.workdir.read_text("models", self.parent, "serving.json"))
-        serving = live | {"release_id": self.release_id}
-        self.workdir.write_text(json.dumps(serving), "models", self.release_id, "serving.json")
-        return done
-
-    def index(self) -> dict[str, Any]:
-        """The inverted index of the active items."""
-        return build_index(self.spark, self.workdir, release_id=self.release_id)
-
-    def gates(self) -> dict[str, Any]:
-        """Judge the candidate. Refused or not, every figure is kept."""
-        config = self.config
-        mapping = self.workdir.read_array("models", self.release_id, "item_paths.npy")
-        active = np.sort(self.active.toPandas()["item_id"].to_numpy())
-        health = measure_health(mapping[active], self.space)
-        users = fixed_users(self.spark, self.workdir, self.interval.label, self.interval.start)
-        quality = measure_quality(
-            self.workdir,
-            users,
-            self.release_id,
-            self.parent,
-            ancestry(list_releases(self.spark, self.workdir), self.parent_release)[-1].release_id,
-            k=config.evaluation.k[0],
-            filter_history=config.evaluation.filter_history,
-            seed=self.seed,
-        )
-        verdicts: list[Verdict] = [
-            *judge_data(
-                self.spark,
-                self.workdir,
-                config.gates,
-                label=self.interval.label,
-                known_items=int(self.parent_release.num_items),
-                labels=self.labels,
-            ),
-            *judge_health(health, config.health, len(active)),
-            *judge_quality(quality, config.gates),
-            *judge_integrity(self.spark, self.workdir, self.release_id),
-        ]
-        for verdict in verdicts:
-            word = {True: "passed", False: "REFUSED", None: "not judged"}[verdict.passed]
-            logger.info("  %-18s %-10s %s", verdict.gate, word, verdict.text)
-        return {
-            "verdicts": [verdict.as_dict() for verdict in verdicts],
-            "refused": refusals(verdicts),
-            "health": vars(health),
-            "quality": quality and vars(quality),
-        }
-
-    def publish(self) -> dict[str, Any]:
-        """One commit: live, or refused and kept."""
-        judged = self.result("gates")
-        release = self._release("refused" if judged["refused"] else "live", judged)
-        published = publish(self.spark, self.workdir, release)
-        logger.info("  release %s is %s", published.release_id, published.status)
-        if judged["refused"]:
-            write_trends(self.spark, self.workdir, self.config)
-            raise GateRefused(
-                f"{release.release_id} is kept as refused, {self.parent} stays live: " + "; ".join(judged["refused"])
-            )
-        return {"rows_in": 1, "rows_out": 1, "status": published.status}
-
-    def _release(self, status: str, judged: dict[str, Any]) -> Release:
-        folder = self.workdir.path("models", self.release_id)
-        manifest = read_manifest(self.workdir.filesystem, folder)
-        if manifest is None:
-            raise DeepRetrievalError(f"{folder} holds no finished model")
-        assigned, data = self.result("assign"), self.result("ingest")
-        gates = {
-            "verdicts": judged["verdicts"],
-            "health": judged["health"],
-            "quality": judged["quality"],
-            "alpha": assigned["alpha"],
-            "items_moved": assigned["items_moved"],
-            "items_placed": assigned["items_placed"],
-            "learned": self.labels,
-            "late": data["late"],
-            "seconds": round(sum(stage["seconds"] for stage in self.run.record["stages"]), 1),
-        }
-        start = min([self.interval.label.split("/")[0], *(label.split("/")[0] for label in self.labels)])
-        return Release(
-            release_id=self.release_id,
-            status=status,
-            interval_start=start,
-            interval_end=self.interval.label.split("/")[1],
-            parent_release=self.parent,
-            model_uri=folder,
-            model_sha256=manifest["sha256"]["model.safetensors"],
-            K=self.space.num_nodes,
-            D=self.space.num_layers,
-            J=self.parent_release.J,
-            num_items=self.num_items,
-            config_hash=self.config.identity(),
-            gates=json.dumps(gates),
-            created_at=datetime.now(UTC).replace(tzinfo=None),
-        )
-
-    def retrieve(self) -> dict[str, Any]:
-        """Recommendations for every user."""
-        serving = json.loads(self.workdir.read_text("models", self.release_id, "serving.json"))
-        return retrieve_all(
-            self.spark,
-            self.workdir,
-            release_id=self.release_id,
-            k=self.config.evaluation.k[0],
-            beam=int(serving["beam"]),
-            max_length=self.config.history_length,
-            filter_history=self.config.evaluation.filter_history,
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """Return what machines read of a refresh."""
-        done = {stage["name"]: stage["result"] for stage in self.run.record["stages"]}
-        data = done.get("ingest", {})
-        return {
-            "run_id": self.run.run_id,
-            "release_id": self.release_id,
-            "parent_release": self.parent,
-            "status": done.get("publish", {}).get("status"),
-            "interval": self.interval.label,
-            "learned": data.get("labels"),
-            "data": {key: data.get(key) for key in ("rows_in", "kept", "quarantined", "filtered", "late", "reasons")},
-            "items_moved": done.get("assign", {}).get("items_moved"),
-            "items_placed": done.get("assign", {}).get("items_placed"),
-            "gates": done.get("gates", {}).get("verdicts"),
-            "quality": done.get("gates", {}).get("quality"),
-            "stages": self.run.stages(),
-        }
+    return {"rows_in": 1, "rows_out": 1, "status": release.status, "release_id": release.release_id}
 
 
-def _days(label: str) -> float:
-    start, end = (datetime.fromisoformat(moment) for moment in label.split("/"))
-    return (end - start).total_seconds() / 86400
+REFRESH: dict[str, Callable[[RefreshedRun, Stage], Facts]] = {
+    step.__name__: step
+    for step in (ingest, samples, e_step, targets, scores, assign, e_step_final, index, gates, publish, retrieve)
+}
+"""The refresh's steps by the names that :mod:`pipelines.flows.plan` gives them."""
+
+
+def summary(run: RefreshedRun) -> dict[str, Any]:
+    """Return what machines read of a refresh."""
+    done = {stage["name"]: stage["result"] for stage in run.run.record["stages"]}
+    data = done.get("ingest", {})
+    return {
+        "run_id": run.run.run_id,
+        "release_id": run.last_id,
+        "parent_release": run.parent,
+        "status": done.get("publish", {}).get("status"),
+        "interval": run.interval,
+        "learned": data.get("labels"),
+        "data": {key: data.get(key) for key in ("rows_in", "kept", "quarantined", "filtered", "late", "reasons")},
+        "items_moved": done.get("assign", {}).get("items_moved"),
+        "items_placed": done.get("assign", {}).get("items_placed"),
+        "gates": done.get("gates", {}).get("verdicts"),
+        "quality": done.get("gates", {}).get("quality"),
+        "stages": run.run.stages(),
+    }

@@ -1,413 +1,408 @@
-"""Day one: from logs to a release, by EM over the structure (Deep Retrieval, section 3).
+"""What the stages do: one function a stage of day one, and what day one and the refresh have in common.
 
-preprocess -> samples -> warm-up -> initial paths -> mixed targets -> T x (E-step, scores, M-step) -> last E-step -> index.
-Each stage is recorded, so the same command goes on where a killed one stopped. ``<run>-<t>`` names the mapping pi_t,
-its scores and the model that was trained on it; the last one is the release.
+Every function takes what the run has learned so far and its stage, does its work in the work folder, and returns what the
+run's record keeps. It may be called again: the same inputs give the same tables. A version ``<run>-<t>`` names the mapping
+pi_t, its scores and the model that was trained on it; the last one is the release.
 """
 
 from __future__ import annotations
 
-import hashlib
+import json
 import logging
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from pyspark.sql import SparkSession
 
+from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.evaluation.metrics import candidate_recall
 from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.learning.refine import refined
 from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.model.histories import encode_histories
+from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.from_model import model_retriever
-from pipelines.config.run import RunConfig
-from pipelines.evaluation.users import load_users
+from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.evaluation.measure import measure, serving_beam
+from pipelines.flows.plan import Stage
+from pipelines.flows.publish import publish_version, write_serving
+from pipelines.serving.batch import retrieve_all
 from pipelines.stages.ingest.interval import Interval
-from pipelines.stages.ingest.preprocess import preprocess
+from pipelines.stages.ingest.preprocess import preprocess as ingest
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
 from pipelines.stages.structure.initialize import initialize_paths, sample_states
 from pipelines.stages.structure.scores import FrozenModel, accumulate_scores, measure_likelihood
 from pipelines.stages.training.mixed_targets import mix_targets
-from pipelines.stages.training.samples import samples
+from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
-from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 VALIDATION_TARGETS = 16
+Facts = dict[str, Any]
+"""What a stage returns: ``rows_in``, ``rows_out`` and what later stages and the report read; JSON-able."""
 
 
-def run_identity(
-    config: RunConfig, logs: str | None, catalogue: str | None, seed: int, interval: Interval | None = None
-) -> str:
-    """Return the run id that the same inputs always give."""
-    text = f"{config.identity()}:{logs}:{catalogue}:{seed}" + (f":{interval.label}" if interval else "")
-    return f"{config.name}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+def preprocess(run: LearnedRun, stage: Stage) -> Facts:
+    """Logs to interactions, items, histories, quarantine and the split."""
+    config = run.config
+    summary = ingest(
+        run.spark,
+        run.workdir,
+        config.dataset,
+        config.preprocess,
+        config.split,
+        history_length=config.history_length,
+        run_id=run.run.run_id,
+        interval=run.interval and Interval.from_label(run.interval),
+        logs=run.logs,
+        catalogue=run.catalogue,
+        seed=run.seed,
+    )
+    return {**summary.as_dict(), "rows_out": summary.kept}
 
 
-@dataclass
-class DayOne:
-    """The stages of one seed in one work folder; each method is a stage and may be called again."""
+def samples(run: LearnedRun, stage: Stage) -> Facts:
+    """Interactions of training users to (x_i, y_i, w_i)."""
+    config = run.config
+    summary = cut_samples(run.spark, run.workdir, config.samples, history_length=config.history_length, seed=run.seed)
+    return {**summary.as_dict(), "rows_in": run.result("preprocess")["kept"], "rows_out": summary.rows}
 
-    spark: SparkSession
-    config: RunConfig
-    workdir: Workdir
-    run: Run
-    seed: int
-    logs: str | None = None
-    catalogue: str | None = None
-    interval: Interval | None = None
 
-    def learn(self) -> str:
-        """Run every stage up to the index and return the id of the learned release."""
-        stage = self.run.stage
-        stage("preprocess", self.preprocess)
-        stage("samples", self.samples)
-        stage("choose", self.choose)
-        stage("warm_up", self.warm_up)
-        stage("initialize", self.initialize)
-        stage("targets", self.targets)
-        for t in range(1, self.config.em.rounds + 1):
-            stage(f"e_step_{t}", lambda t=t: self.e_step(t - 1))
-            stage(f"scores_{t}", lambda t=t: self.scores(t))
-            stage(f"assign_{t}", lambda t=t: self.assign(t))
-        stage("e_step_final", lambda: self.e_step(self.config.em.rounds))
-        stage("index", self.index)
-        return self.release_id(self.config.em.rounds)
+def choose(run: LearnedRun, stage: Stage) -> Facts:
+    """Choose K, count the items' training events, write the validation batch."""
+    events = training_interactions(run.spark, run.workdir).groupBy("item_id").count().toPandas()
+    counts = np.zeros(run.num_items)
+    counts[events["item_id"].to_numpy()] = events["count"].to_numpy()
+    run.workdir.write_array(counts, "models", run.warm_id, "counts.npy")
+    batch = validation_batch(run.validation, run.config.history_length)
+    run.workdir.write_arrays(batch, "models", run.warm_id, "validation.npz")
+    for reason in run.choice.reasons:
+        logger.info("  %s", reason)
+    return {
+        "K": run.space.num_nodes,
+        "D": run.space.num_layers,
+        "items_per_visited_path": run.choice.items_per_visited_path,
+        "reasons": list(run.choice.reasons),
+    }
 
-    def release_id(self, t: int) -> str:
-        """Return the id of pi_t, its scores and its model."""
-        return f"{self.run.run_id}-{t}"
 
-    @property
-    def warm_id(self) -> str:
-        """Id of the warmed-up model."""
-        return f"{self.run.run_id}-warm"
+def validation_batch(users: EvaluationUsers, history_length: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """Return held-out users as one batch of samples: their whole history, and the first of what they did next."""
+    history = np.full((len(users), history_length), -1, np.int32)
+    targets = np.full((len(users), VALIDATION_TARGETS), -1, np.int32)
+    for row, (items, truth) in enumerate(zip(users.histories, users.truths, strict=True)):
+        recent, wanted = items[-history_length:], truth[:VALIDATION_TARGETS]
+        history[row, : len(recent)] = recent
+        targets[row, : len(wanted)] = wanted
+    lengths = (history >= 0).sum(1)
+    return {
+        "history": history,
+        "length": lengths,
+        "positions": np.maximum(lengths - 1, 0)[:, None],
+        "targets": targets,
+        "weights": (targets >= 0).astype(np.float32),
+        "context_categorical": np.zeros((len(users), 1), np.int64),
+        "context_numeric": np.zeros((len(users), 1), np.float32),
+    }
 
-    def result(self, name: str) -> dict[str, Any]:
-        """Return what a finished stage returned."""
-        for stage in self.run.record["stages"]:
-            if stage["name"] == name:
-                return dict(stage["result"])
-        raise DeepRetrievalError(f"stage {name} of {self.run.run_id} has not run")
 
-    @cached_property
-    def num_items(self) -> int:
-        """V."""
-        return int(self.result("preprocess")["catalogue_items"])
+def warm_up(run: LearnedRun, stage: Stage) -> Facts:
+    """Encoder and softmax alone."""
+    training = run.config.training
+    validation = f"models/{run.warm_id}/validation.npz" if len(run.validation) else None
+    return train(
+        run,
+        run.warm_id,
+        [Phase("warm_up", "warm_up", run.config.em.warm_up_epochs)],
+        samples="samples",
+        validation_file=validation,
+        validation_k=training.validation_k,
+        validation_filtered=training.validation_filtered,
+    )
 
-    @cached_property
-    def choice(self) -> StructureChoice:
-        """K and the items wanted on a visited path."""
-        return choose_structure(self.config, self.num_items, self.config.paths.paths_per_item)
 
-    @cached_property
-    def counts(self) -> npt.NDArray[np.float64]:
-        """Training events an item, float64 [V]; held-out users count nowhere."""
-        return self.workdir.read_array("models", self.warm_id, "counts.npy").astype(np.float64)
+def initialize(run: LearnedRun, stage: Stage) -> Facts:
+    """pi_0."""
+    initialize_paths(
+        run.spark,
+        run.workdir,
+        model_id=run.warm_id,
+        samples="samples",
+        release_id=run.version_id(0),
+        space=run.space,
+        config=run.config.paths,
+        budgets=run.choice.budgets,
+        seed=run.seed,
+    )
+    mapping = export_paths(run, run.version_id(0))
+    return {"rows_in": len(mapping), "rows_out": mapping.size}
 
-    @cached_property
-    def validation(self) -> EvaluationUsers:
-        """The validation users."""
-        return load_users(self.spark, self.workdir, "validation")
 
-    @property
-    def samples_name(self) -> str:
-        """The table that defines (x_i, y_i, w_i) after the warm-up."""
-        return "mixed_samples" if self.config.mixed_targets.share > 0 else "samples"
+def targets(run: LearnedRun, stage: Stage) -> Facts:
+    """Samples with targets drawn from the softmax."""
+    return mix(run, "samples", run.warm_id, run.mapping(0))
 
-    def preprocess(self) -> dict[str, Any]:
-        """Logs to interactions, items, histories, quarantine and the split."""
-        config = self.config
-        summary = preprocess(
-            self.spark,
-            self.workdir,
-            config.dataset,
-            config.preprocess,
-            config.split,
-            run_id=self.run.run_id,
-            interval=self.interval,
-            logs=self.logs,
-            catalogue=self.catalogue,
-            seed=self.seed,
-        )
-        return {**summary.as_dict(), "rows_out": summary.kept}
 
-    def samples(self) -> dict[str, Any]:
-        """Interactions of training users to (x_i, y_i, w_i)."""
-        summary = samples(self.spark, self.workdir, self.config.samples, seed=self.seed)
-        return {**summary.as_dict(), "rows_in": self.result("preprocess")["kept"], "rows_out": summary.rows}
+def e_step(run: LearnedRun, stage: Stage) -> Facts:
+    """Fit the model to pi_{t-1}."""
+    em, t = run.config.em, stage.t
+    joint = [Phase("joint", "joint", em.joint_epochs)] if t == 1 and em.joint_epochs else []
+    return _fit_paths(run, t - 1, [*joint, Phase(f"e_step_{t}", "frozen", em.e_step_epochs)])
 
-    def choose(self) -> dict[str, Any]:
-        """Choose K, count the items' training events, write the validation batch."""
-        events = training_interactions(self.spark, self.workdir).groupBy("item_id").count().toPandas()
-        counts = np.zeros(self.num_items)
-        counts[events["item_id"].to_numpy()] = events["count"].to_numpy()
-        self.workdir.write_array(counts, "models", self.warm_id, "counts.npy")
-        self._write_validation_batch()
-        for reason in self.choice.reasons:
-            logger.info("  %s", reason)
-        space = self.choice.space
-        return {
-            "K": space.num_nodes,
-            "D": space.num_layers,
-            "items_per_visited_path": self.choice.items_per_visited_path,
-            "reasons": list(self.choice.reasons),
-        }
 
-    def _write_validation_batch(self) -> None:
-        users = self.validation
-        length = self.config.history_length
-        history = np.full((len(users), length), -1, np.int32)
-        targets = np.full((len(users), VALIDATION_TARGETS), -1, np.int32)
-        for row, (items, truth) in enumerate(zip(users.histories, users.truths, strict=True)):
-            recent = items[-length:]
-            history[row, : len(recent)] = recent
-            wanted = truth[:VALIDATION_TARGETS]
-            targets[row, : len(wanted)] = wanted
-        lengths = (history >= 0).sum(1)
-        columns = {
-            "history": history,
-            "length": lengths,
-            "positions": np.maximum(lengths - 1, 0)[:, None],
-            "targets": targets,
-            "weights": (targets >= 0).astype(np.float32),
-            "context_categorical": np.zeros((len(users), 1), np.int64),
-            "context_numeric": np.zeros((len(users), 1), np.float32),
-        }
-        self.workdir.write_arrays(columns, "models", self.warm_id, "validation.npz")
+def e_step_final(run: LearnedRun, stage: Stage) -> Facts:
+    """Fit the model to the last mapping."""
+    em = run.config.em
+    return _fit_paths(run, em.rounds, [Phase("e_step_final", "frozen", em.final_epochs)])
 
-    def _job(self, model_id: str, phases: list[Phase], **more: Any) -> TrainJob:
-        config = self.config
-        return TrainJob(
-            workdir=self.workdir.uri,
-            samples=more.pop("samples", f"tables/{self.samples_name}"),
-            model_id=model_id,
-            phases=tuple(phases),
-            seed=self.seed,
-            num_nodes=self.choice.space.num_nodes,
-            num_layers=self.choice.space.num_layers,
-            encoder=config.encoder,
-            structure=config.structure,
-            reranker=config.reranker,
-            training=config.training,
-            counts_file=f"models/{self.warm_id}/counts.npy",
-            **more,
-        )
 
-    def warm_up(self) -> dict[str, Any]:
-        """Encoder and softmax alone."""
-        phase = Phase("warm_up", "warm_up", self.config.em.warm_up_epochs)
-        validation = f"models/{self.warm_id}/validation.npz" if len(self.validation) else None
-        job = self._job(
-            self.warm_id,
-            [phase],
-            samples="tables/samples",
-            validation_file=validation,
-            validation_k=self.config.evaluation.k[0],
-            validation_filtered=self.config.evaluation.filter_history,
-        )
-        return self._trained(train_model(job), self.result("samples")["rows"])
+def _fit_paths(run: LearnedRun, t: int, phases: Sequence[Phase]) -> Facts:
+    return train(
+        run,
+        run.version_id(t),
+        phases,
+        samples=run.samples_name,
+        paths_file=f"models/{run.version_id(t)}/item_paths.npy",
+        start_from=run.version_id(t - 1) if t else run.warm_id,
+    )
 
-    def initialize(self) -> dict[str, Any]:
-        """pi_0."""
-        initialize_paths(
-            self.spark,
-            self.workdir,
-            model_id=self.warm_id,
-            samples="samples",
-            release_id=self.release_id(0),
-            space=self.choice.space,
-            config=self.config.paths,
-            budgets=self.choice.budgets,
-            seed=self.seed,
-        )
-        mapping = self.export_paths(0)
-        return {"rows_in": len(mapping), "rows_out": mapping.size}
 
-    def targets(self) -> dict[str, Any]:
-        """Samples with targets drawn from the softmax."""
-        if self.config.mixed_targets.share == 0:
-            rows = self.result("samples")["rows"]
-            return {"rows_in": rows, "rows_out": rows}
-        groups = self.export_paths(0)[:, 0]
-        return mix_targets(
-            self.spark,
-            self.workdir,
-            samples="samples",
-            name=self.samples_name,
-            model_id=self.warm_id,
-            groups_uri=self.workdir.write_array(groups, "models", self.warm_id, "groups.npy"),
-            config=self.config.mixed_targets,
-            seed=self.seed,
-        )
+def scores(run: LearnedRun, stage: Stage) -> Facts:
+    """s[v, c] and N_v under the model of pi_{t-1}."""
+    return accumulate_scores(
+        run.spark,
+        run.workdir,
+        samples=run.samples_name,
+        model=frozen_model(run.workdir, run.version_id(stage.t - 1)),
+        release_id=run.version_id(stage.t),
+        config=run.config.scores,
+    )
 
-    def export_paths(self, t: int) -> npt.NDArray[np.int64]:
-        """Write pi_t beside the model that is trained on it, and return it."""
-        mapping = read_paths(self.spark, self.workdir, self.release_id(t))
-        if len(mapping) != self.num_items or (mapping < 0).any():
-            raise DeepRetrievalError(
-                f"item_paths of {self.release_id(t)} lack paths for some of {self.num_items} items"
-            )
-        self.workdir.write_array(mapping, "models", self.release_id(t), "item_paths.npy")
-        return mapping
 
-    def e_step(self, t: int) -> dict[str, Any]:
-        """Fit the model to pi_t."""
-        em = self.config.em
-        last = t == em.rounds
-        phases = []
-        if t == 0 and em.joint_epochs:
-            phases.append(Phase("joint", "joint", em.joint_epochs))
-        phases.append(
-            Phase(f"e_step_{'final' if last else t + 1}", "frozen", em.final_epochs if last else em.e_step_epochs)
-        )
-        job = self._job(
-            self.release_id(t),
-            phases,
-            paths_file=f"models/{self.release_id(t)}/item_paths.npy",
-            start_from=self.release_id(t - 1) if t else self.warm_id,
-        )
-        return self._trained(train_model(job), self.result("samples")["rows"])
+def assign(run: LearnedRun, stage: Stage) -> Facts:
+    """pi_{t-1} to pi_t, with what it did to the surrogate, the likelihood and the recall of the validation users."""
+    t, config = stage.t, run.config
+    parent_id, version_id = run.version_id(t - 1), run.version_id(t)
+    model = load_model(run.workdir.filesystem, run.workdir.path("models", parent_id))
+    users = run.validation
+    state_UE, visited = visited_by(run, model, users)
+    rule = alpha_rule(config, run.choice)
+    if t > 1 and rule.alpha is None:
+        rule = rule.starting_at(run.result(f"assign_{t - 1}")["alpha"])
+    summary = assign_paths(
+        run.spark,
+        run.workdir,
+        release_id=version_id,
+        parent_id=parent_id,
+        num_items=run.num_items,
+        num_paths=config.paths.paths_per_item,
+        space=run.space,
+        config=config.assignment,
+        rule=rule,
+        visited_paths=visited,
+    )
+    descended = read_paths(run.spark, run.workdir, version_id)
+    parent = run.mapping(t - 1)
+    mapping = refined(
+        model,
+        sample_states(run.workdir, "samples", model, config.paths.profile_states),
+        descended,
+        parent,
+        run.space,
+        config.assignment,
+        budgets=run.choice.budgets,
+        seed=run.seed + t,
+    )
+    items_refined = int((mapping != descended).any(axis=1).sum())
+    if items_refined:
+        write_paths(run.spark, run.workdir, mapping, version_id)
+    mapping = export_paths(run, version_id)
+    moved = int(changed_rows(parent, mapping).sum())
+    health = measure_health(mapping, run.space)
+    before, after = measure_likelihood(
+        run.spark,
+        run.workdir,
+        samples=run.samples_name,
+        model=frozen_model(run.workdir, parent_id),
+        paths_uris=[run.workdir.path("models", version, "item_paths.npy") for version in (parent_id, version_id)],
+        max_blocks=config.em.likelihood_blocks,
+    )
+    logger.info(
+        "  %d items moved (%d by the descent), surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d,"
+        " alpha %.3g",
+        moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
+        health.occupied_paths, health.largest_path, summary.alpha,
+    )  # fmt: skip
+    retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
+    found = retriever.candidates(retriever.search(state_UE.numpy()))
+    recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
+    return {
+        **vars(summary),
+        "items_moved": moved,
+        "items_descended": summary.items_moved,
+        "items_refined": items_refined,
+        "rows_in": run.num_items,
+        "rows_out": int(mapping.size),
+        "likelihood_before": before,
+        "likelihood_after": after,
+        "occupied_paths": health.occupied_paths,
+        "largest_path": health.largest_path,
+        "validation_recall": float(np.nanmean(recall)) if len(users) else None,
+    }
 
-    @staticmethod
-    def _trained(results: list[EpochResult], rows: int) -> dict[str, Any]:
-        return {"rows_in": rows, "rows_out": rows, "epochs": [vars(result) for result in results]}
 
-    def frozen_model(self, t: int) -> FrozenModel:
-        """Return the model trained on pi_t."""
-        folder = self.workdir.path("models", self.release_id(t))
-        manifest = read_manifest(self.workdir.filesystem, folder)
-        if manifest is None:
-            raise DeepRetrievalError(f"{folder} holds no finished model")
-        return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
+def index(run: LearnedRun, stage: Stage) -> Facts:
+    """The inverted index of the last mapping, after the health gate."""
+    mapping = export_paths(run, run.last_id)
+    problems = check_health(measure_health(mapping, run.space), run.config.health, run.num_items)
+    if problems:
+        raise GateRefused("the structure is not healthy: " + "; ".join(problems))
+    return build_index(run.spark, run.workdir, release_id=run.last_id)
 
-    def scores(self, t: int) -> dict[str, Any]:
-        """s[v, c] and N_v under the model of pi_{t-1}."""
-        return accumulate_scores(
-            self.spark,
-            self.workdir,
-            samples=self.samples_name,
-            model=self.frozen_model(t - 1),
-            release_id=self.release_id(t),
-            config=self.config.scores,
-        )
 
-    def assign(self, t: int) -> dict[str, Any]:
-        """pi_{t-1} to pi_t, with what it did to the surrogate, the likelihood and the recall of the validation users."""
-        model = load_model(self.workdir.filesystem, self.workdir.path("models", self.release_id(t - 1)))
-        users = self.validation
-        state_UE = encode_histories(model, users.histories, self.config.history_length)
-        visited = beam_search(model.structure, state_UE, self.config.budget.beam).path_NB.numpy()
-        rule = alpha_rule(self.config, self.choice)
-        if t > 1 and rule.alpha is None:
-            rule = rule.starting_at(self.result(f"assign_{t - 1}")["alpha"])
-        summary = assign_paths(
-            self.spark,
-            self.workdir,
-            release_id=self.release_id(t),
-            parent_id=self.release_id(t - 1),
-            num_items=self.num_items,
-            num_paths=self.config.paths.paths_per_item,
-            space=self.choice.space,
-            config=self.config.assignment,
-            rule=rule,
-            visited_paths=visited,
-        )
-        descended = read_paths(self.spark, self.workdir, self.release_id(t))
-        parent = self.workdir.read_array("models", self.release_id(t - 1), "item_paths.npy")
-        mapping = refined(
-            model,
-            sample_states(self.workdir, "samples", model, self.config.paths.profile_states),
-            descended,
-            parent,
-            self.choice.space,
-            self.config.assignment,
-            budgets=self.choice.budgets,
-            seed=self.seed + t,
-        )
-        items_refined = int((mapping != descended).any(axis=1).sum())
-        if items_refined:
-            write_paths(self.spark, self.workdir, mapping, self.release_id(t))
-        mapping = self.export_paths(t)
-        moved = int(changed_rows(parent, mapping).sum())
-        health = measure_health(mapping, self.choice.space)
-        before, after = measure_likelihood(
-            self.spark,
-            self.workdir,
-            samples=self.samples_name,
-            model=self.frozen_model(t - 1),
-            paths_uris=[self.workdir.path("models", self.release_id(place), "item_paths.npy") for place in (t - 1, t)],
-            max_blocks=self.config.em.likelihood_blocks,
-        )
-        logger.info(
-            "  %d items moved (%d by the descent), surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d,"
-            " alpha %.3g",
-            moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
-            health.occupied_paths, health.largest_path, summary.alpha,
-        )  # fmt: skip
-        retriever = model_retriever(
-            model, invert(np.arange(self.num_items), mapping), beam=self.config.budget.beam, max_length=1
-        )
-        found = retriever.candidates(retriever.search(state_UE.numpy()))
-        recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
-        return {
-            **vars(summary),
-            "items_moved": moved,
-            "items_descended": summary.items_moved,
-            "items_refined": items_refined,
-            "rows_in": self.num_items,
-            "rows_out": int(mapping.size),
-            "likelihood_before": before,
-            "likelihood_after": after,
-            "occupied_paths": health.occupied_paths,
-            "largest_path": health.largest_path,
-            "validation_recall": float(np.nanmean(recall)) if len(users) else None,
-        }
+def serving(run: LearnedRun, stage: Stage) -> Facts:
+    """Choose the beam that is served, on users who are not the test's, and write it beside the model."""
+    beam = serving_beam(run)
+    write_serving(run, beam)
+    return {"rows_in": len(run.validation), "rows_out": 1, "beam": beam}
 
-    def index(self) -> dict[str, Any]:
-        """The inverted index of the last mapping, after the health gate."""
-        mapping = self.export_paths(self.config.em.rounds)
-        health = measure_health(mapping, self.choice.space)
-        problems = check_health(health, self.config.health, self.num_items)
-        if problems:
-            raise GateRefused("the structure is not healthy: " + "; ".join(problems))
-        return build_index(self.spark, self.workdir, release_id=self.release_id(self.config.em.rounds))
 
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the figures of every M-step round, as summary.json names them."""
-        warm = self.result("warm_up")["epochs"]
-        rows = []
-        for t in range(1, self.config.em.rounds + 1):
-            epoch = self.result(f"e_step_{t}")["epochs"][-1]
-            done = self.result(f"assign_{t}")
-            rows.append(
-                {
-                    "round": t,
-                    "loss_structure": epoch["loss_structure"],
-                    "loss_softmax": epoch["loss_softmax"] if epoch["loss_softmax"] is not None else warm[-1]["loss_softmax"],
-                    **{
-                        key: done[key]
-                        for key in (
-                            "surrogate_before", "surrogate_after", "likelihood_before", "likelihood_after",
-                            "items_moved", "occupied_paths", "largest_path", "validation_recall",
-                        )
-                    },
-                }
-            )  # fmt: skip
-        return rows
+def publish(run: LearnedRun, stage: Stage) -> Facts:
+    """One commit: live, or a candidate beside another live release."""
+    data = run.result("preprocess")
+    health = measure_health(run.mapping(run.config.em.rounds), run.space)
+    run.workdir.write_array(run.counts, "models", run.last_id, "counts.npy")
+    release = publish_version(
+        run,
+        "live",
+        interval=(data["interval_start"], data["interval_end"]),
+        facts={
+            "health": vars(health),
+            "alpha": run.result(f"assign_{run.config.em.rounds}")["alpha"],
+            "learned": [run.interval or "all"],
+        },
+    )
+    return {"rows_in": 1, "rows_out": 1, "status": release.status, "release_id": release.release_id}
+
+
+def retrieve(run: LearnedRun, stage: Stage) -> Facts:
+    """Recommendations for every user."""
+    serving = json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))
+    return retrieve_all(
+        run.spark,
+        run.workdir,
+        release_id=run.last_id,
+        k=run.config.serving.k,
+        beam=int(serving["beam"]),
+        max_length=run.config.history_length,
+        filter_history=run.config.serving.filter_history,
+    )
+
+
+def evaluate(run: LearnedRun, stage: Stage) -> Facts:
+    """Deep Retrieval, its controls and brute force on the test users."""
+    return measure(run)
+
+
+DAY_ONE: dict[str, Callable[[LearnedRun, Stage], Facts]] = {
+    step.__name__: step
+    for step in (
+        preprocess, samples, choose, warm_up, initialize, targets, e_step, scores, assign, e_step_final, index, serving,
+        publish, retrieve, evaluate,
+    )
+}  # fmt: skip
+"""Day one's steps by the names that :mod:`pipelines.flows.plan` gives them."""
+
+
+def train(
+    run: LearnedRun, model_id: str, phases: Sequence[Phase], *, samples: str, changed: Facts | None = None, **more: Any
+) -> Facts:
+    """Train a version with the run's settings.
+
+    Args:
+        run: the run.
+        model_id: what is trained.
+        phases: of the training.
+        samples: table that it reads.
+        changed: training settings in the place of the run's.
+        more: further fields of :class:`pipelines.stages.training.train.TrainJob`.
+    """
+    config, rows = run.config, run.result("samples")["rows"]
+    job = TrainJob(
+        workdir=run.workdir.uri,
+        samples=f"tables/{samples}",
+        model_id=model_id,
+        phases=tuple(phases),
+        seed=run.seed,
+        num_nodes=run.space.num_nodes,
+        num_layers=run.space.num_layers,
+        encoder=config.encoder,
+        structure=more.pop("structure", config.structure),
+        reranker=config.reranker,
+        training=config.training.model_copy(update=changed or {}),
+        counts_file=f"models/{run.warm_id}/counts.npy",
+        **more,
+    )
+    results: list[EpochResult] = train_model(job)
+    return {"rows_in": rows, "rows_out": rows, "epochs": [vars(result) for result in results]}
+
+
+def mix(run: LearnedRun, source: str, model_id: str, mapping: IntArray) -> Facts:
+    """Write ``run.samples_name``: a samples table with targets drawn from a model's softmax, grouped by first paths."""
+    if run.samples_name == source:
+        rows = run.result("samples")["rows"]
+        return {"rows_in": rows, "rows_out": rows}
+    return mix_targets(
+        run.spark,
+        run.workdir,
+        samples=source,
+        name=run.samples_name,
+        model_id=model_id,
+        groups_uri=run.workdir.write_array(mapping[:, 0], "models", model_id, "groups.npy"),
+        config=run.config.mixed_targets,
+        seed=run.seed,
+    )
+
+
+def frozen_model(workdir: Workdir, version_id: str) -> FrozenModel:
+    """Return a trained version with the mapping it was trained on.
+
+    Raises:
+        DeepRetrievalError: it has not been trained.
+    """
+    folder = workdir.path("models", version_id)
+    manifest = read_manifest(workdir.filesystem, folder)
+    if manifest is None:
+        raise DeepRetrievalError(f"{folder} holds no finished model")
+    return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
+
+
+def visited_by(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUsers) -> tuple[Any, IntArray]:
+    """Return the states [U, E] of users and the paths int64 [U, B] that their searches visit."""
+    state_UE = encode_histories(model, users.histories, run.config.history_length)
+    return state_UE, beam_search(model.structure, state_UE, run.config.budget.beam).path_NB.numpy()
+
+
+def export_paths(run: LearnedRun, version_id: str) -> IntArray:
+    """Write a version's mapping beside the model that is trained on it, and return it, int64 [V, J].
+
+    Raises:
+        DeepRetrievalError: an item has no path.
+    """
+    mapping = read_paths(run.spark, run.workdir, version_id)
+    if len(mapping) != run.num_items or (mapping < 0).any():
+        raise DeepRetrievalError(f"item_paths of {version_id} lack paths for some of {run.num_items} items")
+    run.workdir.write_array(mapping, "models", version_id, "item_paths.npy")
+    return mapping

@@ -12,12 +12,12 @@ import yaml
 
 from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator
 from dr_core.paths.health import measure_health
+from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import evaluator_of, inactive_items, released_arm, without
 from pipelines.evaluation.measurement import RIVAL_STAGE, Measurement, measured_families, rival_lists
 from pipelines.evaluation.results import RIVALS, curves, differences, results
 from pipelines.evaluation.segments import breadth, by_activity, by_popularity
 from pipelines.evaluation.users import load_users
-from pipelines.flows.steps import DayOne
 from pipelines.report.render import render_report
 from pipelines.report.summary import read_summary, write_summary
 from pipelines.storage.workdir import Workdir
@@ -26,13 +26,12 @@ logger = logging.getLogger(__name__)
 SHOWN_ITEMS = 8
 
 
-def summarize(first: DayOne, seeds: list[Measurement], release_id: str | None) -> dict[str, Any]:
+def summarize(first: LearnedRun, seeds: list[Measurement], release_id: str | None) -> dict[str, Any]:
     """Put ``summary.json`` together; stages, rounds, structure and health are the first seed's."""
     config = first.config
-    data = first.result("preprocess")
-    last = first.result(f"assign_{config.em.rounds}")
-    mapping = first.workdir.read_array("models", first.release_id(config.em.rounds), "item_paths.npy")
-    health = measure_health(mapping, first.choice.space)
+    data, last = first.data, first.m_step
+    mapping = first.workdir.read_array("models", first.last_id, "item_paths.npy")
+    health = measure_health(mapping[(mapping >= 0).all(axis=1)], first.space)
     return {
         "run_id": first.run.run_id,
         "config_hash": config.identity(),
@@ -48,8 +47,8 @@ def summarize(first: DayOne, seeds: list[Measurement], release_id: str | None) -
             "filtered": data["filtered"],
         },
         "structure": {
-            "K": first.choice.space.num_nodes,
-            "D": first.choice.space.num_layers,
+            "K": first.space.num_nodes,
+            "D": first.space.num_layers,
             "J": config.paths.paths_per_item,
             "S": config.scores.num_candidates,
             "alpha": last["alpha"],
@@ -74,10 +73,10 @@ def summarize(first: DayOne, seeds: list[Measurement], release_id: str | None) -
     }
 
 
-def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
+def report_data(day: LearnedRun, measurement: Measurement) -> dict[str, Any]:
     """Gather what the report shows beyond ``summary.json``."""
     config = day.config
-    k, filtered = config.evaluation.k[0], config.evaluation.filter_history
+    k, filtered = config.serving.k, config.serving.filter_history
     users = load_users(day.spark, day.workdir, "test")
     arm = released_arm(day)
     retired = inactive_items(day)
@@ -101,7 +100,7 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
         "path_sizes": [
             {
                 "label": "initial" if t == 0 else f"after M-step {t}",
-                "histogram": _histogram(day.workdir.read_array("models", day.release_id(t), "item_paths.npy")),
+                "histogram": _histogram(day.workdir.read_array("models", day.version_id(t), "item_paths.npy")),
             }
             for t in range(config.em.rounds + 1)
         ],
@@ -119,7 +118,7 @@ def report_data(day: DayOne, measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def item_names(day: DayOne) -> list[dict[str, Any]]:
+def item_names(day: LearnedRun) -> list[dict[str, Any]]:
     """Return key, title, category and creator of every item, by item id."""
     rows = (
         day.workdir.read(day.spark, "items")
@@ -139,7 +138,9 @@ def _histogram(mapping: npt.NDArray[np.int64]) -> list[list[int]]:
     return [[int(size), int(count)] for size, count in zip(*np.unique(sizes, return_counts=True), strict=True)]
 
 
-def _example_paths(day: DayOne, mapping: npt.NDArray[np.int64], names: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _example_paths(
+    day: LearnedRun, mapping: npt.NDArray[np.int64], names: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The paths of six well-known items from different parts of the structure."""
     order = np.argsort(-day.counts, kind="stable")
     chosen: list[int] = []
@@ -175,7 +176,13 @@ def _example_paths(day: DayOne, mapping: npt.NDArray[np.int64], names: list[dict
 
 
 def _example_user(
-    day: DayOne, evaluator: Evaluator, arm: Arm, beam: int, users: EvaluationUsers, names: list[dict[str, Any]], k: int
+    day: LearnedRun,
+    evaluator: Evaluator,
+    arm: Arm,
+    beam: int,
+    users: EvaluationUsers,
+    names: list[dict[str, Any]],
+    k: int,
 ) -> dict[str, Any] | None:
     if not len(users):
         return None
@@ -201,11 +208,13 @@ def _example_user(
     }
 
 
-def write_report(workdir: Workdir, summary: dict[str, Any], data: dict[str, Any]) -> None:
+def write_report(
+    workdir: Workdir, summary: dict[str, Any], data: dict[str, Any], *, folder: tuple[str, ...] = ("report",)
+) -> None:
     """Write the three files; ``summary.json`` last, since it says that the report is whole."""
-    workdir.write_text(json.dumps(data, ensure_ascii=False), "report", "report_data.json")
-    workdir.write_text(render_report(summary, data), "report", "index.html")
-    workdir.write_text(write_summary(summary), "report", "summary.json")
+    workdir.write_text(json.dumps(data, ensure_ascii=False), *folder, "report_data.json")
+    workdir.write_text(render_report(summary, data), *folder, "index.html")
+    workdir.write_text(write_summary(summary), *folder, "summary.json")
 
 
 def redraw(workdir: Workdir) -> None:

@@ -65,19 +65,28 @@ class Run:
         """Whether the run has reached its end."""
         return bool(self.record["status"] == "done")
 
-    def stage(self, name: str, work: Callable[[], dict[str, Any]], *, redo: bool = False) -> dict[str, Any]:
-        """Run a stage unless the record already has it; return what it returned (JSON-able).
+    def stage(
+        self, name: str, work: Callable[[], dict[str, Any]], *, redo: bool = False, identity: str | None = None
+    ) -> dict[str, Any]:
+        """Run a stage unless the record already has it, of the same identity; return what it returned (JSON-able).
 
         ``rows_in`` and ``rows_out`` of the result are shown with the stage; the rest is kept for later stages.
 
         With ``redo`` a recorded stage runs again. Its entry is taken out first and put back in its place when the
         stage ends, so that one that was killed half-way counts as not done. Entries of later stages stay: the same
         inputs give the same tables.
+
+        Args:
+            name: of the stage.
+            work: does it.
+            redo: do it although it is recorded.
+            identity: hash of what its result depends on; one recorded without is taken to be the same.
         """
         stages = self.record["stages"]
         place = next((number for number, done in enumerate(stages) if done["name"] == name), len(stages))
         if place < len(stages):
-            if not redo:
+            known = stages[place].get("identity")
+            if not redo and (known is None or known == identity):
                 logger.info("%-14s done before (%.1f s)", name, stages[place]["seconds"])
                 return dict(stages[place]["result"])
             del stages[place]
@@ -91,6 +100,8 @@ class Run:
         reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
         entry = {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
+        if identity is not None:
+            entry["identity"] = identity
         stages.insert(place, entry)
         self.save()
         rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"

@@ -31,7 +31,7 @@ spark: {master: "local[1]", conf: SPARK}
 dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 40, num_days: 4}}
 preprocess: {min_events: 4, cumulative: true}
 split: {num_test: 12, num_validation: 8, min_events: 4}
-samples: {history_length: 12, positions: 3, targets: 3, num_blocks: 2}
+samples: {positions: 3, targets: 3, num_blocks: 2}
 encoder: {dim: 16}
 structure: {hidden: 8}
 training: {num_processes: 1, batch_rows: 32}
@@ -43,7 +43,8 @@ em: {rounds: 1, warm_up_epochs: 1, e_step_epochs: 1, final_epochs: 1}
 refresh: {joint_epochs: 1, final_epochs: 1}
 health: {max_largest_share: 1.0, min_normalized_entropy: 0.0}
 gates: {min_users: 5, max_recall_loss: 1.0, min_rows_share: 0.0, max_rows_share: 100.0}
-evaluation: {k: [5], beam: 4, controls: false, bootstrap: 100}
+serving: {k: 5, beam: 4, history_length: 12}
+evaluation: {controls: false, bootstrap: 100}
 """
 
 

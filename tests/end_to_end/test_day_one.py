@@ -27,10 +27,10 @@ from pipelines.experiments.baselines import families
 from pipelines.experiments.sweep import STUDIES
 from pipelines.report.summary import read_summary
 from pipelines.storage.workdir import Workdir
+from tests.end_to_end.world import CONFIG, FIRST, SCRIPT, TinyWorld
 
 RunAttached = Callable[..., tuple[int, str]]
-SCRIPT = "run_tiny.py"
-CONFIG = str(Path(__file__).with_name("tiny.yaml"))
+Contents = Callable[..., pd.DataFrame]
 KILLED_AT = ("samples:after", "scores_1:after", "assign_2:before", "publish:after")
 SWEPT: dict[str, list[Any]] = {
     "beam": [1, 4],
@@ -63,12 +63,25 @@ CONTROLS = {
 }
 
 
+MOMENTS = (FIRST.start.isoformat(), FIRST.end.isoformat())
+
+
+@pytest.fixture
+def finished(tiny_world: TinyWorld) -> Path:
+    """The shared work folder after day one: not to be changed."""
+    return tiny_world.workdir
+
+
 @pytest.fixture(scope="module")
-def finished(run_attached: RunAttached, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("finished")
-    code, log = run_attached(SCRIPT, str(workdir))
-    assert code == 0, log[-4000:]
-    return workdir
+def command(tiny_world: TinyWorld) -> list[str]:
+    """The words that name the finished run once more, but for its work folder."""
+    return ["--config", CONFIG, "--logs", tiny_world.logs["first"], "--start", MOMENTS[0], "--end", MOMENTS[1]]
+
+
+@pytest.fixture
+def day_one(tiny_world: TinyWorld) -> tuple[str, ...]:
+    """The words that follow the work folder where it is run by a script."""
+    return (tiny_world.logs["first"], *MOMENTS, "first")
 
 
 def release_of(workdir: Path) -> str:
@@ -77,7 +90,7 @@ def release_of(workdir: Path) -> str:
     return release_id
 
 
-def test_summary_has_every_method_round_and_curve(finished: Path) -> None:
+def test_summary_has_every_method_round_and_curve(contents: Contents, finished: Path) -> None:
     summary = read_summary((finished / "report" / "summary.json").read_text())
     assert {row.method for row in summary.results} == CONTROLS
     assert {(row.filtered, row.k) for row in summary.results} == {(True, 5), (True, 10), (False, 5), (False, 10)}
@@ -92,7 +105,7 @@ def test_summary_has_every_method_round_and_curve(finished: Path) -> None:
     assert {row.method for row in summary.curves} >= CONTROLS - {"deep_retrieval_paths_only", "popularity"}
     brute = next(row for row in summary.results if row.method == "brute_force")
     assert brute.overlap == 1.0
-    assert brute.candidates == 200
+    assert brute.candidates == len(contents(finished, "items"))
 
 
 def test_widest_beam_is_brute_force(finished: Path) -> None:
@@ -106,7 +119,7 @@ def test_widest_beam_is_brute_force(finished: Path) -> None:
     assert [row.candidates for row in own if row.beam == served.beam] == [served.candidates], "its cost is in the curve"
 
 
-def test_index_is_the_inverse_of_the_mapping(contents, finished: Path) -> None:
+def test_index_is_the_inverse_of_the_mapping(contents: Contents, finished: Path) -> None:
     release_id = release_of(finished)
     paths, index = (contents(finished, name) for name in ("item_paths", "path_items"))
     paths, index = (frame[frame["release_id"] == release_id] for frame in (paths, index))
@@ -117,7 +130,7 @@ def test_index_is_the_inverse_of_the_mapping(contents, finished: Path) -> None:
     assert (paths.groupby("item_id")["path_id"].nunique() == 2).all()
 
 
-def test_held_out_users_are_in_no_sample(spark: SparkSession, contents, finished: Path) -> None:
+def test_held_out_users_are_in_no_sample(spark: SparkSession, contents: Contents, finished: Path) -> None:
     held = set(contents(finished, "evaluation_users")["user"])
     for name in ("samples", "mixed_samples"):
         trained = {row.user for row in spark.read.parquet(str(finished / "tables" / name)).select("user").collect()}
@@ -125,16 +138,18 @@ def test_held_out_users_are_in_no_sample(spark: SparkSession, contents, finished
         assert not trained & held
 
 
-def test_a_finished_run_changes_nothing(run_attached: RunAttached, finished: Path) -> None:
+def test_a_finished_run_changes_nothing(run_attached: RunAttached, finished: Path, day_one: tuple[str, ...]) -> None:
     before = (finished / "report" / "summary.json").read_bytes()
-    assert run_attached(SCRIPT, str(finished))[0] == 0
+    code, log = run_attached(SCRIPT, str(finished), *day_one)
+    assert code == 0
+    assert "is finished" in log
     assert (finished / "report" / "summary.json").read_bytes() == before
 
 
-def kill_with_its_jvm(workdir: Path, once_there: str) -> None:
+def kill_with_its_jvm(workdir: Path, day_one: tuple[str, ...], once_there: str) -> None:
     """Start a run with a JVM of its own, and kill both as soon as something is there in its work folder."""
     root = str(Path(CONFIG).parents[2])
-    command = [sys.executable, str(Path(CONFIG).with_name(SCRIPT)), str(workdir)]
+    command = [sys.executable, str(SCRIPT), str(workdir), *day_one]
     environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     log = workdir.with_suffix(".log")
     with log.open("w") as file:
@@ -150,14 +165,14 @@ def kill_with_its_jvm(workdir: Path, once_there: str) -> None:
 
 
 def test_killed_run_ends_with_the_same_tables(
-    run_attached: RunAttached, contents, finished: Path, tmp_path: Path
+    run_attached: RunAttached, contents: Contents, finished: Path, day_one: tuple[str, ...], tmp_path: Path
 ) -> None:
     """The first kill ends the driver and its JVM in the midst of a write, the others the driver alone, at named points."""
-    kill_with_its_jvm(tmp_path, once_there="tables/items/_delta_log")
+    kill_with_its_jvm(tmp_path, day_one, once_there="tables/items/_delta_log")
     assert not (tmp_path / "tables" / "samples").exists()
     for point in KILLED_AT:
-        assert run_attached(SCRIPT, str(tmp_path), **{VARIABLE: point})[0] == -signal.SIGKILL, point
-    code, log = run_attached(SCRIPT, str(tmp_path))
+        assert run_attached(SCRIPT, str(tmp_path), *day_one, **{VARIABLE: point})[0] == -signal.SIGKILL, point
+    code, log = run_attached(SCRIPT, str(tmp_path), *day_one)
     assert code == 0, log[-4000:]
     for table in ("items", "interactions", "item_paths", "path_scores", "item_stats", "path_items", "recommendations"):
         pd.testing.assert_frame_equal(contents(tmp_path, table), contents(finished, table))
@@ -171,8 +186,11 @@ def test_killed_run_ends_with_the_same_tables(
     assert accuracy[0] == accuracy[1]
 
 
-def test_another_structure_is_refused_beside_a_live_release(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["run", "--config", CONFIG, "--workdir", str(finished), "--set", "paths.paths_per_item=1"])
+def test_another_structure_is_refused_beside_a_live_release(
+    finished: Path, command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = str(shutil.copytree(finished, tmp_path / "W"))
+    code = main(["run", *command, "--workdir", workdir, "--set", "paths.paths_per_item=1"])
     assert code == 2
     assert "paths.paths_per_item: 2 -> 1" in capsys.readouterr().err
 
@@ -198,13 +216,13 @@ def test_report_is_one_file_without_outside_links(finished: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def compared(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def compared(tiny_world: TinyWorld, command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The finished run with all rivals beside it, each with one setting."""
     workdir = tmp_path_factory.mktemp("compared") / "W"
-    shutil.copytree(finished, workdir)
+    shutil.copytree(tiny_world.workdir, workdir)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pipelines.experiments.baselines.TRIALS", 1)
-        assert main(["compare", "--config", CONFIG, "--workdir", str(workdir)]) == 0
+        assert main(["compare", *command, "--workdir", str(workdir)]) == 0
     return workdir
 
 
@@ -239,7 +257,7 @@ def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
         assert curve[-1].figures[(False, 5, "overlap")].mean() > 0.3
 
 
-def test_an_index_is_read_at_equal_work(contents, compared: Path) -> None:
+def test_an_index_is_read_at_equal_work(contents: Contents, compared: Path) -> None:
     """It is served as near to Deep Retrieval's multiply-adds as its widths allow, and measured up to the most of them, or until
     it has scored all active items."""
     summary = read_summary((compared / "report" / "summary.json").read_text())
@@ -279,29 +297,31 @@ def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
     assert shown == sorted(shown, reverse=True)
 
 
-def test_compared_again_nothing_is_fitted(compared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compared_again_nothing_is_fitted(compared: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.experiments.baselines.TRIALS", 1)
     monkeypatch.setattr(
         "pipelines.experiments.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again")
     )
     before = (compared / "report" / "summary.json").read_bytes()
-    assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0
+    assert main(["compare", *command, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0
     assert (compared / "report" / "summary.json").read_bytes() == before
 
 
-def test_an_unknown_method_is_named(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", "--config", CONFIG, "--workdir", str(compared), "--methods", "ease,magic"]) == 2
+def test_an_unknown_method_is_named(compared: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *command, "--workdir", str(compared), "--methods", "ease,magic"]) == 2
     said = capsys.readouterr().err
     assert "magic" in said
     assert "two_tower" in said
 
 
-def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_turns_one_knob_at_a_time(
+    compared: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
             patch.setitem(STUDIES, name, lambda bench, values=values: values)
         patch.setattr("pipelines.experiments.sweep.READ_SHARE", 0.1)
-        code = main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", ",".join(SWEPT), "--json"])
+        code = main(["sweep", *command, "--workdir", str(compared), "--studies", ",".join(SWEPT), "--json"])
     assert code == 0
     rows = {(row["study"], row["value"]): row for row in json.loads(capsys.readouterr().out)}
     assert set(rows) == {(study, str(value)) for study, values in SWEPT.items() for value in values}
@@ -326,6 +346,6 @@ def test_a_sweep_turns_one_knob_at_a_time(compared: Path, capsys: pytest.Capture
     assert 'id="rivals"' in page
 
 
-def test_an_unknown_study_is_named(compared: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "--config", CONFIG, "--workdir", str(compared), "--studies", "nodes,luck"]) == 2
+def test_an_unknown_study_is_named(compared: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", *command, "--workdir", str(compared), "--studies", "nodes,luck"]) == 2
     assert "luck" in capsys.readouterr().err

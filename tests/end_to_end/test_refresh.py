@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -12,9 +11,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -24,21 +20,17 @@ from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
-from pipelines.config.run import RunConfig
-from pipelines.datasets.synthetic import SyntheticConfig, generate
 from pipelines.flows.delete_user import delete_user
+from pipelines.flows.evaluate_release import evaluate_release
 from pipelines.flows.refresh import run_refresh
 from pipelines.flows.retention import maintain
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.releases import list_releases, live_release, promote, rollback
 from pipelines.storage.workdir import Workdir
+from tests.end_to_end.world import AGAIN, LATE, RETIRED, SCRIPT, TinyWorld, day, tiny_config
 
 RunAttached = Callable[..., tuple[int, str]]
-SCRIPT = Path(__file__).with_name("run_day.py")
-DAY = 86_400
-START = 1_704_067_200
-FIRST_DAYS = 9
 KILLED_AT = (
     "write:interactions:after",
     "write:user_histories:after",
@@ -49,83 +41,24 @@ KILLED_AT = (
     "publish:after",
 )
 RELEASE_TABLES = ("item_paths", "path_scores", "item_stats", "path_items", "recommendations")
-LATE, RETIRED = 3, 5
 
 
-def tiny_config() -> RunConfig:
-    spec = importlib.util.spec_from_file_location("run_day", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.tiny_config()
-    assert isinstance(config, RunConfig)
-    return config
-
-
-def span(day: int) -> Interval:
-    moments = (pd.Timestamp(START + (day + offset) * DAY, unit="s", tz="UTC").isoformat() for offset in (0, 1))
-    return Interval.parse(*moments)
-
-
-@pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory) -> dict[Any, str]:
-    """A folder of logs a day, as they are delivered: the first nine days together, then single ones.
-
-    Day 9 brings three events of day 8 late (held back before) and day 8's last ten again; it also brings an item that
-    nobody has seen. From day 10 on five items are retired. ``thin`` is day 9 with one event in twenty.
-    """
-    folder = tmp_path_factory.mktemp("logs")
-    world = SyntheticConfig(num_users=400, num_items=200, mean_events=30, num_days=12, new_item_share=0.2, seed=3)
-    events, catalogue = generate(world)
-    cold = pc.max(catalogue["item_id"])
-    events = events.filter(pc.not_equal(events["item_id"], cold))
-    day = ((pc.cast(events["timestamp"], pa.int64()).to_numpy() - START) // DAY).astype(int)
-    order = np.arange(len(day))
-    held_back = order[day == FIRST_DAYS - 1][:LATE]
-    again = order[day == FIRST_DAYS - 1][-10:]
-    first_event = pd.Series(day).groupby(events["item_id"].to_numpy()).min()
-    chosen = {
-        "first": order[(day < FIRST_DAYS) & ~np.isin(order, held_back)],
-        9: np.concatenate([order[day == 9], held_back, again]),
-        10: order[day == 10],
-        11: order[day == 11],
-        "thin": order[day == 9][::20],
-    }
-    found = {}
-    for name, rows in chosen.items():
-        place = folder / str(name)
-        place.mkdir()
-        pq.write_table(events.take(rows), place / "logs.parquet")
-        until = {"first": FIRST_DAYS - 1, "thin": 9}.get(name, name)
-        items = catalogue["item_id"].to_numpy()
-        is_known = np.array([first_event.get(item, 99) <= until for item in items]) | (items == cold.as_py())
-        listed = catalogue.filter(is_known)
-        retired = np.isin(listed["item_id"].to_numpy(), items[:RETIRED]) & (until >= 10)
-        active = pc.and_(pa.array(np.ones(len(listed), bool)), pa.array(~retired))
-        listed = listed.set_column(listed.schema.get_field_index("active"), "active", active)
-        pq.write_table(listed, place / "catalogue.parquet")
-        found[name] = str(place / "logs.parquet")
-    return found
-
-
-def run_day(
-    run_attached: RunAttached, workdir: Path, log: str, interval: Interval, *more: str, crash_at: str = ""
-) -> int:
+def run_day(run_attached: RunAttached, workdir: Path, log: str, interval: Interval, *, crash_at: str = "") -> int:
     """Run a day in a process of its own; return its exit code, -9 when it was killed."""
-    span = (interval.start.isoformat(), interval.end.isoformat())
-    code, said = run_attached(SCRIPT.name, str(workdir), log, *span, *more, **{VARIABLE: crash_at})
-    if code not in (0, -signal.SIGKILL):
-        print(said[-4000:])
-    return code
+    moments = (interval.start.isoformat(), interval.end.isoformat())
+    return run_attached(SCRIPT, str(workdir), log, *moments, **{VARIABLE: crash_at})[0]
 
 
 @pytest.fixture(scope="module")
-def first(run_attached: RunAttached, logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workdir = tmp_path_factory.mktemp("first") / "W"
-    interval = Interval(span(0).start, span(FIRST_DAYS - 1).end)
-    assert run_day(run_attached, workdir, logs["first"], interval, "first") == 0
-    return workdir
+def logs(tiny_world: TinyWorld) -> dict[str | int, str]:
+    """The log of every day."""
+    return tiny_world.logs
+
+
+@pytest.fixture(scope="module")
+def first(tiny_world: TinyWorld) -> Path:
+    """The shared work folder after day one: not to be changed."""
+    return tiny_world.workdir
 
 
 def copy_of(folder: Path, target: Path) -> Workdir:
@@ -135,10 +68,10 @@ def copy_of(folder: Path, target: Path) -> Workdir:
 
 @pytest.fixture(scope="module")
 def two_days(
-    spark: SparkSession, first: Path, logs: dict[Any, str], tmp_path_factory: pytest.TempPathFactory
+    spark: SparkSession, first: Path, logs: dict[str | int, str], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Workdir, list[dict[str, Any]]]:
     workdir = copy_of(first, tmp_path_factory.mktemp("days") / "W")
-    done = [run_refresh(tiny_config(), workdir.uri, span(day), logs=logs[day]) for day in (9, 10)]
+    done = [run_refresh(tiny_config(), workdir.uri, day(number), logs=logs[number]) for number in (9, 10)]
     return workdir, done
 
 
@@ -182,7 +115,7 @@ def retriever_of(workdir: Workdir, release_id: str, beam: int = 8) -> Retriever:
 
 
 def test_days_follow_each_other(
-    spark: SparkSession, first: Path, logs: dict[Any, str], two_days: tuple[Workdir, list[dict[str, Any]]]
+    spark: SparkSession, first: Path, logs: dict[str | int, str], two_days: tuple[Workdir, list[dict[str, Any]]]
 ) -> None:
     workdir, done = two_days
     start = Workdir(str(first))
@@ -191,12 +124,12 @@ def test_days_follow_each_other(
     assert [row.parent_release for row in rows] == [done[0]["release_id"], done[0]["parent_release"], None]
     assert_sound(spark, workdir)
 
-    assert done[0]["learned"] == [span(9).label]
+    assert done[0]["learned"] == [day(9).label]
     assert done[0]["data"]["late"] == LATE
-    assert done[0]["data"]["reasons"]["redelivered"] == 10
+    assert done[0]["data"]["reasons"]["redelivered"] == AGAIN
     before = contents(spark, start, "interactions")
     after = contents(spark, workdir, "interactions")
-    assert len(after) == len(before) + sum(day["data"]["kept"] for day in done)
+    assert len(after) == len(before) + sum(each["data"]["kept"] for each in done)
     keys = ["user", "item_id", "event_time"]
     assert not after.duplicated(keys).any()
 
@@ -213,6 +146,25 @@ def test_days_follow_each_other(
     assert new["num_events"].sum() > old["num_events"].sum() * 2 ** (-1 / 30)
 
 
+def test_a_refreshed_release_is_measured_and_has_a_report_of_its_own(
+    two_days: tuple[Workdir, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    source, done = two_days
+    workdir = copy_of(Path(source.uri), tmp_path / "W")
+    first_report = workdir.read_text("report", "summary.json")
+    for release_id in (None, done[0]["release_id"]):
+        summary = evaluate_release(workdir.uri, release_id)
+        assert summary["release_id"] == (release_id or done[1]["release_id"])
+        results = {row["method"]: row for row in summary["results"] if row["k"] == 5 and row["filtered"]}
+        assert {"deep_retrieval", "brute_force", "popularity", "popular_candidates"} <= set(results)
+        assert results["brute_force"]["overlap"] == 1.0
+        assert 0 < results["deep_retrieval"]["overlap"] <= 1
+        assert results["brute_force"]["users"] == 40
+        page = workdir.read_text("report", summary["release_id"], "index.html")
+        assert "Deep Retrieval" in page
+    assert workdir.read_text("report", "summary.json") == first_report, "day one's report stays"
+
+
 def test_a_cold_item_is_found_by_a_wide_beam(
     spark: SparkSession, two_days: tuple[Workdir, list[dict[str, Any]]]
 ) -> None:
@@ -227,12 +179,12 @@ def test_a_cold_item_is_found_by_a_wide_beam(
 
 
 def test_the_same_interval_again_changes_nothing(
-    spark: SparkSession, logs: dict[Any, str], two_days: tuple[Workdir, list[dict[str, Any]]]
+    spark: SparkSession, logs: dict[str | int, str], two_days: tuple[Workdir, list[dict[str, Any]]]
 ) -> None:
     workdir, done = two_days
     before = contents(spark, workdir, "releases")
-    assert run_refresh(tiny_config(), workdir.uri, span(10), logs=logs[10]) == done[1]
-    assert run_refresh(tiny_config(), workdir.uri, span(9), logs=logs[9])["release_id"] == done[0]["release_id"]
+    assert run_refresh(tiny_config(), workdir.uri, day(10), logs=logs[10]) == done[1]
+    assert run_refresh(tiny_config(), workdir.uri, day(9), logs=logs[9])["release_id"] == done[0]["release_id"]
     pd.testing.assert_frame_equal(contents(spark, workdir, "releases"), before)
 
 
@@ -240,7 +192,7 @@ def test_a_day_killed_anywhere_ends_with_the_same_tables(
     spark: SparkSession,
     run_attached: RunAttached,
     first: Path,
-    logs: dict[Any, str],
+    logs: dict[str | int, str],
     two_days: tuple[Workdir, list[dict[str, Any]]],
     tmp_path: Path,
 ) -> None:
@@ -248,20 +200,20 @@ def test_a_day_killed_anywhere_ends_with_the_same_tables(
     undisturbed, done = two_days
     workdir = copy_of(first, tmp_path / "W")
     for point in KILLED_AT:
-        assert run_day(run_attached, tmp_path / "W", logs[9], span(9), crash_at=point) == -signal.SIGKILL, point
+        assert run_day(run_attached, tmp_path / "W", logs[9], day(9), crash_at=point) == -signal.SIGKILL, point
         live = live_release(spark, workdir)
         assert live is not None
         assert (
             retriever_of(workdir, live.release_id).retrieve(torch_state(workdir, live.release_id), 3).item_Uk[0, 0] >= 0
         )
-    assert run_day(run_attached, tmp_path / "W", logs[9], span(9)) == 0
+    assert run_day(run_attached, tmp_path / "W", logs[9], day(9)) == 0
     release_id = done[0]["release_id"]
     for table in RELEASE_TABLES:
         pd.testing.assert_frame_equal(
             contents(spark, workdir, table, release_id), contents(spark, undisturbed, table, release_id)
         )
     there = contents(spark, undisturbed, "interactions")
-    there = there[there["source_interval"] != span(10).label].reset_index(drop=True)
+    there = there[there["source_interval"] != day(10).label].reset_index(drop=True)
     pd.testing.assert_frame_equal(contents(spark, workdir, "interactions"), there)
 
 
@@ -270,13 +222,13 @@ def torch_state(workdir: Workdir, release_id: str) -> Any:
 
 
 def test_a_refused_day_is_learned_with_the_next(
-    spark: SparkSession, first: Path, logs: dict[Any, str], tmp_path: Path
+    spark: SparkSession, first: Path, logs: dict[str | int, str], tmp_path: Path
 ) -> None:
     workdir = copy_of(first, tmp_path / "W")
     before = live_release(spark, workdir)
     assert before is not None
     with pytest.raises(GateRefused, match="min_rows_share"):
-        run_refresh(tiny_config(), workdir.uri, span(9), logs=logs["thin"])
+        run_refresh(tiny_config(), workdir.uri, day(9), logs=logs["thin"])
     refused = list_releases(spark, workdir)[0]
     assert refused.status == "refused"
     assert any(
@@ -285,15 +237,15 @@ def test_a_refused_day_is_learned_with_the_next(
     assert live_release(spark, workdir) == before
     assert_sound(spark, workdir)
 
-    done = run_refresh(tiny_config(), workdir.uri, span(10), logs=logs[10])
-    assert done["learned"] == [span(9).label, span(10).label]
+    done = run_refresh(tiny_config(), workdir.uri, day(10), logs=logs[10])
+    assert done["learned"] == [day(9).label, day(10).label]
     assert done["parent_release"] == before.release_id
     assert_sound(spark, workdir)
 
     back = rollback(spark, workdir)
     assert back.release_id == before.release_id
-    again = run_refresh(tiny_config(), workdir.uri, span(11), logs=logs[11])
-    assert again["learned"] == [span(9).label, span(10).label, span(11).label], "what was rolled back is learned anew"
+    again = run_refresh(tiny_config(), workdir.uri, day(11), logs=logs[11])
+    assert again["learned"] == [day(9).label, day(10).label, day(11).label], "what was rolled back is learned anew"
     assert again["parent_release"] == before.release_id
     assert_sound(spark, workdir)
 
@@ -309,7 +261,7 @@ def test_retention_and_removal_of_a_user(
     kept = {table: contents(spark, workdir, table, done[1]["release_id"]) for table in RELEASE_TABLES}
     report = maintain(spark, workdir, config, vacuum_hours=0.0)
     assert report["deleted"] == [oldest]
-    assert report["kept"] == sorted(day["release_id"] for day in done)
+    assert report["kept"] == sorted(each["release_id"] for each in done)
     for table, rows in kept.items():
         pd.testing.assert_frame_equal(contents(spark, workdir, table, done[1]["release_id"]), rows)
         names = {row.release_id for row in workdir.read(spark, table).select("release_id").distinct().collect()}
@@ -332,6 +284,6 @@ def test_retention_and_removal_of_a_user(
     assert_sound(spark, workdir)
 
 
-def test_nothing_to_start_from_is_refused(spark: SparkSession, logs: dict[Any, str], tmp_path: Path) -> None:
+def test_nothing_to_start_from_is_refused(spark: SparkSession, logs: dict[str | int, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no live release"):
-        run_refresh(tiny_config(), str(tmp_path / "empty"), span(9), logs=logs[9])
+        run_refresh(tiny_config(), str(tmp_path / "empty"), day(9), logs=logs[9])

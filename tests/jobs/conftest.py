@@ -21,7 +21,8 @@ spark:
 dataset: {format: synthetic, synthetic: {num_users: 150, num_items: 120, mean_events: 25, num_days: 3}}
 preprocess: {min_events: 6, cumulative: true}
 split: {num_test: 12, num_validation: 8, min_events: 6}
-samples: {history_length: 12, positions: 3, targets: 3, num_blocks: 2}
+serving: {k: 5, beam: 4, history_length: 12}
+samples: {positions: 3, targets: 3, num_blocks: 2}
 encoder: {dim: 16}
 structure: {hidden: 8}
 training: {num_processes: 1, batch_rows: 32}
@@ -31,7 +32,7 @@ paths: {paths_per_item: 1}
 penalty: {corrections: 0}
 em: {rounds: 1, warm_up_epochs: 1, e_step_epochs: 1, final_epochs: 1}
 health: {max_largest_share: 1.0, min_normalized_entropy: 0.0}
-evaluation: {k: [5], beam: 4, controls: false, bootstrap: 100}
+evaluation: {controls: false, bootstrap: 100}
 """
 
 SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC"

@@ -105,7 +105,7 @@ def ingest(spark: SparkSession, workdir: Workdir, log: str, day: int = 0, **opti
         **{"max_quarantine_share": 0.9} | options,
     )
     starts = [datetime.fromtimestamp(T0 + n * DAY, UTC) for n in (day, day + 1)]
-    return preprocess(spark, workdir, dataset, config, FEW, run_id="run", interval=Interval(*starts))
+    return preprocess(spark, workdir, dataset, config, FEW, history_length=69, run_id="run", interval=Interval(*starts))
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pyspark.sql import Column
-from pyspark.sql import functions as F
-
 from dr_core.errors import ConfigError
 
 
@@ -38,16 +35,17 @@ class Interval:
         except ValueError as error:
             raise ConfigError(f"'{start}' … '{end}' is no interval of two ISO dates or moments") from error
 
+    @classmethod
+    def from_label(cls, label: str) -> Interval:
+        """Return the interval that a ``source_interval`` names."""
+        return cls.parse(*label.split("/"))
+
+    @property
+    def days(self) -> float:
+        """Its length in days."""
+        return (self.end - self.start).total_seconds() / 86400
+
     @property
     def label(self) -> str:
         """The text kept in ``source_interval``."""
         return f"{self.start:%Y-%m-%dT%H:%M:%SZ}/{self.end:%Y-%m-%dT%H:%M:%SZ}"
-
-    def contains(self, time: Column) -> Column:
-        """Return the condition that a time lies inside."""
-        return (time >= F.lit(self.start)) & (time < F.lit(self.end))
-
-    def sql(self, column: str) -> str:
-        """Return the same condition as SQL text."""
-        start, end = (f"TIMESTAMP'{moment:%Y-%m-%d %H:%M:%S.%f}Z'" for moment in (self.start, self.end))
-        return f"{column} >= {start} AND {column} < {end}"

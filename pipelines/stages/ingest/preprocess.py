@@ -73,6 +73,7 @@ def preprocess(
     config: PreprocessConfig,
     split_config: SplitConfig,
     *,
+    history_length: int,
     run_id: str,
     interval: Interval | None = None,
     logs: str | None = None,
@@ -93,6 +94,7 @@ def preprocess(
         dataset_config: where the logs are and what their columns mean.
         config: what makes a row an event.
         split_config: the evaluation protocol.
+        history_length: L, events that ``user_histories`` keeps of a user.
         run_id: the run, named in errors.
         interval: event times to ingest; None for the whole log.
         logs: overrides the configured path of the log.
@@ -156,9 +158,9 @@ def preprocess(
         _write_interactions(spark, workdir, kept, config, label, interval)
         _write_split(spark, workdir, users, split_config, state, interval, seed)
         if interval is not None and state.is_latest:
-            extend_histories(spark, workdir, label, config.history_length)
+            extend_histories(spark, workdir, label, history_length)
         else:
-            rebuild_histories(spark, workdir, config.history_length)
+            rebuild_histories(spark, workdir, history_length)
         summary = _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
         summary = replace(summary, catalogue_reasons=catalogue_reasons)
         _write_ledger(spark, workdir, summary, run_id, label, is_whole=interval is None)

@@ -105,8 +105,6 @@ class PreprocessConfig(Config):
     filtered as ``outside_interval``. Not for the first interval."""
     cumulative: bool = False
     """Whether the log given with an interval also holds other days, which are then filtered as ``outside_interval``."""
-    history_length: int = Field(default=69, ge=1)
-    """L of ``user_histories``: the last items of a user that are kept for retrieval."""
     partition_unit: Literal["day", "month", "year"] = "day"
     """Width of an ``event_date`` partition. Logs that span many years make thousands of small files with ``day``."""
 

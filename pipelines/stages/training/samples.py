@@ -58,6 +58,7 @@ def samples(
     workdir: Workdir,
     config: SamplesConfig,
     *,
+    history_length: int,
     seed: int,
     labels: Sequence[str] | None = None,
     replay_share: float = 0.0,
@@ -75,6 +76,7 @@ def samples(
         spark: the session.
         workdir: the work folder, preprocessed.
         config: how to cut.
+        history_length: L, items of history in a row; longer histories are cut into several rows.
         seed: seed of the draws and of the order of rows.
         labels: learn only the events that these intervals brought; what their users did before (of user_histories) is
             context. None: all events.
@@ -87,12 +89,16 @@ def samples(
         InputError: the work folder has not been preprocessed.
     """
     histories = _learnt_histories(spark, workdir, config, labels)
-    rows = sample_rows(histories, config, seed=seed)
+    rows = sample_rows(histories, config, history_length=history_length, seed=seed)
     if labels is not None:
         rows = rows.withColumn("is_replay", F.lit(False))
         if replay_share > 0:
             replayed = _replayed_histories(spark, workdir, labels, replay_share, seed)
-            rows = rows.unionByName(sample_rows(replayed, config, seed=seed).withColumn("is_replay", F.lit(True)))
+            rows = rows.unionByName(
+                sample_rows(replayed, config, history_length=history_length, seed=seed).withColumn(
+                    "is_replay", F.lit(True)
+                )
+            )
     rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         totals = rows.agg(
@@ -121,16 +127,17 @@ def samples(
     )
 
 
-def sample_rows(histories: DataFrame, config: SamplesConfig, *, seed: int) -> DataFrame:
+def sample_rows(histories: DataFrame, config: SamplesConfig, *, history_length: int, seed: int) -> DataFrame:
     """Cut histories into rows of the samples table (see :func:`samples` for the columns).
 
     Args:
         histories: user, items array<int>, weights array<float> (oldest first), first_target int (index of the first
             event that may be a target, at least 1).
         config: how to cut.
+        history_length: L.
         seed: seed of the draws.
     """
-    length, num_positions, num_targets = config.history_length, config.positions, config.targets
+    length, num_positions, num_targets = history_length, config.positions, config.targets
     n, first_target = F.size("items"), F.col("first_target")
     learnable = n - first_target
     num_rows = F.least(F.lit(config.max_rows), F.ceil(learnable / F.lit(length))).cast("int")

@@ -6,8 +6,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from dr_core.errors import ConfigError
-from pipelines.config.load import load_config, validate_config
+from dr_core.errors import ConfigError, InputError
+from pipelines.config.load import load_config, recorded_config, validate_config
 from pipelines.config.run import RunConfig
 
 CONF = Path(__file__).parents[3] / "conf"
@@ -65,9 +65,17 @@ def test_the_last_override_of_a_key_wins_over_the_file(minimal: str) -> None:
 def test_identity_follows_every_value_but_those_of_the_session(minimal: str) -> None:
     plain = load_config(minimal).identity()
     assert load_config(minimal, ["spark.master=local[3]", "spark.conf={a: b}"]).identity() == plain
-    changes = ["seed=1", "encoder.dim=8", "paths.paths_per_item=3", "em.rounds=5"]
+    later = [
+        "serving.k=3",
+        "serving.beam=4",
+        "evaluation.controls=false",
+        "gates.min_users=9",
+        "refresh.joint_epochs=1",
+    ]
+    assert load_config(minimal, later).identity() == plain, "what is served, measured or done later is not learned"
+    changes = ["serving.history_length=9", "seed=1", "encoder.dim=8", "paths.paths_per_item=3", "em.rounds=5"]
     identities = {load_config(minimal, [change]).identity() for change in changes}
-    assert len(identities | {plain}) == 5
+    assert len(identities | {plain}) == 6
 
 
 WRONG = {
@@ -84,14 +92,15 @@ WRONG = {
     "paths.num_nodes=1": ["paths.num_nodes=1", "greater than or equal to 2", "'auto'"],
     "penalty.alpha=-1": ["penalty.alpha=-1", "greater than or equal to 0", "'auto'"],
     "penalty.alpha=.nan": ["penalty.alpha=nan", "finite"],
-    "evaluation.beam=0": ["evaluation.beam=0", "greater than or equal to 1"],
-    "evaluation.k=[]": ["evaluation.k", "at least 1 item"],
+    "serving.beam=0": ["serving.beam=0", "greater than or equal to 1"],
+    "serving={beam: 4, candidates: 40}": ["serving", "beam and candidates", "set one of them"],
     "evaluation.k=[10, a]": ["evaluation.k.1='a'", "valid integer"],
     "preprocess.positive={kind: threshold, at_least: x}": ["preprocess.positive.at_least='x'", "valid number"],
     "preprocess.positive.kind=some": ["preprocess.positive", "'some'", "'all', 'threshold'"],
     "spark.conf={a: 1}": ["spark.conf.a=1", "valid string"],
     "paths=3": ["paths=3", "PathsConfig"],
     "name=null": ["name=None", "valid string"],
+    "encoder.num_numeric=1": ["encoder.context_cardinalities and encoder.num_numeric", "hold no context features"],
     "encoder={kind: attention, dim: 9}": ["encoder", "num_heads=2 must divide dim=9"],
 }
 
@@ -151,3 +160,83 @@ def test_every_key_says_what_it_does_and_no_section_takes_unknown_ones() -> None
         assert model.model_config["frozen"]
         undocumented = [name for name, field in model.model_fields.items() if not field.description]
         assert undocumented == [], model.__name__
+
+
+def test_a_history_longer_than_the_encoder_reaches_is_refused_at_once(minimal: str) -> None:
+    with pytest.raises(ConfigError, match=r"1024 positions, serving.history_length is 2000"):
+        load_config(minimal, ["encoder.kind=attention", "serving.history_length=2000"])
+    assert load_config(minimal, ["encoder.kind=gru", "serving.history_length=2000"]).history_length == 2000
+
+
+def test_the_served_length_is_measured_first(minimal: str) -> None:
+    assert load_config(minimal, ["serving.k=20", "evaluation.k=[5, 20]"]).list_lengths == (20, 5)
+
+
+def test_a_file_says_only_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "name": "base",
+                "dataset": {"format": "parquet", "columns": {"user": "who", "item": "what"}},
+                "preprocess": {"positive": {"kind": "threshold", "column": "label", "at_least": 4}},
+                "evaluation": {"k": [50, 200]},
+            }
+        )
+    )
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper" / "one.yaml").write_text(
+        "base: ../base.yaml\nname: one\ndataset: {columns: {item: sku}}\n"
+        "preprocess: {positive: {kind: flag, column: label}}\nevaluation: {k: [20]}\n"
+    )
+    config = load_config(str(tmp_path / "deeper" / "one.yaml"), ["dataset.columns.user=name"])
+    assert (config.name, config.dataset.format) == ("one", "parquet")
+    assert (config.dataset.columns.user, config.dataset.columns.item) == ("name", "sku")
+    assert config.preprocess.positive.kind == "flag", "a section of another kind is replaced whole"
+    assert config.evaluation.k == (20,), "a list is replaced"
+
+
+def test_a_base_that_is_missing_or_leads_back_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\nname: a")
+    with pytest.raises(ConfigError, match=r"b\.yaml, the base of .*a\.yaml, does not exist"):
+        load_config(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("base: a.yaml")
+    with pytest.raises(ConfigError, match="circle"):
+        load_config(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text("base: [1]")
+    with pytest.raises(ConfigError, match="expected the name of another YAML file"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+FORMER = {
+    "name": "old",
+    "dataset": {"format": "synthetic"},
+    "samples": {"history_length": 40},
+    "evaluation": {"k": [5, 20], "filter_history": False, "candidates_per_item": 4.0},
+}
+
+
+def test_former_names_of_keys_mean_what_they_meant(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "pipelines.config.load"):
+        config = validate_config(FORMER, "old.yaml")
+    assert config.serving.model_dump() == {
+        "k": 5,
+        "beam": "auto",
+        "candidates": 20,
+        "filter_history": False,
+        "history_length": 40,
+    }
+    assert (config.training.validation_k, config.training.validation_filtered) == (5, False)
+    assert config.list_lengths == (5, 20)
+    assert "old.yaml: samples.history_length is called serving.history_length now" in caplog.text
+    assert FORMER["samples"] == {"history_length": 40}, "what was read is left alone"
+
+
+def test_an_older_record_is_read_and_one_of_another_project_is_named() -> None:
+    record = {"run_id": "r", "config": MINIMAL | {"evaluation": {"k": [7], "beam": 3}}}
+    config = recorded_config(record, "runs/r.json")
+    assert (config.serving.k, config.serving.beam, config.training.validation_k) == (7, 3, 7)
+    assert recorded_config(record | {"version": 2, "config": MINIMAL}, "runs/r.json").serving.k == 10
+    with pytest.raises(InputError, match=r"runs/r\.json was written by another version .*paths\.gone=1: unknown key"):
+        recorded_config({"config": MINIMAL | {"paths": {"gone": 1}}}, "runs/r.json")
+    with pytest.raises(InputError, match="holds no configuration"):
+        recorded_config({"run_id": "r"}, "runs/r.json")

@@ -103,7 +103,7 @@ def dirty(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Inge
         max_time=datetime.fromtimestamp(5000, UTC),
     )
     workdir = Workdir(str(folder / "work"))
-    summary = preprocess(spark, workdir, dataset, config, FEW, run_id="run")
+    summary = preprocess(spark, workdir, dataset, config, FEW, history_length=69, run_id="run")
     return Ingested(workdir, summary, str(folder / "log.csv"))
 
 
@@ -180,7 +180,7 @@ def test_too_many_bad_rows_are_refused_and_can_be_seen(spark: SparkSession, dirt
     workdir = Workdir(str(tmp_path))
     dataset = DatasetConfig(path=dirty.log, columns={"time": "time"})
     with pytest.raises(GateRefused, match=r"of 44 rows are bad.*malformed_row 2.*max_quarantine_share|quarantine"):
-        preprocess(spark, workdir, dataset, PreprocessConfig(), FEW, run_id="run")
+        preprocess(spark, workdir, dataset, PreprocessConfig(), FEW, history_length=69, run_id="run")
     assert workdir.read(spark, "quarantine").count() > 0
     assert not workdir.has_table(spark, "interactions")
     assert not workdir.exists(*SETTLED)
@@ -263,7 +263,7 @@ def test_order_log_breaks_ties_by_file_order(spark: SparkSession, tmp_path: Path
     dataset = DatasetConfig(path=str(folder), columns={"order": "order", "label": "ge4_known"})
     config = PreprocessConfig(positive={"kind": "flag"})
     workdir = Workdir(str(tmp_path / "work"))
-    summary = preprocess(spark, workdir, dataset, config, FEW, run_id="run")
+    summary = preprocess(spark, workdir, dataset, config, FEW, history_length=69, run_id="run")
     assert summary.reasons == {"not_positive": 3}
     assert summary.interval_start is None
     keys = {row.item_id: row.item_key for row in workdir.read(spark, "items").collect()}
@@ -276,7 +276,14 @@ def test_order_log_breaks_ties_by_file_order(spark: SparkSession, tmp_path: Path
     assert [(str(row.event_date), row.source_interval) for row in dates] == [("1970-01-01", "all")]
     with pytest.raises(InputError, match="order only, no time"):
         preprocess(
-            spark, workdir, dataset, config, FEW, run_id="run", interval=Interval.parse("2024-01-01", "2024-01-02")
+            spark,
+            workdir,
+            dataset,
+            config,
+            FEW,
+            history_length=69,
+            run_id="run",
+            interval=Interval.parse("2024-01-01", "2024-01-02"),
         )
 
 
@@ -284,7 +291,8 @@ def test_order_log_breaks_ties_by_file_order(spark: SparkSession, tmp_path: Path
 
 DAYS = [Interval(T0 + timedelta(days=d), T0 + timedelta(days=d + 1)) for d in range(3)]
 SPLIT = SplitConfig(num_test=3, num_validation=3, min_events=2)
-DAY_CONFIG = PreprocessConfig(history_length=4, min_events=2)
+DAY_CONFIG = PreprocessConfig(min_events=2)
+LENGTH = 4
 
 
 def day_rows(day: int) -> list[tuple[object, ...]]:
@@ -316,6 +324,7 @@ def days(
             dataset,
             DAY_CONFIG,
             SPLIT,
+            history_length=LENGTH,
             run_id="run",
             interval=DAYS[day],
             logs=logs[day],
@@ -348,7 +357,7 @@ def test_days_add_up_and_repeat_without_effect(
 
     interactions = workdir.read(spark, "interactions")
     assert interactions.count() == first.kept + second.kept
-    rebuilt = last_events(interactions, DAY_CONFIG.history_length)
+    rebuilt = last_events(interactions, LENGTH)
     assert sorted(map(str, rebuilt.collect())) == contents(spark, workdir)["user_histories"]
 
     before = contents(spark, workdir)
@@ -382,10 +391,14 @@ def test_a_cumulative_log_brings_an_interval_alone(
     log = write_log(Path(workdir.uri).parent / "all.parquet", rows, ("user", "item", "time"))
     dataset = DatasetConfig(path=log, columns={"time": "time"})
     with pytest.raises(GateRefused, match="future_time"):
-        preprocess(spark, workdir, dataset, DAY_CONFIG, SPLIT, run_id="run", interval=DAYS[1], seed=5)
+        preprocess(
+            spark, workdir, dataset, DAY_CONFIG, SPLIT, history_length=LENGTH, run_id="run", interval=DAYS[1], seed=5
+        )
     before = contents(spark, workdir, ("interactions", "user_histories", "evaluation_users"))
     config = DAY_CONFIG.model_copy(update={"cumulative": True, "late_days": 0.0})
-    summary = preprocess(spark, workdir, dataset, config, SPLIT, run_id="run", interval=DAYS[1], seed=5)
+    summary = preprocess(
+        spark, workdir, dataset, config, SPLIT, history_length=LENGTH, run_id="run", interval=DAYS[1], seed=5
+    )
     assert summary.reasons == {"outside_interval": len(day_rows(0)) + len(day_rows(2))}
     assert contents(spark, workdir, ("interactions", "user_histories", "evaluation_users")) == before
 
@@ -406,14 +419,14 @@ def test_late_events_are_taken_once_and_redeliveries_are_not(spark: SparkSession
 
     def ingest(day: int) -> PreprocessSummary:
         options = {"run_id": "run", "interval": DAYS[day], "logs": logs[day], "seed": 5}
-        return preprocess(spark, workdir, dataset, DAY_CONFIG, SPLIT, **options)  # type: ignore[arg-type]
+        return preprocess(spark, workdir, dataset, DAY_CONFIG, SPLIT, history_length=LENGTH, **options)  # type: ignore[arg-type]
 
     first, second = ingest(0), ingest(1)
     assert second.reasons == {"redelivered": 1, "too_late": 1}
     assert (second.late, second.kept) == (1, len(day_rows(1)) + 1)
     interactions = workdir.read(spark, "interactions")
     assert interactions.count() == first.kept + second.kept
-    rebuilt = sorted(map(str, last_events(interactions, DAY_CONFIG.history_length).collect()))
+    rebuilt = sorted(map(str, last_events(interactions, LENGTH).collect()))
     assert rebuilt == contents(spark, workdir)["user_histories"], "a late event takes its place in time"
     ledger = {row.source_interval: row for row in workdir.read(spark, "intervals").collect()}
     assert set(ledger) == {DAYS[0].label, DAYS[1].label}

@@ -17,7 +17,8 @@ from pipelines.stages.training.petastorm import read_rows
 from pipelines.stages.training.samples import _spread, sample_rows, samples
 from pipelines.storage.workdir import Workdir
 
-CONFIG = SamplesConfig(history_length=10, max_rows=4, positions=3, targets=4, num_blocks=3, rows_per_group=5)
+CONFIG = SamplesConfig(max_rows=4, positions=3, targets=4, num_blocks=3, rows_per_group=5)
+LENGTH = 10
 LENGTHS = {f"u{n}": n for n in (1, 2, 3, 4, 10, 11, 12, 20, 21, 22, 35, 41, 42, 100)}
 HISTORY_SCHEMA = "user string, items array<int>, weights array<float>, first_target int"
 
@@ -59,7 +60,7 @@ def states_and_targets(row: Row, config: SamplesConfig) -> Iterator[tuple[int, l
 
 @pytest.mark.parametrize("first_target", [1, 3, 11, 25])
 def test_rows_are_the_windows_that_the_docstring_names(spark: SparkSession, first_target: int) -> None:
-    found = by_user(sample_rows(histories(spark, first_target), CONFIG, seed=1))
+    found = by_user(sample_rows(histories(spark, first_target), CONFIG, history_length=LENGTH, seed=1))
     for user, n in LENGTHS.items():
         learnable = n - first_target
         num_rows = min(4, -(-learnable // 10)) if learnable > 0 else 0
@@ -83,7 +84,9 @@ def test_rows_are_the_windows_that_the_docstring_names(spark: SparkSession, firs
 
 @pytest.mark.parametrize("first_target", [1, 11])
 def test_targets_are_strictly_later_events(spark: SparkSession, first_target: int) -> None:
-    for user, rows in by_user(sample_rows(histories(spark, first_target), CONFIG, seed=1)).items():
+    for user, rows in by_user(
+        sample_rows(histories(spark, first_target), CONFIG, history_length=LENGTH, seed=1)
+    ).items():
         for row in rows:
             for state, events in states_and_targets(row, CONFIG):
                 later = LENGTHS[user] - 1 - state
@@ -96,7 +99,7 @@ def test_targets_are_strictly_later_events(spark: SparkSession, first_target: in
 
 def test_next_mode_takes_the_next_events(spark: SparkSession) -> None:
     config = CONFIG.model_copy(update={"target_mode": "next"})
-    for user, rows in by_user(sample_rows(histories(spark), config, seed=1)).items():
+    for user, rows in by_user(sample_rows(histories(spark), config, history_length=LENGTH, seed=1)).items():
         for row in rows:
             for state, events in states_and_targets(row, config):
                 assert events == list(range(state + 1, min(state + 5, LENGTHS[user])))
@@ -114,9 +117,12 @@ def test_each_later_event_is_as_likely_as_any_other(spark: SparkSession, availab
 
 def test_rows_do_not_depend_on_partitions_but_on_the_seed(spark: SparkSession) -> None:
     frame = histories(spark)
-    one, many = (sample_rows(frame.repartition(n), CONFIG, seed=1).orderBy("user", "row").collect() for n in (1, 5))
+    one, many = (
+        sample_rows(frame.repartition(n), CONFIG, history_length=LENGTH, seed=1).orderBy("user", "row").collect()
+        for n in (1, 5)
+    )
     assert one == many
-    other = sample_rows(frame, CONFIG, seed=2).orderBy("user", "row").collect()
+    other = sample_rows(frame, CONFIG, history_length=LENGTH, seed=2).orderBy("user", "row").collect()
     assert [row.history for row in other] == [row.history for row in one]
     assert [row.targets for row in other] != [row.targets for row in one]
 
@@ -155,9 +161,11 @@ def workdir(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Wo
 
 
 def test_written_rows_are_the_rows_of_training_users(spark: SparkSession, workdir: Workdir) -> None:
-    summary = samples(spark, workdir, CONFIG, seed=1)
+    summary = samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1)
     frame = spark.read.parquet(workdir.table("samples"))
-    expected = sample_rows(histories(spark), CONFIG, seed=1).where(~F.col("user").isin(list(HELD_OUT)))
+    expected = sample_rows(histories(spark), CONFIG, history_length=LENGTH, seed=1).where(
+        ~F.col("user").isin(list(HELD_OUT))
+    )
     assert frame.columns == expected.columns
     assert frame.orderBy("user", "row").collect() == expected.orderBy("user", "row").collect()
     rows = expected.collect()
@@ -168,7 +176,7 @@ def test_written_rows_are_the_rows_of_training_users(spark: SparkSession, workdi
 
 
 def test_row_groups_are_equal_and_in_order(spark: SparkSession, workdir: Workdir) -> None:
-    summary = samples(spark, workdir, CONFIG, seed=1, name="ordered")
+    summary = samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1, name="ordered")
     files = sorted(glob.glob(f"{workdir.table('ordered')}/*.parquet"))
     footers = [pq.ParquetFile(file).metadata for file in files]
     assert [footer.num_row_groups for footer in footers] == [1] * summary.num_row_groups
@@ -186,7 +194,7 @@ def test_row_groups_are_equal_and_in_order(spark: SparkSession, workdir: Workdir
 @pytest.mark.parametrize("num_shards", [1, 2, 4])
 def test_petastorm_shards_read_every_row_once(spark: SparkSession, workdir: Workdir, num_shards: int) -> None:
     if not workdir.exists("tables", "shared"):
-        samples(spark, workdir, CONFIG, seed=1, name="shared")
+        samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1, name="shared")
     folder = workdir.table("shared")
     columns = ("history", "positions", "targets", "weights", "context_categorical", "context_numeric")
     counts, total = [], 0.0
@@ -205,8 +213,8 @@ def test_petastorm_shards_read_every_row_once(spark: SparkSession, workdir: Work
 
 def test_interval_is_learnt_with_what_came_before_as_context(spark: SparkSession, workdir: Workdir) -> None:
     with pytest.raises(GateRefused, match="only 1 training rows"):
-        samples(spark, workdir, CONFIG, seed=1, labels=["late"], name="late")
-    samples(spark, workdir, CONFIG, seed=1, labels=["early"], name="early")
+        samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1, labels=["late"], name="late")
+    samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1, labels=["early"], name="early")
     found = by_user(spark.read.parquet(workdir.table("early")))
     kept_before = {user: [k for k in range(max(0, n - 12), n) if k < 2] for user, n in LENGTHS.items()}
     assert set(found) == {user for user, n in LENGTHS.items() if n > 2 and user not in HELD_OUT}
@@ -223,7 +231,7 @@ def test_interval_is_learnt_with_what_came_before_as_context(spark: SparkSession
 
 def test_replayed_users_are_others_and_are_marked(spark: SparkSession, workdir: Workdir) -> None:
     """Only u100 has an event of the interval; the others are drawn by hash, about as many as were asked for."""
-    samples(spark, workdir, CONFIG, seed=1, labels=["late"], replay_share=8.0, name="replayed")
+    samples(spark, workdir, CONFIG, history_length=LENGTH, seed=1, labels=["late"], replay_share=8.0, name="replayed")
     rows = spark.read.parquet(workdir.table("replayed")).collect()
     learnt, replayed = ({row.user for row in rows if row.is_replay is flag} for flag in (False, True))
     assert learnt == {"u100"}
@@ -238,7 +246,7 @@ def test_replayed_users_are_others_and_are_marked(spark: SparkSession, workdir: 
 
 def test_heavy_users_are_capped(spark: SparkSession, workdir: Workdir) -> None:
     config = CONFIG.model_copy(update={"max_events": 5})
-    samples(spark, workdir, config, seed=1, name="capped")
+    samples(spark, workdir, config, history_length=LENGTH, seed=1, name="capped")
     rows = by_user(spark.read.parquet(workdir.table("capped")))["u100"]
     assert [row.history[: row.length] for row in rows] == [[195, 196, 197, 198]]
     assert {event for _, events in states_and_targets(rows[0], config) for event in events} <= {96, 97, 98, 99}
@@ -246,4 +254,4 @@ def test_heavy_users_are_capped(spark: SparkSession, workdir: Workdir) -> None:
 
 def test_unprepared_folder_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="evaluation_users"):
-        samples(spark, Workdir(str(tmp_path)), CONFIG, seed=0)
+        samples(spark, Workdir(str(tmp_path)), CONFIG, history_length=LENGTH, seed=0)

@@ -1,0 +1,38 @@
+"""What a user is answered with, and at what cost."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dr_core.config import Config
+
+
+class ServingConfig(Config):
+    """How a release answers: the list, the width of the search, the history it looks at."""
+
+    k: int = Field(10, ge=1)
+    """Items a user is answered with."""
+    beam: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """B, paths that a search visits. `auto` takes the narrowest beam that finds `candidates` for the validation users."""
+    candidates: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Items a user's paths should hold, on average. `auto` is 7.5 x k (paper: 5 to 10 times the list): 75 for k = 10."""
+    filter_history: bool = True
+    """Whether the items of the user's history are left out of the answer."""
+    history_length: int = Field(69, ge=1)
+    """L, latest events of a user that are trained on, kept in `user_histories` and encoded when serving. A longer history
+    costs training time in proportion."""
+
+    @model_validator(mode="after")
+    def _one_width(self) -> Self:
+        if self.beam != "auto" and self.candidates != "auto":
+            raise ValueError(
+                "beam and candidates both say how wide the search is: set one of them, leave the other auto"
+            )
+        return self
+
+    @property
+    def wanted_candidates(self) -> float:
+        """Candidates that `auto` asks the beam for."""
+        return 7.5 * self.k if self.candidates == "auto" else float(self.candidates)

@@ -1,0 +1,77 @@
+"""Publishing: what a release is served with, and the one commit that makes it one."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from dr_core.errors import DeepRetrievalError
+from dr_core.learning.checkpoint import read_manifest
+from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.storage.releases import Release, publish
+
+logger = logging.getLogger(__name__)
+
+
+def write_serving(run: LearnedRun, beam: int) -> None:
+    """Write ``serving.json`` beside the run's last version: the settings that a retriever of it takes."""
+    serving = {
+        "release_id": run.last_id,
+        "k": run.config.serving.k,
+        "beam": beam,
+        "filter_history": run.config.serving.filter_history,
+        "history_length": run.config.history_length,
+    }
+    run.workdir.write_text(json.dumps(serving), "models", run.last_id, "serving.json")
+
+
+def publish_version(
+    run: LearnedRun,
+    status: str,
+    *,
+    interval: tuple[str | None, str | None],
+    facts: dict[str, Any],
+    parent: str | None = None,
+) -> Release:
+    """Make the run's last version a release.
+
+    Args:
+        run: the run.
+        status: ``live`` or ``refused``.
+        interval: first moment and end of what the release has seen.
+        facts: health, alpha, the intervals learned and, of a refresh, the gates' verdicts.
+        parent: release that it takes the place of.
+
+    Raises:
+        DeepRetrievalError: the version has no finished model.
+        PublishConflict: another release than ``parent`` is live.
+    """
+    folder = run.workdir.path("models", run.last_id)
+    manifest = read_manifest(run.workdir.filesystem, folder)
+    if manifest is None:
+        raise DeepRetrievalError(f"{folder} holds no finished model")
+    seconds = round(sum(stage["seconds"] for stage in run.run.record["stages"]), 1)
+    release = publish(
+        run.spark,
+        run.workdir,
+        Release(
+            release_id=run.last_id,
+            status=status,
+            interval_start=interval[0],
+            interval_end=interval[1],
+            parent_release=parent,
+            model_uri=folder,
+            model_sha256=manifest["sha256"]["model.safetensors"],
+            K=run.space.num_nodes,
+            D=run.space.num_layers,
+            J=run.num_paths,
+            num_items=run.num_items,
+            config_hash=run.config.identity(),
+            gates=json.dumps(facts | {"seconds": seconds}),
+            created_at=datetime.now(UTC).replace(tzinfo=None),
+        ),
+    )
+    logger.info("  release %s is %s", release.release_id, release.status)
+    return release

@@ -1,0 +1,93 @@
+"""What a refresh has learned: a run whose structure, paths and scores are those of the release it started from."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+from pyspark.sql import DataFrame
+
+from dr_core.arrays import DoubleArray
+from dr_core.paths.space import PathSpace
+from pipelines.evaluation.learned_run import ROUND_FIGURES, LearnedRun
+from pipelines.stages.ingest.interval import Interval
+from pipelines.storage.releases import Release, list_releases
+
+SAMPLES, MIXED = "refresh_samples", "refresh_mixed_samples"
+
+
+def seed_of(root: int, interval: Interval) -> int:
+    """Return an interval's seed: another one each day, the same for the same day."""
+    return root + int(hashlib.sha256(interval.label.encode()).hexdigest()[:6], 16)
+
+
+class RefreshedRun(LearnedRun):
+    """One refresh; ``<run>-0`` is trained on the parent's paths, ``<run>-1`` on the new ones."""
+
+    @property
+    def parent(self) -> str:
+        """Id of the release that this run starts from."""
+        return str(self.run.record["parent"])
+
+    @cached_property
+    def parent_release(self) -> Release:
+        """The release that this run starts from."""
+        return next(row for row in list_releases(self.spark, self.workdir) if row.release_id == self.parent)
+
+    @property
+    def warm_id(self) -> str:
+        """Id of the model trained on the parent's paths."""
+        return self.version_id(0)
+
+    @property
+    def last_id(self) -> str:
+        """Id of the new paths, scores, index and model."""
+        return self.version_id(1)
+
+    @property
+    def space(self) -> PathSpace:
+        """K and D of the parent."""
+        return PathSpace(self.parent_release.K, self.parent_release.D)
+
+    @property
+    def num_paths(self) -> int:
+        """J of the parent."""
+        return self.parent_release.J
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """What the interval's ingest counted."""
+        return self.result("ingest")
+
+    @property
+    def m_step(self) -> dict[str, Any]:
+        """What the M-step did."""
+        return self.result("assign")
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the figures of the one round; what a refresh does not measure is None."""
+        epoch, done = self.result("e_step")["epochs"][-1], self.m_step
+        figures = {name: done.get(name) for name in ROUND_FIGURES}
+        losses = {name: epoch[name] for name in ("loss_structure", "loss_softmax")}
+        return [{"round": 1, **losses, **figures}]
+
+    @property
+    def counts(self) -> DoubleArray:
+        """Training events an item, float64 [V]."""
+        return self.workdir.read_array("models", self.last_id, "counts.npy").astype(float)
+
+    @property
+    def samples_name(self) -> str:
+        """The table that defines (x_i, y_i, w_i) after the first E-step; the next refresh replaces it."""
+        return MIXED if self.config.mixed_targets.share > 0 else SAMPLES
+
+    @property
+    def labels(self) -> list[str]:
+        """The intervals that are learned."""
+        return list(self.data["labels"])
+
+    @property
+    def active(self) -> DataFrame:
+        """item_id of the items that are not retired."""
+        return self.workdir.read(self.spark, "items").where("active").select("item_id")
