@@ -267,13 +267,14 @@ def report_command(arguments: argparse.Namespace) -> Answer:
 def releases_command(arguments: argparse.Namespace) -> Answer:
     """``dr releases``."""
     from pipelines.spark.session import spark_session
-    from pipelines.storage.releases import find_release, list_releases, promote, rollback
+    from pipelines.storage.publish import promote, rollback
+    from pipelines.storage.releases import find_release, list_releases
     from pipelines.storage.workdir import Workdir
 
     with spark_session("dr releases") as spark:
         workdir = Workdir(arguments.workdir)
         if arguments.action == "show":
-            document = find_release(spark, workdir, arguments.release).as_dict()
+            document = find_release(workdir, arguments.release).as_dict()
             return Answer(document, "\n".join(f"{name:15} {value}" for name, value in document.items()))
         if arguments.action in ("promote", "rollback"):
             if arguments.action == "promote" and arguments.release is None:
@@ -282,7 +283,7 @@ def releases_command(arguments: argparse.Namespace) -> Answer:
                 raise ConfigError("rollback goes to the live release's parent; to choose another: dr releases promote")
             live = rollback(spark, workdir) if arguments.release is None else promote(spark, workdir, arguments.release)
             return Answer(live.as_dict(), f"{live.release_id} is live")
-        rows = [release.as_dict() for release in list_releases(spark, workdir)]
+        rows = [release.as_dict() for release in list_releases(workdir)]
     lines = [f"{row['release_id']:40} {row['status']:10} {row['created_at']}" for row in rows]
     return Answer(rows, "\n".join(lines) or f"no releases in {arguments.workdir}")
 

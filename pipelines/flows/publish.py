@@ -10,7 +10,8 @@ from typing import Any
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.storage.releases import Release, publish
+from pipelines.storage.publish import publish
+from pipelines.storage.releases import Release
 
 logger = logging.getLogger(__name__)
 

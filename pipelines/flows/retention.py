@@ -50,7 +50,7 @@ def maintain(
         TryAgain: a run or refresh holds the folder.
     """
     with lease(workdir, "run"):
-        rows = list_releases(spark, workdir)
+        rows = list_releases(workdir)
         if not rows:
             raise InputError(f"{workdir.uri} has no release to maintain: `dr run` makes the first")
         kept = kept_releases(rows, config.refresh.keep_releases)

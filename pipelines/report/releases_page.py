@@ -42,7 +42,7 @@ class Day:
 
 def write_trends(spark: SparkSession, workdir: Workdir, config: RunConfig) -> None:
     """Draw the page again from the ``releases`` table."""
-    rows = sorted(list_releases(spark, workdir), key=lambda row: row.created_at)
+    rows = sorted(list_releases(workdir), key=lambda row: row.created_at)
     if rows:
         workdir.write_text(render(rows, retrain_due(rows, config)), "report", "releases.html")
 

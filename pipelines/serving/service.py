@@ -35,7 +35,7 @@ class Service:
     def __init__(self, workdir_uri: str, release_id: str | None = None, beam: int | None = None) -> None:
         self.workdir = Workdir(workdir_uri)
         with spark_session("dr retrieve") as spark:
-            self.release: Release = find_release(spark, self.workdir, release_id)
+            self.release: Release = find_release(self.workdir, release_id)
             items = self.workdir.read(spark, "items").select("item_id", "item_key", "title", "category").toPandas()
         self.id_of = dict(zip(items["item_key"], items["item_id"].astype(int), strict=True))
         self.names = items.set_index("item_id").to_dict("index")
