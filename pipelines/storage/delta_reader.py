@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -29,23 +30,28 @@ def read_rows(uri: str, clauses: str = "") -> list[dict[str, Any]]:
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def read_columns(uri: str, columns: str, clauses: str = "") -> pa.Table:
-    """Return columns of a table in its newest version; strings come as ``large_string``.
+def read_columns(uri: str, columns: Sequence[str], clauses: str = "") -> pa.Table:
+    """Return columns of a table in its newest version, strings as ``large_string``.
 
     Args:
         uri: as of :func:`read_rows`.
-        columns: SQL expressions, separated by commas.
+        columns: their names.
         clauses: SQL that follows ``FROM table``.
 
     Raises:
         InputError: the table is missing or cannot be read.
     """
     import pyarrow as pa
+    from arro3.core import DataType, Table
 
-    result = _query(uri, f"SELECT {columns} FROM data {clauses}")
+    result = _query(uri, f"SELECT {', '.join(columns)} FROM data {clauses}")
     if result is None:
         raise InputError(f"table {uri} is missing: an earlier stage has not run in this work folder")
-    return pa.table(result)
+    large = DataType.large_utf8()
+    held = [
+        column.cast(large) if DataType.is_string_view(column.type) else column for column in result.columns
+    ]  # pyarrow knows no views yet
+    return pa.table(Table.from_arrays(held, names=result.column_names))
 
 
 def _query(uri: str, sql: str) -> Any:
