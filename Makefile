@@ -22,7 +22,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@{ [ -n "$$JAVA_HOME" ] && [ -x "$$JAVA_HOME/bin/java" ]; } || command -v java >/dev/null || { echo "Java was not found: install a Java 17 runtime, or point JAVA_HOME at one"; exit 2; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,peers,bench]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,baselines,bench]'
 	@touch $@
 
 airflow: $(AIRFLOW)/installed ## install Airflow into .venv-airflow, for the DAGs in airflow_dags/
@@ -48,7 +48,7 @@ lint: install ## ruff, mypy (strict on dr_core), import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: install ## measure the hot loops beside peers; one JSON line each
+bench: install ## measure the hot loops beside other libraries; one JSON line each
 	$(BIN)/python -m benchmarks.record kernels
 	$(BIN)/python -m benchmarks.record scores
 	$(BIN)/python -m benchmarks.record train

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
+from pipelines.report.methods import Styles
 
 from pipelines.report.accuracy_figures import candidate_curves, cost_curves
 from pipelines.report.data import parse_data
-from pipelines.report.methods import Styles
 from pipelines.report.summary import read_summary
 from pipelines.report.sweep_figures import sweep_figure
 from pipelines.report.tables import views

@@ -28,10 +28,13 @@ import torch
 from matplotlib.figure import Figure
 
 from dr_core.learning.alpha import AlphaRule
-from dr_core.learning.em import assign_to_budget, train_structure
+from dr_core.learning.e_step import train_structure
+from dr_core.learning.m_step import m_step
+from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.learning.scoring import score_states
 from dr_core.learning.states import States
 from dr_core.learning.trainer import TrainingConfig
+from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -39,7 +42,6 @@ from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import balanced_hierarchical_kmeans
-from dr_core.paths.penalty import derive_alpha
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
 from dr_core.retrieval.rank import DotProductRanker
@@ -168,22 +170,14 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         began = time.perf_counter()
         candidates = score_states(model, states, paths, 20)
         score_seconds = time.perf_counter() - began
-        search = compiled_structure(model.structure)
-        visited, _ = search.search(world.train_NE[:2000], arguments.beam)
-        rule = AlphaRule(None, float(arguments.items_per_path))
+        visited = visited_paths(model, paths, torch.from_numpy(world.train_NE[:2000]), arguments.beam)
+        rule = AlphaRule(alpha, float(arguments.items_per_path))
         began = time.perf_counter()
-        assigned, alpha, _ = assign_to_budget(
-            candidates,
-            alpha or derive_alpha(float(candidates.weights.mean()), arguments.items_per_path),
-            rule,
-            num_paths=1,
-            num_sweeps=4,
-            visited_paths=visited,
-            space=space,
-        )
+        assigned, done = m_step(ItemsInMemory(candidates, 4, space), rule, visited)
+        alpha = done.alpha
         m_seconds.append(time.perf_counter() - began)
-        logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], assigned.num_moved)
-        paths = assigned.path_ids
+        logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], done.items_moved)
+        paths = assigned.path_VJ
     items = DotProductRanker.of(
         build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32)
     )
@@ -217,7 +211,7 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         "candidates": {beam: round((scanned[beam] - starts[beam]) / len(world.test_UE)) for beam in scanned},
         "trained_on": f"{arguments.targets} of the top {TOP} that IVF finds for {len(target_NT):,} other users",
     }
-    arrays = (items.vector_VE, *items.rows, items.index.item_ids, items.index.offsets)
+    arrays = (items.vector_VE, items.code_RE, items.step_R, items.bias_R, items.index.item_ids, items.index.offsets)
     mib = sum(array.nbytes for array in arrays) / 2**20
     return Built(
         "deep_retrieval", {f"B={beam}": at(beam) for beam in arguments.beams}, time.perf_counter() - started, mib, notes

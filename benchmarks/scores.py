@@ -32,7 +32,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from benchmarks.kernels import median_seconds
 from benchmarks.train import LENGTH, POSITIONS, TARGETS, as_arrays, generate, rounded
-from dr_core.learning.checkpoint import read_manifest, save_model
+from dr_core.learning.checkpoint import save_model
 from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.encoder import EncoderConfig
@@ -47,14 +47,14 @@ from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import USERS_AT_ONCE
 from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.session import spark_session
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from pipelines.spark.worker_cache import file_identity, model_identity
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, whole_blocks
 from pipelines.stages.structure.scores import (
     ROWS_HELD,
     SCORE_SCHEMA,
     FrozenModel,
     path_scores,
     score_blocks,
-    whole_blocks,
 )
 
 SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
@@ -134,9 +134,8 @@ def save_frozen(folder: str, num_items: int) -> FrozenModel:
         model = build(num_items, 64)
         save_model(model, fsspec.filesystem("file"), folder)
         np.save(f"{folder}/item_paths.npy", model.item_path_VJ.numpy())
-    manifest = read_manifest(fsspec.filesystem("file"), folder)
-    assert manifest is not None
-    return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
+    paths = f"{folder}/item_paths.npy"
+    return FrozenModel(folder, model_identity(folder), paths, file_identity(paths))
 
 
 class WorkerMemory:
@@ -236,7 +235,7 @@ def parts(folder: Path, num_targets: int, num_items: int, repeats: int) -> dict[
 
     with spark_session("scores", master="local[2]", conf=CONF) as spark:
         frame = spark.read.parquet(samples)
-        dealt = dealt_by_block(frame).sortWithinPartitions("block")
+        dealt = dealt_by_block(frame)
         steps: dict[str, Callable[[], DataFrame]] = {
             "read_and_deal": lambda: dealt.mapInArrow(read, SCORE_SCHEMA),
             "encode": lambda: dealt.mapInArrow(encode, SCORE_SCHEMA),

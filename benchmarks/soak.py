@@ -33,7 +33,6 @@ from pyspark.sql import functions as F
 
 from benchmarks.deliveries import Deliveries
 from dr_core.errors import DeepRetrievalError
-from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from jobs import maintenance
@@ -43,6 +42,7 @@ from pipelines.evaluation.users import load_users
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.releases import Release, list_releases, live_release
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from dr_core.errors import ConfigError
 from jobs._folder import folder_parser, run_folder_job
-from pipelines.cli.main import ConfigError
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from pydantic import Field
 from threadpoolctl import threadpool_limits
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, VectorPeer, weighted
+from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, VectorBaseline, weighted
 from dr_core.item_lists import ItemLists
 
 
@@ -27,7 +27,7 @@ class ALSConfig(HistoryConfig):
     """Passes over users and items."""
 
 
-class ALS(VectorPeer, HistoryPeer):
+class ALS(VectorBaseline, HistoryBaseline):
     """score(u, j) = <p_u, q_j>; p_u of a new user solves its least squares against the learned q.
 
     With a half life, the confidence of an old event falls below that of an item never met: towards nothing known.

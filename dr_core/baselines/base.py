@@ -1,4 +1,4 @@
-"""What a rival is: it learns from the training users' events, and answers for histories it has never seen."""
+"""What a baseline is: it learns from the training users' events, and answers for histories it has never seen."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def weighted(histories: ItemLists, num_items: int, half_life: float | None) -> s
     return matrix
 
 
-class Peer(ABC):
+class Baseline(ABC):
     """A method that scores every item; what cannot score all of them overrides :meth:`retrieve`."""
 
     name: str
@@ -142,7 +142,7 @@ class Peer(ABC):
         return np.concatenate(parts)
 
 
-class HistoryPeer(Peer):
+class HistoryBaseline(Baseline):
     """A method without a sense of order: the half life changes how it answers, and nothing that it learns."""
 
     config: HistoryConfig
@@ -154,7 +154,7 @@ class HistoryPeer(Peer):
         return other
 
 
-class VectorPeer(Peer):
+class VectorBaseline(Baseline):
     """A method that scores by an inner product, so that an index of vectors can serve it.
 
     Attributes:

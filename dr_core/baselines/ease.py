@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
+from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
 from dr_core.item_lists import ItemLists
 
 
@@ -24,7 +24,7 @@ class EASEConfig(HistoryConfig):
     neither vote nor be found."""
 
 
-class EASE(HistoryPeer):
+class EASE(HistoryBaseline):
     """score(u, .) = x_u B, x_u the weights of the history's events."""
 
     name = "ease"

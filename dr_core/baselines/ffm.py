@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, ItemFeatures, VectorPeer
+from dr_core.baselines.base import Events, ItemFeatures, VectorBaseline
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.baselines.value_table import ValueTable
 from dr_core.config import Config
@@ -82,7 +82,7 @@ class Fields(nn.Module):
         return by_pair.transpose(1, 2).flatten(1)
 
 
-class FFM(VectorPeer):
+class FFM(VectorBaseline):
     """score(u, v) = b_v + sum over pairs of fields <w of the user's values for the item's field, w of the item's for the user's>."""
 
     name = "ffm"

@@ -11,7 +11,7 @@ from pydantic import Field
 from scipy import sparse
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
+from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
 from dr_core.item_lists import ItemLists
 from dr_core.progress import Progress
 
@@ -27,7 +27,7 @@ class ItemCFConfig(HistoryConfig):
     """Common users at which a similarity counts half: n / (n + shrinkage)."""
 
 
-class ItemCF(HistoryPeer):
+class ItemCF(HistoryBaseline):
     """score(u, j) = sum over the history's i of w_i cos(i, j) n_ij / (n_ij + shrinkage), n_ij users who met both."""
 
     name = "item_cf"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, HistoryConfig, HistoryPeer, weighted
+from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
 from dr_core.item_lists import ItemLists
 from dr_core.model.partition import log_partition
 from dr_core.progress import Progress
@@ -83,7 +83,7 @@ def _normalised(users: sparse.csr_matrix) -> sparse.csr_matrix:
     return scaled
 
 
-class MultVAE(HistoryPeer):
+class MultVAE(HistoryBaseline):
     """score(u, .) = the decoder's logits at the mean of q(z | history)."""
 
     name = "mult_vae"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, Peer
+from dr_core.baselines.base import Baseline, Events
 from dr_core.item_lists import ItemLists
 
 
-class Popularity(Peer):
+class Popularity(Baseline):
     """Items by the events of the training users: the list that every method has to beat."""
 
     name = "popularity"

@@ -22,7 +22,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates
 
 
-class RerankerPeerConfig(Config):
+class CandidateRerankerConfig(Config):
     """How a reranker is trained."""
 
     hidden: int = Field(default=64, ge=1)
@@ -52,10 +52,10 @@ class CandidateReranker:
         vector_VE: FloatArray,
         bias_V: FloatArray,
         counts_V: npt.NDArray[np.float64],
-        config: RerankerPeerConfig | None = None,
+        config: CandidateRerankerConfig | None = None,
         seed: int = 0,
     ) -> None:
-        self.kind, self.config, self.seed = kind, config or RerankerPeerConfig(), seed
+        self.kind, self.config, self.seed = kind, config or CandidateRerankerConfig(), seed
         self.vector_VE, self.bias_V = torch.from_numpy(vector_VE), torch.from_numpy(bias_V)
         self.log_count_V = torch.from_numpy(np.log1p(counts_V)).float()
         torch.manual_seed(seed)

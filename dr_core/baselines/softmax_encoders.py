@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, VectorPeer
+from dr_core.baselines.base import Events, VectorBaseline
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.config import Config
 from dr_core.item_lists import ItemLists
@@ -44,7 +44,7 @@ class SoftmaxEncoderConfig(Config):
     """Steps to reach by further passes: an epoch of a small world is a few dozen of them."""
 
 
-class SoftmaxEncoder(VectorPeer):
+class SoftmaxEncoder(VectorBaseline):
     """score(x, v) = <state of the history, e_v> + b_v."""
 
     def __init__(self, name: str, config: SoftmaxEncoderConfig, seed: int = 0) -> None:
@@ -78,7 +78,7 @@ class SoftmaxEncoder(VectorPeer):
 
 
 KINDS = {"youtube_dnn": ("mean", False), "self_attention": ("attention", True)}
-"""Encoder, and whether only the next items are ever targets, of each rival."""
+"""Encoder, and whether only the next items are ever targets, of each baseline."""
 
 
 def softmax_encoder(

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Events, ItemFeatures, VectorPeer
+from dr_core.baselines.base import Events, ItemFeatures, VectorBaseline
 from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.baselines.value_table import ValueTable
@@ -108,7 +108,7 @@ def _tower(width: int, hidden: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, dim))
 
 
-class TwoTower(VectorPeer):
+class TwoTower(VectorBaseline):
     """score(u, v) = cosine of the two towers' vectors.
 
     :meth:`fit` starts anew; :meth:`update` goes on with the events of another day, also after :meth:`arrays` were kept and
@@ -147,17 +147,19 @@ class TwoTower(VectorPeer):
         Args:
             features: of the items, as they were given to :meth:`fit`.
         """
-        peer = cls(config, seed)
+        baseline = cls(config, seed)
         rows_V = arrays["rows"].astype(np.int64)
-        peer.towers = Towers(config, rows_V, features or ItemFeatures.none(len(rows_V)))
+        baseline.towers = Towers(config, rows_V, features or ItemFeatures.none(len(rows_V)))
 
         def below(prefix: str) -> dict[str, npt.NDArray[np.generic]]:
             return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
-        peer.towers.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in below("towers.").items()})
-        peer.frequency = FrequencyEstimator.restore(config.frequency, below("frequency."))
-        peer.num_updates = int(arrays["updates"])
-        return peer
+        baseline.towers.load_state_dict(
+            {name: torch.from_numpy(value.copy()) for name, value in below("towers.").items()}
+        )
+        baseline.frequency = FrequencyEstimator.restore(config.frequency, below("frequency."))
+        baseline.num_updates = int(arrays["updates"])
+        return baseline
 
     def update(self, events: Events, learned: npt.NDArray[np.int64] | None = None) -> None:
         """Learn what is new: the events after each user's first ``learned`` ones, with all before them as history.

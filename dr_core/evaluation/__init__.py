@@ -1,1 +1,1 @@
-"""How well a release retrieves: the protocol, per-user metrics, intervals and comparisons at equal cost."""
+"""How well a release retrieves: per-user metrics, intervals and comparisons at equal cost."""

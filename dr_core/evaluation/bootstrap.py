@@ -46,11 +46,11 @@ def bootstrap_interval(
 def paired_bootstrap(
     values_a: UserBlocks, values_b: UserBlocks, num_resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Return the mean of a - b over users and its percentile interval; both arms are drawn together.
+    """Return the mean of a - b over users and its percentile interval; both methods are drawn together.
 
     Args:
-        values_a: a figure a user; a user with NaN in either arm is left out of both.
-        values_b: the other arm's, the same users in the same order.
+        values_a: a figure a user; a user with NaN in either is left out of both.
+        values_b: the other method's, the same users in the same order.
         num_resamples: bootstrap samples.
         seed: of the draws.
         level: share of bootstrap means inside the interval.
@@ -59,11 +59,11 @@ def paired_bootstrap(
         (mean, low, high), in the unit of the values.
 
     Raises:
-        ValueError: the arms have different users, no user has both figures, or a bad number of resamples or level.
+        ValueError: the methods have different users, no user has both figures, or a bad number of resamples or level.
     """
     sizes_a, sizes_b = ([len(block) for block in _blocks(values)] for values in (values_a, values_b))
     if sizes_a != sizes_b:
-        raise ValueError(f"paired arms need the same users, have blocks of {sizes_a} and {sizes_b}")
+        raise ValueError(f"paired methods need the same users, have blocks of {sizes_a} and {sizes_b}")
     difference = _concatenate(values_a) - _concatenate(values_b)
     low, high = bootstrap_interval(difference, num_resamples, seed, level)
     return float(np.nanmean(difference)), low, high

@@ -1,7 +1,7 @@
-"""Compare arms along a cost axis: at equal candidates, or at equal multiply-adds.
+"""Compare methods along a cost axis: at equal candidates, or at equal multiply-adds.
 
-A curve is one arm's points as its beam (or another knob) is swept: the mean cost of a point over users, and its figure
-for every user. Between two points an arm is the mixture of the two beams: a user is served by the wider one with the
+A curve is one method's points as its beam (or another knob) is swept: the mean cost of a point over users, and its figure
+for every user. Between two points a method is the mixture of the two beams: a user is served by the wider one with the
 probability that makes the mean cost come out, so both cost and figure are linear in between.
 """
 
@@ -20,13 +20,13 @@ Curve = Sequence[CurvePoint]
 
 
 def at_axis(points: Curve, at: float) -> DoubleArray:
-    """Return every user's figure where the arm's mean cost is ``at``, float64 [U].
+    """Return every user's figure where the method's mean cost is ``at``, float64 [U].
 
     Linear between the two bracketing points. Only these two matter, and only the one that is hit where ``at`` is a
     point's own cost: a NaN elsewhere does not spread. Of several points of one cost the first given counts.
 
     Args:
-        points: the arm's curve, in any order.
+        points: the method's curve, in any order.
         at: the cost to look at, in the unit of the axis.
 
     Raises:
@@ -69,18 +69,18 @@ def paired_difference(
     Args:
         method_points: one curve a seed.
         against_points: one curve a seed, each of the same users as the method's.
-        at: the cost at which both arms are read, seed by seed.
+        at: the cost at which both are read, seed by seed.
         num_resamples: bootstrap samples over the users of all seeds.
         seed: of the draws.
 
     Returns:
-        (mean, low, high), in the unit of the figure. A user without a figure in either arm is left out.
+        (mean, low, high), in the unit of the figure. A user without a figure in either is left out.
 
     Raises:
         ValueError: different numbers of seeds or users, ``at`` outside a curve, or no user with both figures.
     """
     if len(method_points) != len(against_points):
-        raise ValueError(f"{len(method_points)} seeds of the method, {len(against_points)} of its rival")
+        raise ValueError(f"{len(method_points)} seeds of the method, {len(against_points)} of its baseline")
     method, against = ([at_axis(curve, at) for curve in curves] for curves in (method_points, against_points))
     return paired_bootstrap(method, against, num_resamples, seed)
 
@@ -95,4 +95,4 @@ def _sorted_points(points: Curve) -> tuple[DoubleArray, list[DoubleArray]]:
     if any(figure.shape != values[0].shape or figure.ndim != 1 for figure in values):
         raise ValueError("every point of a curve needs one figure for each of the same users")
     order = np.argsort(costs, kind="stable")
-    return costs[order], [values[place] for place in order]
+    return costs[order], [values[number] for number in order]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from dr_core.arrays import DoubleArray, FloatArray, IntArray
+from dr_core.arrays import DoubleArray, IntArray
 from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.model.histories import encode_histories
@@ -41,8 +41,8 @@ class EvaluationUsers:
 
 
 @dataclass(frozen=True)
-class Arm:
-    """A model with a mapping: Deep Retrieval itself, or a control."""
+class Variant:
+    """A structure model with its mapping, over the shared encoder and softmax: Deep Retrieval itself, or a control."""
 
     name: str
     model: DeepRetrievalModel
@@ -72,10 +72,10 @@ class Point:
 
 
 class Evaluator:
-    """The users, their states and the brute force of one frozen encoder and softmax, shared by all arms.
+    """The users, their states and the brute force of one frozen encoder and softmax, shared by all variants.
 
     Args:
-        model: any arm's model (encoder and reranker are the same in all).
+        model: any variant's model (encoder and reranker are the same in all).
         users: whom to measure.
         ks: list lengths.
         max_length: L.
@@ -106,8 +106,8 @@ class Evaluator:
         self.history = ItemLists.from_rows(users.histories)
         self.truth = ItemLists.from_rows(users.truths)
         self.user_UE = encode_histories(model, users.histories, max_length)
-        standing_V = np.setdiff1d(np.arange(self.num_items), retired)
-        self.popular_V = standing_V[np.lexsort((standing_V, -counts_V[standing_V]))]
+        active_V = np.setdiff1d(np.arange(self.num_items), retired)
+        self.popular_V = active_V[np.lexsort((active_V, -counts_V[active_V]))]
         self.brute_force = self._brute_force(min(self.num_items, max(max_exact, self.k_max)))
 
     def _brute_force(self, num_exact: int) -> Point:
@@ -147,45 +147,28 @@ class Evaluator:
                 reference = self.reference[filtered][:, :k]
                 point.figures[(filtered, k, "overlap")] = overlap(items_Uk[:, :k], reference)
 
-    def measure_candidates(
-        self,
-        method: str,
-        found: Candidates,
-        *,
-        beam: float | None,
-        multiply_adds: float | None,
-        seconds: float | None,
-        reranked: bool = True,
-    ) -> Point:
-        """Rerank given candidates and measure; without ``reranked`` they are taken in their own order.
-
-        ``seconds`` is what a user's answer took, candidates and reranking.
-        """
-        if reranked:
-            plain_Uk, _, _ = rerank(self.user_UE.numpy(), found, self.vector_VE, self.bias_V, self.k_max)
-            filtered_Uk, _, _ = rerank(
-                self.user_UE.numpy(),
-                found,
-                self.vector_VE,
-                self.bias_V,
-                self.k_max,
-                (self.history.offsets, self.history.item_ids),
-            )
-        else:
-            plain_Uk, filtered_Uk = self._in_order(found, None), self._in_order(found, self.history)
-        lists = ItemLists(found.offsets, found.item_ids)
-        point = Point(
-            method,
-            beam,
-            np.diff(found.offsets).astype(np.float64),
-            candidate_recall(lists, self.truth),
-            multiply_adds,
-            None if seconds is None else seconds * 1e6,
-        )
+    def measure_candidates(self, method: str, found: Candidates, *, multiply_adds: float) -> Point:
+        """Rerank given candidates exactly and measure the lists; they come from no beam and are not timed."""
+        user_UE, vectors = self.user_UE.numpy(), (self.vector_VE, self.bias_V)
+        plain_Uk, _, _ = rerank(user_UE, found, *vectors, self.k_max)
+        filtered_Uk, _, _ = rerank(user_UE, found, *vectors, self.k_max, (self.history.offsets, self.history.item_ids))
+        point = self._point(method, None, found, multiply_adds, None)
         self.measure_lists(point, plain_Uk, filtered_Uk)
         return point
 
-    def _in_order(self, found: Candidates, barred: ItemLists | None) -> IntArray:
+    def _point(
+        self, method: str, beam: float | None, found: Candidates, multiply_adds: float, seconds: float | None
+    ) -> Point:
+        return Point(
+            method,
+            beam,
+            np.diff(found.offsets).astype(np.float64),
+            candidate_recall(ItemLists(found.offsets, found.item_ids), self.truth),
+            multiply_adds,
+            None if seconds is None else seconds * 1e6,
+        )
+
+    def _in_order(self, found: Candidates, excluded: ItemLists | None) -> IntArray:
         """First k of each user by (path, popularity): what the structure alone can say."""
         items_Uk = np.full((len(self.users), self.k_max), -1, np.int64)
         for user in range(len(self.users)):
@@ -193,66 +176,63 @@ class Evaluator:
             items, slots = found.item_ids[part], found.beam_slots[part]
             order = np.lexsort((items, -self.counts_V[items], slots))
             items = items[order]
-            if barred is not None:
+            if excluded is not None:
                 items = items[~np.isin(items, self.users.histories[user])]
-            kept = items[: self.k_max]
-            items_Uk[user, : len(kept)] = kept
+            first = items[: self.k_max]
+            items_Uk[user, : len(first)] = first
         return items_Uk
 
-    def measure_beam(
-        self,
-        arm: Arm,
-        beam: int,
-        *,
-        method: str | None = None,
-        reranked: bool = True,
-        retriever: Retriever | None = None,
-    ) -> Point:
-        """Measure an arm at one beam; time is that of its retriever's answers (candidates where they are not
-        reranked) in blocks, one thread.
+    def measure_beam(self, variant: Variant, beam: int, *, retriever: Retriever | None = None) -> Point:
+        """Measure the lists that a variant serves at one beam, and the time of its answers, in blocks, one thread.
 
         Args:
-            retriever: the arm's, if it is there already.
+            retriever: the variant's, where it has been built already.
         """
-        retriever = retriever or self.retriever_of(arm)
-
-        def answer(block_UE: FloatArray) -> None:
-            if reranked:
-                retriever.retrieve(block_UE, self.k_max, beam=beam)
-            else:
-                retriever.candidates(retriever.search(block_UE, beam))
-
+        retriever = retriever or self.retriever_of(variant)
         user_UE = self.user_UE.numpy()
-        answer(user_UE[:2])
-        parts, seconds = [], []
+        retriever.retrieve(user_UE[:2], self.k_max, beam=beam)
+        plain, filtered, found, seconds = [], [], [], []
         for start in range(0, len(self.users), CHUNK):
             block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
-            answer(block_UE)
+            plain.append(retriever.retrieve(block_UE, self.k_max, beam=beam).item_Uk)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
-            parts.append(retriever.candidates(retriever.search(block_UE, beam)))
-        found = _concatenate(parts)
-        counted = retriever.router.multiply_adds(beam)
-        scored = retriever.ranker.multiply_adds(len(found.item_ids) / len(self.users)) if reranked else 0.0
-        return self.measure_candidates(
-            method or arm.name,
-            found,
-            beam=beam,
-            multiply_adds=counted + scored,
-            seconds=float(np.median(seconds)),
-            reranked=reranked,
-        )
+            excluded = [history.tolist() for history in self.users.histories[start : start + CHUNK]]
+            filtered.append(retriever.retrieve(block_UE, self.k_max, beam=beam, excluded=excluded).item_Uk)
+            found.append(retriever.candidates(retriever.search(block_UE, beam)))
+        candidates = _concatenate(found)
+        reranking = retriever.ranker.multiply_adds(len(candidates.item_ids) / len(self.users))
+        work = retriever.router.multiply_adds(beam) + reranking
+        point = self._point(variant.name, beam, candidates, work, float(np.median(seconds)))
+        self.measure_lists(point, np.concatenate(plain), np.concatenate(filtered))
+        return point
 
-    def retriever_of(self, arm: Arm) -> Retriever:
-        """Return a retriever over an arm's model and mapping."""
+    def measure_paths_only(self, variant: Variant, beam: int, *, method: str) -> Point:
+        """Measure what a variant's beam says without the reranker; the time is that of finding the candidates."""
+        retriever = self.retriever_of(variant)
+        user_UE = self.user_UE.numpy()
+        retriever.candidates(retriever.search(user_UE[:2], beam))
+        found, seconds = [], []
+        for start in range(0, len(self.users), CHUNK):
+            block_UE = user_UE[start : start + CHUNK]
+            begun = time.perf_counter()
+            found.append(retriever.candidates(retriever.search(block_UE, beam)))
+            seconds.append((time.perf_counter() - begun) / len(block_UE))
+        candidates = _concatenate(found)
+        point = self._point(method, beam, candidates, retriever.router.multiply_adds(beam), float(np.median(seconds)))
+        self.measure_lists(point, self._in_order(candidates, None), self._in_order(candidates, self.history))
+        return point
+
+    def retriever_of(self, variant: Variant) -> Retriever:
+        """Return a retriever over a variant's model and mapping."""
         items = np.arange(self.num_items)
-        return model_retriever(arm.model, build_index(items, arm.path_VJ), beam=1, max_length=self.max_length)
+        return model_retriever(variant.model, build_index(items, variant.path_VJ), beam=1, max_length=self.max_length)
 
-    def curve(self, arm: Arm, *, up_to: float, including: int = 1) -> list[Point]:
-        """Measure an arm from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
-        points, retriever = [], self.retriever_of(arm)
-        for beam in sorted({*beams(arm.model.space.num_paths), including}):
-            points.append(self.measure_beam(arm, beam, retriever=retriever))
+    def curve(self, variant: Variant, *, up_to: float, including: int = 1) -> list[Point]:
+        """Measure a variant from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
+        points, retriever = [], self.retriever_of(variant)
+        for beam in sorted({*beams(variant.model.space.num_paths), including}):
+            points.append(self.measure_beam(variant, beam, retriever=retriever))
             if points[-1].mean_candidates >= up_to and beam >= including:
                 break
         return points
@@ -277,7 +257,7 @@ class Evaluator:
                 np.zeros(item_UN.size, np.int64),
             )
             work = float((self.num_items if method == "exact_candidates" else size) * self.dim)
-            points.append(self.measure_candidates(method, found, beam=None, multiply_adds=work, seconds=None))
+            points.append(self.measure_candidates(method, found, multiply_adds=work))
         return points
 
     def popularity(self) -> Point:
@@ -286,8 +266,8 @@ class Evaluator:
         item_UN = np.broadcast_to(self.popular_V[:size], (len(self.users), size))
         filtered_Uk = np.full((len(self.users), self.k_max), -1, np.int64)
         for user, history in enumerate(self.users.histories):
-            kept = item_UN[user][~np.isin(item_UN[user], history)][: self.k_max]
-            filtered_Uk[user, : len(kept)] = kept
+            first = item_UN[user][~np.isin(item_UN[user], history)][: self.k_max]
+            filtered_Uk[user, : len(first)] = first
         plain_Uk = np.ascontiguousarray(item_UN[:, : self.k_max])
         point = Point(
             "popularity", None, np.full(len(self.users), float(self.k_max)), np.full(len(self.users), np.nan), 0.0, None
@@ -295,11 +275,10 @@ class Evaluator:
         self.measure_lists(point, plain_Uk, filtered_Uk)
         return point
 
-    def recommended(self, arm: Arm, beam: int, *, filtered: bool, k: int) -> IntArray:
-        """Return the items int64 [U, k] an arm recommends."""
-        retriever = self.retriever_of(arm)
-        barred = self.history if filtered else None
-        return retriever.retrieve(self.user_UE.numpy(), k, beam=beam, excluded=barred).item_Uk
+    def recommended(self, variant: Variant, beam: int, *, filtered: bool, k: int) -> IntArray:
+        """Return the items int64 [U, k] that a variant recommends."""
+        excluded = [history.tolist() for history in self.users.histories] if filtered else None
+        return self.retriever_of(variant).retrieve(self.user_UE.numpy(), k, beam=beam, excluded=excluded).item_Uk
 
 
 def beams(num_paths: int) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,6 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from dr_core.errors import InputError
-from dr_core.faults import reach
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
@@ -38,12 +38,12 @@ def write_tensors(
     files: dict[str, dict[str, Tensor]],
     manifest: dict[str, Any],
     *,
-    kind: str = "checkpoint",
+    after_file: Callable[[str], None] = lambda name: None,
 ) -> str:
     """Write safetensors files, then the manifest with their sha256; return the manifest's own sha256.
 
-    A folder without a manifest, or whose manifest disagrees with a file, is not a checkpoint. ``kind`` names the crash
-    point between the files.
+    A folder without a manifest, or whose manifest disagrees with a file, is not a checkpoint. ``after_file`` is called
+    with the name of each file once it is written, while the manifest is not.
     """
     filesystem.makedirs(folder, exist_ok=True)
     if filesystem.exists(f"{folder}/{MANIFEST}"):
@@ -54,7 +54,7 @@ def write_tensors(
         hashes[name] = hashlib.sha256(blob).hexdigest()
         with filesystem.open(f"{folder}/{name}", "wb") as file:
             file.write(blob)
-        reach(f"{kind}:half")
+        after_file(name)
     text = json.dumps(manifest | {"sha256": hashes}, indent=2, sort_keys=True)
     with filesystem.open(f"{folder}/{MANIFEST}.tmp", "w") as file:
         file.write(text)
@@ -103,9 +103,17 @@ def read_tensors(filesystem: AbstractFileSystem, folder: str, name: str, manifes
 
 
 def save_model(
-    model: DeepRetrievalModel, filesystem: AbstractFileSystem, folder: str, extra: dict[str, Any] | None = None
+    model: DeepRetrievalModel,
+    filesystem: AbstractFileSystem,
+    folder: str,
+    extra: dict[str, Any] | None = None,
+    *,
+    after_file: Callable[[str], None] = lambda name: None,
 ) -> str:
-    """Write ``model.safetensors`` and the manifest; return the manifest's sha256."""
+    """Write ``model.safetensors`` and the manifest; return the manifest's sha256.
+
+    ``after_file`` is called with the file's name once it is written, while the manifest is not.
+    """
     manifest = {
         "encoder": model.encoder.config.model_dump(),
         "structure": model.structure.config.model_dump(),
@@ -114,7 +122,8 @@ def save_model(
         "num_items": model.num_items,
         **(extra or {}),
     }
-    return write_tensors(filesystem, folder, {"model.safetensors": dict(model.state_dict())}, manifest, kind="model")
+    files = {"model.safetensors": dict(model.state_dict())}
+    return write_tensors(filesystem, folder, files, manifest, after_file=after_file)
 
 
 def structure_config(manifest: dict[str, Any]) -> StructureConfig:

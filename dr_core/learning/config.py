@@ -90,6 +90,10 @@ class EMConfig(Config):
 class AssignmentConfig(Config):
     """The M-step (paper, Algorithm 2)."""
 
+    m_step: Literal["auto", "descent", "refinement", "both"] = "auto"
+    """`descent`: coordinate descent on the scores (Algorithm 2). `refinement`: items move to the paths whose visitors the
+    softmax wants them for; no scores are collected. `both`: the descent, then the refinement of the better of its mapping
+    and the one before it. `auto` is `both` where the refinement can run, else `descent`."""
     num_sweeps: int = Field(4, ge=1)
     """Passes over all items; the paper says 3 to 5."""
     num_partitions: int = Field(1, ge=1)
@@ -97,12 +101,11 @@ class AssignmentConfig(Config):
     block_items: int = Field(262_144, ge=1)
     """Items that a task holds at a time: about 60 MB with S = 20."""
     refine_sweeps: int = Field(20, ge=0)
-    """Sweeps after the descent in which items move to paths whose visitors want them; with J = 1 only.
-    0 leaves the descent's paths as they are."""
+    """Sweeps of the refinement at most; with J = 1 only. 0 means that there is none."""
     refine_capacity: float = Field(1.75, ge=1)
     """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
     refine_items: int = Field(500_000, ge=1)
-    """With more items than this there is no refinement: it runs in one process."""
+    """Most items that are refined: the refinement runs in one process."""
 
 
 class ScoresConfig(Config):

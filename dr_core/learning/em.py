@@ -1,168 +1,172 @@
-"""The EM loop in one process, over user states that a frozen encoder computed once.
+"""Day one in one process: histories in; a model, a mapping and an index out (Deep Retrieval, section 3).
 
-This is what trains the controls and the further arms of a run: the same trainer, beam, scores and coordinate descent
-as the Spark stages, without their start-up costs. Shape legend: N states, T targets, E user dimension, J paths.
+samples -> warm-up -> initial paths -> mixed targets -> T x (E-step, scores, M-step) -> last E-step -> index. The Spark flows
+run the same steps over tables. Shape legend: V items, J paths an item, U users, E user dimension.
 """
 
 from __future__ import annotations
 
-import copy
 import logging
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
-import torch
+from torch import Tensor
 
 from dr_core.arrays import IntArray
-from dr_core.evaluation.evaluator import Arm, EvaluationUsers
-from dr_core.learning.alpha import AlphaRule, alpha_rule, items_per_visited_path
-from dr_core.learning.budget import StructureChoice
+from dr_core.learning.alpha import alpha_rule
+from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.choices import Choice, choose_algorithms, choose_m_step, log_choices
 from dr_core.learning.config import LearningConfig
-from dr_core.learning.refine import refined
+from dr_core.learning.e_step import e_step
+from dr_core.learning.held_out import HeldOut
+from dr_core.learning.m_step import MStepFacts, m_step, refine_alone
+from dr_core.learning.mixed_samples import mixed_samples
+from dr_core.learning.refine import Refinement
+from dr_core.learning.samples import Histories, SampleSource, cut_histories
+from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.learning.scoring import score_states
-from dr_core.learning.start import spread
-from dr_core.learning.states import States, StateSource
-from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
+from dr_core.learning.start import initial_paths, spread
+from dr_core.learning.states import States
+from dr_core.learning.trainer import EpochResult, Phase
+from dr_core.learning.visits import visited_paths
+from dr_core.learning.warm_up import new_model, train_samples, warm_up
 from dr_core.model.histories import encode_histories
-from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.structure import StructureConfig, StructureModel
-from dr_core.paths.assignment import PathAssignment, coordinate_descent
-from dr_core.paths.penalty import Penalty
-from dr_core.paths.scores import (
-    PathCandidates,
-)
-from dr_core.paths.space import PathSpace
-from dr_core.progress import Progress
-from dr_core.retrieval.beam_search import beam_search
-
-
-def fresh_structure(
-    model: DeepRetrievalModel, config: StructureConfig, space: PathSpace, seed: int
-) -> DeepRetrievalModel:
-    """Return a copy of a model with the same encoder and softmax and a new structure model."""
-    torch.manual_seed(seed)
-    fresh = copy.copy(model)
-    fresh._modules = dict(model._modules)
-    fresh._buffers = dict(model._buffers)
-    fresh.structure = StructureModel(config, space, model.encoder.config.dim)
-    return fresh
-
-
-def train_structure(
-    model: DeepRetrievalModel,
-    states: States,
-    path_VJ: npt.NDArray[np.int64],
-    *,
-    epochs: int,
-    batch_states: int,
-    training: TrainingConfig,
-    seed: int,
-) -> list[EpochResult]:
-    """E-step: fit the structure model to a fixed mapping, encoder and softmax frozen; updates ``model`` in place."""
-    model.set_item_paths(path_VJ)
-    source = StateSource(states, batch_states, seed)
-    progress = Progress("E-step", epochs * source.steps_per_epoch)
-    phase = Phase("e_step", "frozen", epochs)
-    return Trainer(model, source, phase, training, seed=seed, report=progress.report).run()
-
-
-def assign_to_budget(
-    candidates: PathCandidates,
-    alpha: float,
-    rule: AlphaRule,
-    *,
-    num_paths: int,
-    num_sweeps: int,
-    visited_paths: npt.NDArray[np.int64],
-    space: PathSpace,
-) -> tuple[PathAssignment, float, float]:
-    """M-step whose alpha is corrected until the visited paths hold the wanted number of items.
-
-    Args:
-        visited_paths: int64 [U, B], the beams of some users under the present model.
-
-    Returns:
-        the assignment, the alpha it used and the items per visited path it has.
-    """
-    attempt = 0
-    while True:
-        assignment = coordinate_descent(
-            candidates, Penalty(rule.power, alpha), num_paths=num_paths, num_sweeps=num_sweeps, space=space
-        )
-        measured = items_per_visited_path(assignment.sizes, visited_paths)
-        corrected = rule.corrected(alpha, measured, attempt)
-        if corrected is None:
-            return assignment, alpha, measured
-        alpha, attempt = corrected, attempt + 1
-
+from dr_core.model.objective import Batch, DeepRetrievalModel
+from dr_core.paths.index import PathIndex, build_index
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Learned:
+    """What day one learned.
+
+    Attributes:
+        model: trained, in evaluation mode.
+        path_VJ: int64, the mapping pi_T.
+        index: its inverse.
+        choice: K, D and the budget.
+        algorithms: what was chosen by size, with reasons.
+        warm_up: what each epoch of the warm-up did.
+        rounds: what each M-step did.
+    """
+
+    model: DeepRetrievalModel
+    path_VJ: IntArray
+    index: PathIndex
+    choice: StructureChoice
+    algorithms: dict[str, Choice]
+    warm_up: list[EpochResult]
+    rounds: list[MStepFacts]
+
+
 def learn(
+    histories: Histories,
+    num_items: int,
     config: LearningConfig,
-    name: str,
-    model: DeepRetrievalModel,
-    states: States,
-    paths: IntArray,
-    validation: EvaluationUsers,
-    choice: StructureChoice,
-    rounds: int,
-    seed: int,
+    held_out: HeldOut,
     *,
-    descends: bool = True,
-) -> Arm:
-    """Run the EM loop in memory from a start; ``model`` is updated.
+    k: int = 10,
+    filtered: bool = True,
+) -> Learned:
+    """Learn a structure from the histories of the training users.
 
     Args:
-        descends: whether the M-step is a coordinate descent (and the refinement after it) or the refinement alone.
+        histories: item ids below V.
+        num_items: V.
+        config: of the run; its seed is the root of all randomness.
+        held_out: users who are not in ``histories``. They judge the epochs of the warm-up, and their searches say which
+            paths are visited.
+        k: length of the lists by which the epochs are judged.
+        filtered: whether these lists leave out the history.
+
+    Raises:
+        ConfigError: the configured M-step cannot run for this V and J.
+        ValueError: no history has two events.
     """
-    logger.info("arm %s", name)
-    validation_UE = encode_histories(model, validation.histories, config.history_length)
-    rule = alpha_rule(config, choice)
-    alpha: float | None = None
+    choice = choose_structure(config, num_items, config.paths.paths_per_item)
+    algorithms = choose_algorithms(config, num_items, config.paths.paths_per_item, choice.space)
+    for reason in choice.reasons:
+        logger.info("  %s", reason)
+    log_choices(algorithms)
+
+    samples = cut_histories(histories, config.samples, config.seed, history_length=config.history_length)
+    if not len(samples):
+        raise ValueError("no history has two events: there is nothing to learn from")
+    model = new_model(config, choice.space, histories.counts(num_items))
+    epochs = warm_up(config, model, samples, held_out, k=k, filtered=filtered)
+
+    states = _states(config, model, samples)
+    start_NE = spread(states.user_NE, config.paths.profile_states)
+    path_VJ = initial_paths(model, start_NE, choice, config.paths, config.seed)
+    if config.mixed_targets.share:
+        samples = mixed_samples(model, samples, states, path_VJ, config.mixed_targets, config.seed)
+    if config.em.joint_epochs:
+        model.set_item_paths(path_VJ)
+        train_samples(config, model, samples, Phase("joint", "joint", config.em.joint_epochs))
+    states = _states(config, model, samples)
+
+    held_out_UE = encode_histories(model, held_out.histories, config.history_length)
+    path_VJ, rounds = learn_structure(
+        config, model, states, path_VJ, held_out_UE, choice, rounds=config.em.rounds, seed=config.seed
+    )
+    index = build_index(np.arange(num_items), path_VJ)
+    return Learned(model.eval(), path_VJ, index, choice, algorithms, epochs, rounds)
+
+
+def _states(config: LearningConfig, model: DeepRetrievalModel, samples: Batch) -> States:
+    return States.encode(model, SampleSource(samples, config.training.batch_rows, config.seed).in_order())
+
+
+def learn_structure(
+    config: LearningConfig,
+    model: DeepRetrievalModel,
+    states: States,
+    path_VJ: IntArray,
+    user_UE: Tensor,
+    choice: StructureChoice,
+    *,
+    rounds: int,
+    seed: int,
+) -> tuple[IntArray, list[MStepFacts]]:
+    """Run the EM loop from a start: T times an E-step, scores and an M-step, and a last E-step.
+
+    Args:
+        config: of the run.
+        model: its structure model is trained in place.
+        states: user states with their targets.
+        path_VJ: int64 [V, J], pi_0.
+        user_UE: float32, states of the users whose beams say what a visited path is.
+        choice: K, D and the budget.
+        rounds: T.
+        seed: of the E-steps and refinements.
+
+    Returns:
+        pi_T, int64 [V, J], and what each M-step did.
+
+    Raises:
+        ConfigError: the configured M-step cannot run for this V and J.
+    """
+    chosen = choose_m_step(config.assignment, *path_VJ.shape)
+    rule, done = alpha_rule(config, choice), []
+    refinement = None
+    if chosen.refines:
+        sample_NE = spread(states.user_NE, config.paths.profile_states)
+        refinement = Refinement.of(model, sample_NE, choice, config.assignment, seed)
     for number in range(1, rounds + 1):
         logger.info("  round %d of %d", number, rounds)
-        _fit(config, model, states, paths, config.em.e_step_epochs, seed)
-        parent = paths
-        if descends:
-            candidates = score_states(model, states, paths, config.scores.num_candidates)
-            if alpha is None:
-                alpha = rule.start(float(candidates.weights.mean()))
-            visited = beam_search(model.structure, validation_UE, config.budget.beam).path_NB.numpy()
-            assignment, alpha, _ = assign_to_budget(
-                candidates,
-                alpha,
-                rule,
-                num_paths=paths.shape[1],
-                num_sweeps=config.assignment.num_sweeps,
-                visited_paths=visited,
-                space=choice.space,
-            )
-            paths = assignment.path_ids
-        paths = refined(
-            model,
-            spread(states.user_NE, config.paths.profile_states),
-            paths,
-            parent,
-            choice.space,
-            config.assignment,
-            budgets=choice.budgets,
-            seed=seed + number,
-        )
-    _fit(config, model, states, paths, config.em.final_epochs, seed)
-    return Arm(name, model, paths)
-
-
-def _fit(
-    config: LearningConfig, model: DeepRetrievalModel, states: States, paths: IntArray, epochs: int, seed: int
-) -> None:
-    train_structure(
-        model,
-        states,
-        paths,
-        epochs=epochs,
-        batch_states=max(1, config.training.batch_rows // config.training.num_processes) * config.samples.positions,
-        training=config.training,
-        seed=seed,
-    )
+        e_step(config, model, states, path_VJ, config.em.e_step_epochs, seed)
+        visited = visited_paths(model, path_VJ, user_UE, config.budget.beam)
+        if refinement is not None:
+            refinement = replace(refinement, seed=seed + number)
+        if refinement is not None and not chosen.descends:
+            path_VJ, facts = refine_alone(refinement, path_VJ, visited)
+        else:
+            candidates = score_states(model, states, path_VJ, config.scores.num_candidates)
+            items = ItemsInMemory(candidates, config.assignment.num_sweeps, choice.space)
+            placed, facts = m_step(items, rule, visited, refinement)
+            path_VJ = placed.path_VJ
+        rule = rule if facts.alpha is None else rule.starting_at(facts.alpha)
+        done.append(facts)
+    e_step(config, model, states, path_VJ, config.em.final_epochs, seed)
+    return path_VJ, done

@@ -26,6 +26,10 @@ from dr_core.model.reranker import SoftmaxReranker
 
 STATES_AT_ONCE = 64
 """States whose scores of all items are held: 25 MB with 100,000 items."""
+BATCHES_PER_TURN = 4096
+"""Batches of a block that have consecutive seeds."""
+MOST_BLOCKS = 65_536
+"""Blocks whose batches all have seeds of their own."""
 SAMPLE_STRIDE = 16
 """A state's threshold is guessed from one in so many of its scores."""
 
@@ -136,6 +140,41 @@ class TargetSampler:
             here = slice(start, start + len(some_NE))
             take_best(score_NV.numpy(), item_NC[here], value_NC[here])
         return torch.from_numpy(value_NC), torch.from_numpy(item_NC)
+
+
+def draw_seed(seed: int, block: int, number: int) -> int:
+    """Return the seed with which a batch draws.
+
+    A generator of torch keeps 32 bits of its seed. Within them no two batches of a run have the same seed, up to 65,536
+    blocks and as many batches a block (16 million rows of 256 a batch).
+
+    Args:
+        seed: of the run.
+        block: of the samples.
+        number: of the batch in its block, from 0.
+    """
+    turn, place = divmod(number, BATCHES_PER_TURN)
+    return (seed * 1_000_003 + block + turn * MOST_BLOCKS) * BATCHES_PER_TURN + place
+
+
+def with_drawn(target_NT: Tensor, weight_NT: Tensor, drawn_NM: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Put drawn items beside a state's targets.
+
+    Args:
+        target_NT: item ids, int64; -1 pads.
+        weight_NT: their weights, float32; 0 for pads.
+        drawn_NM: item ids that were drawn, int64.
+        share: of a state's new total weight, carried by the drawn items in equal parts.
+
+    Returns:
+        Targets [N, T + M] and weights [N, T + M]; a state whose targets weigh nothing gets -1 and 0.
+    """
+    num_draws = drawn_NM.shape[1]
+    weight_N1 = weight_NT.sum(1, keepdim=True) * (share / (1 - share) / num_draws)
+    return (
+        torch.cat([target_NT, drawn_NM.masked_fill(weight_N1 == 0, -1)], 1),
+        torch.cat([weight_NT, weight_N1.expand(-1, num_draws)], 1),
+    )
 
 
 @njit(cache=True)

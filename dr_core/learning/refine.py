@@ -1,13 +1,14 @@
-"""After the coordinate descent: paths refined by what the softmax wants for the states that visit them."""
+"""The refinement of an M-step: items move to the paths whose visitors want them, by the softmax's own mass."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from dr_core.arrays import IntArray
+from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.start import softmax_mass
 from dr_core.model.objective import DeepRetrievalModel
@@ -15,46 +16,55 @@ from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 
 
-def refined(
-    model: DeepRetrievalModel,
-    user_NE: Tensor,
-    descended_VJ: npt.NDArray[np.int64],
-    parent_VJ: npt.NDArray[np.int64],
-    space: PathSpace,
-    config: AssignmentConfig,
-    *,
-    budgets: Sequence[float],
-    seed: int,
-) -> npt.NDArray[np.int64]:
-    """Return a mapping after :func:`dr_core.paths.refinement.refine_paths`: the descent's, or its parent's.
+@dataclass(frozen=True)
+class Refinement:
+    """Refines mappings with one path an item (:func:`dr_core.paths.refinement.refine_paths`).
 
-    Refined is the one whose paths hold more of the softmax's mass at the widths that retrieval may be served with, candidates
-    being what both pay for; the descent's, where the parent leaves items out. The descent's comes back as it is with several
-    paths an item, with items on no path, or with more than ``config.refine_items`` items.
-
-    Args:
-        model: its softmax says what a state wants.
-        user_NE: a sample of user states.
-        descended_VJ: int64 [V, J], after the descent.
-        parent_VJ: int64 [V, J], before it.
-        budgets: each C, items a user visits.
+    Attributes:
+        mass_NV: what the softmax wants for a sample of user states, float32 [N, V], sparse.
+        space: K and D.
+        budgets: each C, items a state visits.
+        config: sweeps and capacity.
+        seed: of the items that a sweep considers.
     """
-    num_items, num_paths = descended_VJ.shape
-    if num_paths > 1 or not config.refine_sweeps or num_items > config.refine_items or descended_VJ.min() < 0:
-        return descended_VJ
-    mass_NV = softmax_mass(model, user_NE)
-    usable = parent_VJ.shape == descended_VJ.shape and parent_VJ.min() >= 0
-    start_V = max(
-        (descended_VJ[:, 0], parent_VJ[:, 0]) if usable else (descended_VJ[:, 0],),
-        key=lambda path_V: captured_mass(mass_NV, path_V, space.num_paths, budgets),
-    )
-    path_V = refine_paths(
-        mass_NV,
-        start_V,
-        space,
-        budgets=budgets,
-        num_sweeps=config.refine_sweeps,
-        capacity=config.refine_capacity,
-        seed=seed,
-    )
-    return path_V[:, np.newaxis]
+
+    mass_NV: csr_matrix
+    space: PathSpace
+    budgets: tuple[float, ...]
+    config: AssignmentConfig
+    seed: int
+
+    @classmethod
+    def of(
+        cls, model: DeepRetrievalModel, user_NE: Tensor, choice: StructureChoice, config: AssignmentConfig, seed: int
+    ) -> Refinement:
+        """Return the refinement for a model's softmax and a sample of user states, float32 [N, E]."""
+        return cls(softmax_mass(model, user_NE), choice.space, choice.budgets, config, seed)
+
+    def refine(self, *starts: IntArray) -> IntArray:
+        """Refine the best of several mappings, int64 [V, 1]; return int64 [V, 1].
+
+        The best is the one on whose visited paths the softmax has most of its mass, for equal numbers of candidates. Of
+        equal ones it is the first. A mapping that leaves an item on no path does not take part.
+
+        Raises:
+            ValueError: every mapping leaves an item on no path, or one has several paths an item.
+        """
+        if any(start.shape[1] != 1 for start in starts):
+            raise ValueError("only mappings with one path an item can be refined")
+        complete = [start[:, 0] for start in starts if start.min() >= 0]
+        if not complete:
+            raise ValueError("every mapping leaves an item on no path: nothing can be refined")
+        start_V = max(
+            complete, key=lambda path_V: captured_mass(self.mass_NV, path_V, self.space.num_paths, self.budgets)
+        )
+        path_V = refine_paths(
+            self.mass_NV,
+            start_V,
+            self.space,
+            budgets=self.budgets,
+            num_sweeps=self.config.refine_sweeps,
+            capacity=self.config.refine_capacity,
+            seed=self.seed,
+        )
+        return path_V[:, None]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
+from dr_core.arrays import FloatArray, IntArray
+from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import PathsConfig
 from dr_core.learning.profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.kmeans_tree import KMeansTree, fit_kmeans_tree
+from dr_core.paths.kmeans_tree import KMeansTree, fit_kmeans_tree, random_paths
 from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 
@@ -36,9 +37,7 @@ def spread(user_NE: Tensor, num_states: int) -> Tensor:
     return first[drawn.sort().values]
 
 
-def starting_vectors(
-    model: DeepRetrievalModel, user_NE: Tensor, config: PathsConfig, seed: int
-) -> npt.NDArray[np.float32]:
+def starting_vectors(model: DeepRetrievalModel, user_NE: Tensor, config: PathsConfig, seed: int) -> FloatArray:
     """Return what k-means clusters: the items' profiles under a sample of user states."""
     return item_profiles(
         model.reranker,
@@ -52,14 +51,14 @@ def starting_vectors(
 def kmeans_paths(
     model: DeepRetrievalModel,
     user_NE: Tensor,
-    vectors: npt.NDArray[np.float32],
+    vectors: FloatArray,
     space: PathSpace,
     num_paths: int,
     config: PathsConfig,
     seed: int,
     *,
     budgets: Sequence[float],
-) -> npt.NDArray[np.int64]:
+) -> IntArray:
     """Return the leaf of every item in the best of several balanced trees, then its J - 1 nearest other leaves.
 
     Args:
@@ -70,7 +69,7 @@ def kmeans_paths(
         int64 [V, J].
     """
     mass_NV = softmax_mass(model, spread(user_NE, COMPARED_STATES))
-    best: tuple[float, KMeansTree, npt.NDArray[np.int64]] | None = None
+    best: tuple[float, KMeansTree, IntArray] | None = None
     for restart in range(config.kmeans_restarts):
         tree, leaves = _fit(vectors, space, seed + restart * 1_000_003, config)
         captured = captured_mass(mass_NV, leaves, space.num_paths, budgets)
@@ -94,7 +93,39 @@ def softmax_mass(model: DeepRetrievalModel, user_NE: Tensor) -> csr_matrix:
     return csr_matrix((np.concatenate(masses), np.concatenate(items), offsets), (len(user_NE), model.num_items))
 
 
-def _fit(
-    vectors: npt.NDArray[np.float32], space: PathSpace, seed: int, config: PathsConfig
-) -> tuple[KMeansTree, npt.NDArray[np.int64]]:
+def sampled_tree(vectors: FloatArray, space: PathSpace, config: PathsConfig, seed: int) -> KMeansTree:
+    """Return a tree learned on ``config.kmeans_sample`` of the items' vectors, float32 [V, R]."""
+    chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), config.kmeans_sample, replace=False))
+    return _fit(vectors[chosen], space, seed, config)[0]
+
+
+def initial_paths(
+    model: DeepRetrievalModel,
+    user_NE: Tensor,
+    choice: StructureChoice,
+    config: PathsConfig,
+    seed: int,
+) -> IntArray:
+    """Return pi_0, int64 [V, J]: at random, or from the items' profiles under the warmed-up softmax.
+
+    With more than ``config.kmeans_sample`` items the tree is learned on a sample, and every item goes to its nearest
+    leaves.
+
+    Args:
+        model: warmed up.
+        user_NE: float32, a sample of user states.
+        choice: K, D and the budgets.
+        config: J and the kind of start.
+        seed: of the draws.
+    """
+    num_items, num_paths = model.num_items, config.paths_per_item
+    if config.start == "random":
+        return random_paths(num_items, num_paths, choice.space, seed)
+    vectors = starting_vectors(model, user_NE, config, seed)
+    if num_items <= config.kmeans_sample:
+        return kmeans_paths(model, user_NE, vectors, choice.space, num_paths, config, seed, budgets=choice.budgets)
+    return sampled_tree(vectors, choice.space, config, seed).assign(vectors, num_paths)
+
+
+def _fit(vectors: FloatArray, space: PathSpace, seed: int, config: PathsConfig) -> tuple[KMeansTree, IntArray]:
     return fit_kmeans_tree(vectors, space, seed, capacity=config.kmeans_capacity, refinement=config.kmeans_refinement)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dr_core.learning.mixed_targets import TargetSampler
+from dr_core.learning.mixed_targets import TargetSampler, with_drawn
 from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch
 
 STATES_PER_BATCH = 2048
@@ -33,19 +33,14 @@ class States:
     @torch.inference_mode()
     def mixed(self, sampler: TargetSampler, seed: int) -> States:
         """Return the states with items drawn from the softmax as further targets, as the stage of mixed targets does."""
-        config = sampler.config
         drawn_NM = torch.cat(
             [
                 sampler.sample(user_NE, seed=seed * 1_000_003 + number)
                 for number, user_NE in enumerate(self.user_NE.split(STATES_PER_BATCH))  # type: ignore[no-untyped-call]
             ]
         )
-        total_N1 = self.weight_NT.sum(1, keepdim=True) * (config.share / (1 - config.share) / config.draws)
-        return States(
-            self.user_NE,
-            torch.cat([self.target_NT, drawn_NM.masked_fill(total_N1 == 0, -1)], 1).clone(),
-            torch.cat([self.weight_NT, total_N1.expand(-1, config.draws)], 1).clone(),
-        )
+        target_NT, weight_NT = with_drawn(self.target_NT, self.weight_NT, drawn_NM, sampler.config.share)
+        return States(self.user_NE, target_NT.clone(), weight_NT.clone())
 
     def batch(self, rows: Tensor) -> StateBatch:
         """Return some of the states as a training batch."""

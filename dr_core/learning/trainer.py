@@ -145,6 +145,7 @@ class Trainer:
         checkpoints: (filesystem, folder) for resuming, or None.
         validation: decides which epoch is kept and when to stop early; without it all are run and the last is kept.
         report: called on rank 0 with each progress record (a JSON-able dict).
+        after_checkpoint_file: called with the name of each file of a checkpoint once it is written.
         crash_at: test hook, the global step after which the loop raises, as a killed process would end.
     """
 
@@ -160,13 +161,14 @@ class Trainer:
         checkpoints: tuple[AbstractFileSystem, str] | None = None,
         validation: Validation | None = None,
         report: Callable[[dict[str, Any]], None] = lambda record: None,
+        after_checkpoint_file: Callable[[str], None] = lambda name: None,
         crash_at: int | None = None,
     ) -> None:
         self.device = torch.device("cuda", _local_rank()) if torch.cuda.is_available() else torch.device("cpu")
         self.model = model.to(self.device)
         self.source, self.phase, self.config, self.seed = source, phase, config, seed
         self.identity, self.checkpoints, self.validation = identity, checkpoints, validation
-        self.report, self.crash_at = report, crash_at
+        self.report, self.after_checkpoint_file, self.crash_at = report, after_checkpoint_file, crash_at
         self.turn = 0
         _choose_trainable(model, phase)
         self.optimizers = self._build_optimizers()
@@ -355,7 +357,9 @@ class Trainer:
             "sums": sums.tolist(),
         }
         # Two folders in turn: the older one stays whole while the newer is written.
-        checkpoint.write_tensors(filesystem, f"{folder}/{self.turn}", files, manifest)
+        checkpoint.write_tensors(
+            filesystem, f"{folder}/{self.turn}", files, manifest, after_file=self.after_checkpoint_file
+        )
         self.turn = 1 - self.turn
 
     def _run(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ D layers, E user dimension.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,12 @@ class Batch:
     def share(self, rank: int, world: int) -> Batch:
         """Return every ``world``-th row from ``rank`` on: the shares of all ranks are the batch."""
         return self._each(lambda value: value[rank::world])
+
+    def rows(self, chosen: Tensor) -> Batch:
+        """Return some rows, int64 [n]; trailing history columns that none of them uses are dropped."""
+        batch = self._each(lambda value: value[chosen])
+        longest = max(1, int((batch.history_BL != PAD).sum(1).max())) if len(batch) else 1
+        return replace(batch, history_BL=batch.history_BL[:, :longest])
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         changed: dict[str, Any] = {name: None if value is None else change(value) for name, value in vars(self).items()}

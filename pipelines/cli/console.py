@@ -11,6 +11,10 @@ from contextlib import contextmanager, redirect_stdout
 
 from dr_core.errors import DeepRetrievalError, TryAgain, typed
 
+LINE = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+LOGGERS = ("pipelines", "dr_core")
+"""The project's own."""
+
 
 def explain(program: str, error: BaseException) -> int:
     """Say on stderr why a program ends, in one line; only a bug shows its traceback. Return the exit code."""
@@ -44,8 +48,8 @@ def results_only() -> Iterator[None]:
 def start_logging() -> None:
     """Send the project's log lines to stderr, and other packages' only when they warn."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    for name in ("pipelines", "dr_core"):
+    handler.setFormatter(LINE)
+    for name in LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)
         logging.getLogger(name).handlers = [handler]
         logging.getLogger(name).propagate = False

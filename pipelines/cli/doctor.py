@@ -4,45 +4,29 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dr_core.errors import ConfigError
 from dr_core.learning.budget import choose_structure
 from dr_core.paths.penalty import derive_alpha
+from pipelines.cli.check import Check
+from pipelines.cli.environment import (
+    REINSTALL,
+    check_java,
+    check_packages,
+    check_python,
+    check_spark_home,
+    check_worker_python,
+    check_working_folder,
+)
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
 
-JAVA_MAJORS = (17, 21)
-PINS: dict[str, tuple[tuple[int, ...], tuple[int, ...] | None, str]] = {
-    "pyspark": ((4, 0), (4, 1), "Delta 4.0 is built for Spark 4.0"),
-    "delta-spark": ((4, 0), (4, 1), "Delta 4.0 is built for Spark 4.0"),
-    "petastorm": ((0, 12, 1), (0, 12, 2), "later releases are not tested"),
-    "pyarrow": ((11,), (15,), "Petastorm 0.12.1 uses what pyarrow 15 removed"),
-    "numpy": ((1, 24), (2,), "Petastorm 0.12.1 and pyarrow 14 are built for numpy 1"),
-    "pandas": ((2,), (3,), "pyspark 4.0 does not know pandas 3"),
-    "torch": ((2, 4), None, "the trainer uses its DDP and safetensors support"),
-    "pydantic": ((2,), (3,), "the configuration is written for pydantic 2"),
-}
-"""Package: lowest version, first version that is too new (none if unknown), and why."""
 SMALLEST_DISK = 5.0
 SMALLEST_MEMORY = 6.0
-REINSTALL = "`make install` installs what constraints.txt pins"
 GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at: whether it will do, what was found, and how to mend it (empty when nothing is to mend)."""
-
-    name: str
-    ok: bool
-    found: str
-    mend: str = ""
 
 
 def examine(config: str | None = None, items: int | None = None, overrides: list[str] | None = None) -> list[Check]:
@@ -59,54 +43,22 @@ def examine(config: str | None = None, items: int | None = None, overrides: list
     if config is None and (items or overrides):
         raise ConfigError("--items and --set say something about a configuration: name it with --config C")
     chosen = load_config(config, overrides) if config else None
-    checks = [check_python(), check_java(), *check_packages(), check_disk(), check_cores(chosen), check_memory()]
-    checks.append(check_torch())
-    checks.append(check_spark(chosen) if checks[1].ok else Check("spark", False, "not tried without Java", "mend Java"))
+    java = check_java()
+    checks = [
+        check_python(),
+        java,
+        *check_packages(),
+        check_worker_python(),
+        check_spark_home(),
+        check_working_folder(),
+        check_disk(),
+        check_cores(chosen),
+        check_memory(),
+        check_torch(),
+        check_spark(chosen) if java.ok else Check("spark", False, "not tried with this Java", "mend Java first"),
+    ]
     if chosen is not None:
         checks.append(check_structure(chosen, items))
-    return checks
-
-
-def check_python() -> Check:
-    """Python 3.11, the only one that Petastorm 0.12.1 and Spark 4.0 share with these pins."""
-    return Check(
-        "python",
-        sys.version_info[:2] == (3, 11),
-        f"{sys.version.split()[0]} ({sys.executable})",
-        "install Python 3.11 and `make install PYTHON=/path/to/python3.11`",
-    )
-
-
-def check_java() -> Check:
-    """A Java that Spark 4.0 is tested on."""
-    from pipelines.spark.session import java_major, java_version
-
-    try:
-        found = java_version()
-    except ConfigError as error:
-        return Check("java", False, "none", str(error))
-    return Check(
-        "java", java_major(found) in JAVA_MAJORS, found, "install a Java 17 (or 21) runtime, or point JAVA_HOME at one"
-    )
-
-
-def check_packages(installed: Callable[[str], str] = version) -> list[Check]:
-    """The packages whose versions matter, one check each.
-
-    Args:
-        installed: returns a package's version or raises :class:`PackageNotFoundError`.
-    """
-    checks = []
-    for name, (lowest, too_new, reason) in PINS.items():
-        wanted = f">={_dotted(lowest)}" + (f",<{_dotted(too_new)}" if too_new else "")
-        try:
-            found = installed(name)
-        except PackageNotFoundError:
-            checks.append(Check(name, False, "not installed", REINSTALL))
-            continue
-        numbers = _numbers(found)
-        ok = numbers >= lowest and (too_new is None or numbers < too_new)
-        checks.append(Check(name, ok, found, f"{wanted} is needed ({reason}); {REINSTALL}"))
     return checks
 
 
@@ -229,16 +181,3 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    numbers: list[int] = []
-    for part in text.split("+")[0].split("."):
-        if not part.isdigit():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))

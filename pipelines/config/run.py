@@ -35,11 +35,11 @@ class EvaluationConfig(Config):
     difference_shares: tuple[float, ...] = (0.01, 0.025, 0.05)
     """Candidates, as shares of the items, at which methods are compared pair by pair."""
     controls: bool = True
-    """Train and measure `random_paths`, `embedding_paths` and the further arms."""
+    """Train and measure `random_paths`, `embedding_paths` and the further variants."""
     other_paths_per_item: tuple[int, ...] = (2,)
-    """Further arms `deep_retrieval_j<J>`: the same loop with another J, its own K and the same budget."""
+    """Further variants `deep_retrieval_j<J>`: the same loop with another J, its own K and the same budget."""
     random_start_rounds: int = Field(6, ge=0)
-    """M-steps of the arm `deep_retrieval_random_start` (it needs more); 0 leaves the arm out."""
+    """M-steps of the variant `deep_retrieval_random_start` (it needs more); 0 leaves it out."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of users for every interval."""
 

@@ -1,23 +1,28 @@
-"""Controls and further arms of a run, trained in one process on the states of the frozen encoder.
+"""Controls and further variants of a run, trained in one process on the states of the frozen encoder.
 
-Every arm gets as many passes over the same samples as Deep Retrieval itself, from a structure model of the same size.
+Each gets as many passes over the same samples as Deep Retrieval itself, with a structure model of the same size.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import cached_property
 
-from dr_core.arrays import IntArray
-from dr_core.evaluation.evaluator import Arm, EvaluationUsers
-from dr_core.learning.budget import choose_structure
-from dr_core.learning.em import _fit, fresh_structure, learn
+from torch import Tensor
+
+from dr_core.arrays import FloatArray, IntArray
+from dr_core.evaluation.evaluator import EvaluationUsers, Variant
+from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.e_step import e_step, fresh_structure
+from dr_core.learning.em import learn_structure
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
+from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.kmeans_tree import random_paths
-from dr_core.paths.space import PathSpace
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.methods import RANDOM_START, other_paths_per_item
 
 logger = logging.getLogger(__name__)
 
@@ -27,54 +32,98 @@ def total_epochs(config: RunConfig) -> int:
     return config.em.rounds * config.em.e_step_epochs + config.em.final_epochs
 
 
-def train_arms(
-    config: RunConfig,
-    model: DeepRetrievalModel,
-    states: States,
-    initial_paths: IntArray,
-    validation: EvaluationUsers,
-    *,
-    seed: int,
-) -> Iterator[Arm]:
-    """Yield the controls ``random_paths`` and ``embedding_paths``, then the further arms the config asks for.
+class Controls:
+    """What can be trained beside a run.
 
     Args:
         model: Deep Retrieval's own; its encoder and softmax are shared, its structure model is not.
-        initial_paths: pi_0 of the run.
+        states: of the samples, under this encoder.
+        initial_paths: pi_0 of the run, int64 [V, J].
         validation: users whose beams say what a visited path is.
     """
-    space = model.space
-    num_items, num_paths = initial_paths.shape
-    choice = choose_structure(config, num_items, num_paths)
 
-    def fitted(name: str, paths: IntArray) -> Arm:
-        logger.info("control %s", name)
-        arm = fresh_structure(model, model.structure.config, space, seed)
-        _fit(config, arm, states, paths, total_epochs(config), seed)
-        return Arm(name, arm, paths)
+    def __init__(
+        self,
+        config: RunConfig,
+        model: DeepRetrievalModel,
+        states: States,
+        initial_paths: IntArray,
+        validation: EvaluationUsers,
+        *,
+        seed: int,
+    ) -> None:
+        self.config, self.model, self.states, self.seed = config, model, states, seed
+        self.initial_paths, self.validation = initial_paths, validation
+        self.num_items, self.num_paths = initial_paths.shape
 
-    sample_NE = spread(states.user_NE, config.paths.profile_states)
-    vectors = starting_vectors(model, sample_NE, config.paths, seed)
+    def all(self) -> Mapping[str, Callable[[], Variant]]:
+        """Return what trains each control and further variant that the configuration asks for, by name."""
+        evaluation, start = self.config.evaluation, self.config.paths.start
+        training: dict[str, Callable[[], Variant]] = {
+            "random_paths": self.random_paths,
+            "embedding_paths": self.embedding_paths,
+        }
+        for other in evaluation.other_paths_per_item:
+            if other != self.num_paths:
+                training[other_paths_per_item(other)] = lambda other=other: self.other_paths(other)  # type: ignore[misc]
+        if evaluation.random_start_rounds and start != "random":
+            training[RANDOM_START] = self.random_start
+        return training
 
-    def clustered(space: PathSpace, num_paths: int) -> IntArray:
-        return kmeans_paths(model, sample_NE, vectors, space, num_paths, config.paths, seed, budgets=choice.budgets)
-
-    embedding_paths = initial_paths
-    if config.paths.start == "random":
-        embedding_paths = clustered(space, num_paths)
-    yield fitted("random_paths", random_paths(num_items, num_paths, space, seed + 1))
-    yield fitted("embedding_paths", embedding_paths)
-    for other in config.evaluation.other_paths_per_item:
-        if other == num_paths:
-            continue
-        other_choice = choose_structure(config, num_items, other)
-        arm = fresh_structure(model, model.structure.config, other_choice.space, seed)
-        start = clustered(other_choice.space, other)
-        yield learn(
-            config, f"deep_retrieval_j{other}", arm, states, start, validation, other_choice, config.em.rounds, seed
+    def random_paths(self) -> Variant:
+        """A structure model trained on a fixed random mapping."""
+        return self._fitted(
+            "random_paths", random_paths(self.num_items, self.num_paths, self.model.space, self.seed + 1)
         )
-    if config.evaluation.random_start_rounds and config.paths.start != "random":
-        arm = fresh_structure(model, model.structure.config, space, seed)
-        start = random_paths(num_items, num_paths, space, seed + 2)
-        rounds = config.evaluation.random_start_rounds
-        yield learn(config, "deep_retrieval_random_start", arm, states, start, validation, choice, rounds, seed)
+
+    def embedding_paths(self) -> Variant:
+        """A structure model trained on clusters of the items' vectors, which never change."""
+        paths = self.initial_paths
+        if self.config.paths.start == "random":
+            paths = self._clustered(choose_structure(self.config, self.num_items, self.num_paths), self.num_paths)
+        return self._fitted("embedding_paths", paths)
+
+    def other_paths(self, num_paths: int) -> Variant:
+        """Deep Retrieval with another J, its own K and the same budget."""
+        choice = choose_structure(self.config, self.num_items, num_paths)
+        paths = self._clustered(choice, num_paths)
+        return self._learned(other_paths_per_item(num_paths), paths, choice, self.config.em.rounds)
+
+    def random_start(self) -> Variant:
+        """Deep Retrieval from random paths."""
+        choice = choose_structure(self.config, self.num_items, self.num_paths)
+        paths = random_paths(self.num_items, self.num_paths, self.model.space, self.seed + 2)
+        return self._learned(RANDOM_START, paths, choice, self.config.evaluation.random_start_rounds)
+
+    def _fitted(self, name: str, paths: IntArray) -> Variant:
+        logger.info("control %s", name)
+        model = fresh_structure(self.model, self.model.structure.config, self.model.space, self.seed)
+        e_step(self.config, model, self.states, paths, total_epochs(self.config), self.seed)
+        return Variant(name, model, paths)
+
+    def _learned(self, name: str, paths: IntArray, choice: StructureChoice, rounds: int) -> Variant:
+        model = fresh_structure(self.model, self.model.structure.config, choice.space, self.seed)
+        logger.info("variant %s", name)
+        paths, _ = learn_structure(
+            self.config, model, self.states, paths, self._validation_UE, choice, rounds=rounds, seed=self.seed
+        )
+        return Variant(name, model, paths)
+
+    @cached_property
+    def _validation_UE(self) -> Tensor:
+        return encode_histories(self.model, self.validation.histories, self.config.history_length)
+
+    @cached_property
+    def _sample_NE(self) -> Tensor:
+        return spread(self.states.user_NE, self.config.paths.profile_states)
+
+    @cached_property
+    def _vectors(self) -> FloatArray:
+        return starting_vectors(self.model, self._sample_NE, self.config.paths, self.seed)
+
+    def _clustered(self, choice: StructureChoice, num_paths: int) -> IntArray:
+        own = choose_structure(self.config, self.num_items, self.num_paths)
+        return kmeans_paths(
+            self.model, self._sample_NE, self._vectors, choice.space, num_paths, self.config.paths, self.seed,
+            budgets=own.budgets,
+        )  # fmt: skip

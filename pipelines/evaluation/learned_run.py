@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dr_core.arrays import DoubleArray, IntArray
-from dr_core.errors import DeepRetrievalError
-from dr_core.evaluation.evaluator import EvaluationUsers
+from dr_core.errors import DeepRetrievalError, InputError
+from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.checkpoint import load_model
 from dr_core.paths.space import PathSpace
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.methods import SUBJECT
 from pipelines.evaluation.users import load_users
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
@@ -74,7 +78,21 @@ class LearnedRun:
     @property
     def last_id(self) -> str:
         """Id of the version that is, or is to be, released."""
-        return self.version_id(self.config.em.rounds)
+        return self.version_id(self.last_version)
+
+    @property
+    def last_version(self) -> int:
+        """t of the version that is, or is to be, released."""
+        return self.config.em.rounds
+
+    @property
+    def why_no_controls(self) -> str | None:
+        """Why no control can be trained on the run's samples, None where they can."""
+        return None
+
+    def has_run(self, stage: str) -> bool:
+        """Return whether a stage has been done."""
+        return any(done["name"] == stage for done in self.run.record["stages"])
 
     @cached_property
     def num_items(self) -> int:
@@ -109,7 +127,28 @@ class LearnedRun:
     @cached_property
     def validation(self) -> EvaluationUsers:
         """The validation users."""
-        return load_users(self.spark, self.workdir, "validation")
+        return load_users(self.spark, self.workdir, "validation", self.num_items)
+
+    @cached_property
+    def test(self) -> EvaluationUsers:
+        """The test users."""
+        return load_users(self.spark, self.workdir, "test", self.num_items)
+
+    @cached_property
+    def retired(self) -> IntArray:
+        """Ids of retired items, which no method may return, int64 ascending."""
+        items = self.workdir.read(self.spark, "items").where(~F.col("active") & (F.col("item_id") < self.num_items))
+        return np.sort(items.select("item_id").toPandas()["item_id"].to_numpy(np.int64))
+
+    @cached_property
+    def learned(self) -> Variant:
+        """Deep Retrieval as it is, or is to be, served: the last model, and its mapping without the retired items.
+
+        Raises:
+            DeepRetrievalError: the model is not there, or not finished.
+        """
+        model = load_model(self.workdir.filesystem, self.workdir.path("models", self.last_id))
+        return Variant(SUBJECT, model, without_items(self.mapping(self.last_version), self.retired))
 
     @property
     def num_paths(self) -> int:
@@ -133,5 +172,26 @@ class LearnedRun:
         return rows
 
     def mapping(self, t: int) -> IntArray:
-        """Return pi_t, int64 [V, J]."""
+        """Return pi_t, int64 [V, J].
+
+        Raises:
+            InputError: it is not there, or no longer.
+        """
+        if not self.has_mapping(t):
+            raise InputError(f"the mapping {self.version_id(t)} is not in {self.workdir.path('models')}")
         return self.workdir.read_array("models", self.version_id(t), "item_paths.npy")
+
+    def version_label(self, t: int) -> str:
+        """Return what a version is called in the report."""
+        return f"after M-step {t}" if t else "initial"
+
+    def has_mapping(self, t: int) -> bool:
+        """Return whether pi_t is there: maintenance removes the versions that were not released."""
+        return self.workdir.exists("models", self.version_id(t), "item_paths.npy")
+
+
+def without_items(path_VJ: IntArray, items: IntArray) -> IntArray:
+    """Return a copy of a mapping in which some items are on no path."""
+    reduced = path_VJ.copy()
+    reduced[items] = -1
+    return reduced

@@ -8,111 +8,160 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from pyspark.sql import functions as F
-
-from dr_core.arrays import IntArray
-from dr_core.evaluation.evaluator import Arm, EvaluationUsers, Evaluator, choose_beam, nearest
-from dr_core.learning.checkpoint import load_model
+from dr_core.evaluation.evaluator import EvaluationUsers, Evaluator, choose_beam, nearest
 from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from pipelines.evaluation.controls import train_arms
-from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.evaluation.controls import Controls
+from pipelines.evaluation.learned_run import LearnedRun, without_items
 from pipelines.evaluation.measurement import Measurement
-from pipelines.evaluation.users import load_users
+from pipelines.evaluation.methods import BRUTE_FORCE, PATHS_ONLY, POPULARITY, SUBJECT, of_family
 from pipelines.stages.training.petastorm import read_files
 
 logger = logging.getLogger(__name__)
-FIXED_SIZE = ("exact_candidates", "popular_candidates", "random_candidates")
 
 
-def released_arm(day: LearnedRun) -> Arm:
-    """Return Deep Retrieval as it would go live: the last model and the mapping of the active items."""
-    model = load_model(day.workdir.filesystem, day.workdir.path("models", day.last_id))
-    return Arm("deep_retrieval", model, day.workdir.read_array("models", day.last_id, "item_paths.npy"))
+def measure(run: LearnedRun) -> dict[str, Any]:
+    """Measure a run and save it: Deep Retrieval first, then the controls one by one, each saved when it is done.
 
+    A control that cannot be trained, or fails, loses nothing: the others go on, and the record names it.
 
-def inactive_items(day: LearnedRun) -> IntArray:
-    """Return the ids of retired items, which no method may return."""
-    rows = day.workdir.read(day.spark, "items").where(~F.col("active")).select("item_id").toPandas()
-    return rows["item_id"].to_numpy(np.int64)
-
-
-def without(mapping: IntArray, items: IntArray) -> IntArray:
-    """Return a copy of a mapping in which some items stand on no path."""
-    kept = mapping.copy()
-    kept[items] = -1
-    return kept
-
-
-def measure(day: LearnedRun) -> dict[str, Any]:
-    """Train the controls, measure everything and save it; return what the run's record keeps."""
-    config = day.config
-    arm = released_arm(day)
-    retired = inactive_items(day)
-    users = load_users(day.spark, day.workdir, "test")
-    up_to = max(config.evaluation.curve_shares) * day.num_items
-    evaluator = evaluator_of(day, arm.model, users, up_to, retired)
-    live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
-    beam = int(json.loads(day.workdir.read_text("models", day.last_id, "serving.json"))["beam"])
-    curves = {arm.name: evaluator.curve(live, up_to=up_to, including=beam), "brute_force": [evaluator.brute_force]}
-    own = next(point for point in curves[arm.name] if point.beam == beam)
-    operating = {
-        "deep_retrieval": own,
-        "deep_retrieval_paths_only": evaluator.measure_beam(
-            live, beam, method="deep_retrieval_paths_only", reranked=False
-        ),
-        "brute_force": evaluator.brute_force,
-        "popularity": evaluator.popularity(),
+    Returns:
+        What the run's record keeps: ``rows_in``, ``rows_out``, ``beam``, ``controls_failed`` (by name, why) and
+        ``controls_left_out`` (why none was trained, or None).
+    """
+    evaluator = evaluator_of(run, run.learned.model, run.test, most_candidates(run))
+    measurement = measure_learned(run, evaluator, served_beam(run))
+    measurement.save(run.workdir, run.run.run_id)
+    left_out, failed = no_controls(run), {}
+    if left_out is None:
+        try:
+            controls = controls_of(run)
+        except Exception as error:
+            logger.exception("  the controls cannot be prepared")
+            left_out = f"{type(error).__name__}: {error}"
+        else:
+            failed = measure_controls(run, controls, evaluator, measurement)
+    if left_out is not None:
+        logger.info("  no trained controls: %s", left_out)
+    return {
+        "rows_in": len(run.test),
+        "rows_out": sum(len(points) for points in measurement.curves.values()),
+        "beam": measurement.beam,
+        "controls_failed": failed,
+        "controls_left_out": left_out,
     }
-    sizes = [round(share * day.num_items) for share in config.evaluation.curve_shares]
-    for name in FIXED_SIZE:
+
+
+def measure_learned(run: LearnedRun, evaluator: Evaluator, beam: int) -> Measurement:
+    """Measure Deep Retrieval at a beam and along its curve, beside what needs no training."""
+    curves = {
+        SUBJECT: evaluator.curve(run.learned, up_to=most_candidates(run), including=beam),
+        BRUTE_FORCE: [evaluator.brute_force],
+    }
+    served = next(point for point in curves[SUBJECT] if point.beam == beam)
+    operating = {
+        SUBJECT: served,
+        PATHS_ONLY: evaluator.measure_paths_only(run.learned, beam, method=PATHS_ONLY),
+        BRUTE_FORCE: evaluator.brute_force,
+        POPULARITY: evaluator.popularity(),
+    }
+    sizes = [round(share * run.num_items) for share in run.config.evaluation.curve_shares]
+    for name in of_family("candidates"):
         curves[name] = evaluator.fixed_size(name, sizes)
-        operating[name] = evaluator.fixed_size(name, [round(own.mean_candidates)])[0]
-    if config.evaluation.controls:
-        states = load_states(day, arm.model)
-        initial = day.workdir.read_array("models", day.version_id(0), "item_paths.npy")
-        for control in train_arms(config, arm.model, states, initial, day.validation, seed=day.seed):
-            standing = Arm(control.name, control.model, without(control.path_VJ, retired))
-            curves[control.name] = evaluator.curve(standing, up_to=up_to)
-            operating[control.name] = nearest(curves[control.name], own.mean_candidates)
-    measurement = Measurement(curves, operating, beam)
-    measurement.save(day.workdir, day.run.run_id)
-    return {"rows_in": len(users), "rows_out": sum(len(points) for points in curves.values()), "beam": beam}
+        operating[name] = evaluator.fixed_size(name, [round(served.mean_candidates)])[0]
+    return Measurement(curves, operating, beam)
 
 
-def evaluator_of(
-    day: LearnedRun, model: DeepRetrievalModel, users: EvaluationUsers, up_to: float, retired: IntArray
-) -> Evaluator:
-    """Build the evaluator of a run's users."""
+def no_controls(run: LearnedRun) -> str | None:
+    """Return why no control can be trained beside a run; None where they can."""
+    if not run.config.evaluation.controls:
+        return "evaluation.controls is off"
+    if run.why_no_controls is not None:
+        return run.why_no_controls
+    if not run.has_mapping(0):
+        return f"the initial mapping {run.version_id(0)} is gone (maintenance keeps released versions alone)"
+    if not run.workdir.exists("tables", run.samples_name):
+        return f"the table {run.samples_name} is gone"
+    return None
+
+
+def controls_of(run: LearnedRun) -> Controls:
+    """Return what can be trained beside a run, over its samples' states."""
+    model = run.learned.model
+    return Controls(run.config, model, load_states(run, model), run.mapping(0), run.validation, seed=run.seed)
+
+
+def measure_controls(
+    run: LearnedRun, controls: Controls, evaluator: Evaluator, measurement: Measurement
+) -> dict[str, str]:
+    """Train the controls one by one and add their points to the measurement, saved after each.
+
+    Returns:
+        By name, why a control failed.
+    """
+    served = measurement.operating[SUBJECT]
+    failed = {}
+    for name, train in controls.all().items():
+        try:
+            variant = train()
+            active = replace(variant, path_VJ=without_items(variant.path_VJ, run.retired))
+            curve = evaluator.curve(active, up_to=most_candidates(run))
+        except Exception as error:
+            logger.exception("  control %s failed, the run goes on without it", name)
+            failed[name] = f"{type(error).__name__}: {error}"
+            continue
+        measurement.curves[name] = curve
+        measurement.operating[name] = nearest(curve, served.mean_candidates)
+        measurement.save(run.workdir, run.run.run_id)
+    return failed
+
+
+def most_candidates(run: LearnedRun) -> float:
+    """Return the candidates a user at which curves end."""
+    return max(run.config.evaluation.curve_shares) * run.num_items
+
+
+def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUsers, up_to: float) -> Evaluator:
+    """Build the evaluator of some users under a run's (or another) model.
+
+    Args:
+        up_to: most candidates of the exact_candidates curve.
+    """
     return Evaluator(
         model,
         users,
-        ks=day.config.list_lengths,
-        max_length=day.config.history_length,
-        counts_V=day.counts,
+        ks=run.config.list_lengths,
+        max_length=run.config.history_length,
+        counts_V=run.counts,
         max_exact=int(up_to),
-        retired=retired,
-        seed=day.seed,
+        retired=run.retired,
+        seed=run.seed,
     )
 
 
-def serving_beam(day: LearnedRun) -> int:
-    """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users."""
-    serving = day.config.serving
+def served_beam(run: LearnedRun) -> int:
+    """Return B that the run's last version is served with."""
+    return int(json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))["beam"])
+
+
+def serving_beam(run: LearnedRun) -> int:
+    """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users.
+
+    It needs the last model and mapping alone, and is cheap beside :func:`measure`.
+    """
+    serving = run.config.serving
     if serving.beam != "auto":
         return serving.beam
     wanted = serving.wanted_candidates
-    arm, retired = released_arm(day), inactive_items(day)
-    live = Arm(arm.name, arm.model, without(arm.path_VJ, retired))
-    users = day.validation if len(day.validation) else load_users(day.spark, day.workdir, "test")
-    points = evaluator_of(day, arm.model, users, wanted, retired).curve(live, up_to=wanted)
+    users = run.validation if len(run.validation) else run.test
+    points = evaluator_of(run, run.learned.model, users, wanted).curve(run.learned, up_to=wanted)
     return int(choose_beam(points, wanted).beam or 1)
 
 
-def load_states(day: LearnedRun, model: DeepRetrievalModel) -> States:
-    """Encode all samples with the frozen encoder."""
-    files = read_files(day.workdir.filesystem, day.workdir.table(day.samples_name))
+def load_states(run: LearnedRun, model: DeepRetrievalModel) -> States:
+    """Encode all samples with a frozen encoder."""
+    files = read_files(run.workdir.filesystem, run.workdir.table(run.samples_name))
     return States.encode(model, (batch_from_arrays(columns) for columns in files))

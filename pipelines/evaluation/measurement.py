@@ -9,17 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Point
-from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.storage.workdir import Workdir
-
-SWEEP_STAGE = "sweep_"
-"""Prefix of the stages in which ``dr sweep`` measures one point of one study."""
-
-
-RIVAL_STAGE = "rival_"
-"""Prefix of the stages in which ``dr compare`` measures a family of rivals."""
 
 
 class Measurement:
@@ -82,62 +73,3 @@ class Measurement:
             else:
                 operating[point.method] = point
         return Measurement(curves, operating, meta["beam"])
-
-
-def rival_file(day: LearnedRun, family: str) -> str:
-    """Return the name below ``runs/`` of what was measured of a family of rivals."""
-    return f"{day.run.run_id}.rival-{family}"
-
-
-def measured_families(day: LearnedRun) -> list[str]:
-    """Return the families of rivals that were measured in a run."""
-    names = [stage["name"] for stage in day.run.record["stages"]]
-    return [name.removeprefix(RIVAL_STAGE) for name in names if name.startswith(RIVAL_STAGE)]
-
-
-def with_rivals(day: LearnedRun, measurement: Measurement) -> Measurement:
-    """Return a measurement together with those of the rivals."""
-    curves, operating = dict(measurement.curves), dict(measurement.operating)
-    for family in measured_families(day):
-        rivals = Measurement.load(day.workdir, rival_file(day, family))
-        curves |= rivals.curves
-        operating |= rivals.operating
-    return Measurement(curves, operating, measurement.beam)
-
-
-def rival_lists(day: LearnedRun) -> dict[str, IntArray]:
-    """Return the headline lists [U, k] of every rival that was measured."""
-    lists: dict[str, IntArray] = {}
-    for family in measured_families(day):
-        name = f"{rival_file(day, family)}.lists.npz"
-        with day.workdir.filesystem.open(day.workdir.path("runs", name), "rb") as file:
-            lists |= {method: items.astype(np.int64) for method, items in np.load(io.BytesIO(file.read())).items()}
-    return lists
-
-
-def sweep_rows(days: list[LearnedRun]) -> list[dict[str, Any]]:
-    """Return one row a point of the first seed: study, value, means and standard deviations over the seeds that have it."""
-    points_by_seed = [
-        {
-            stage["name"].removeprefix(SWEEP_STAGE): stage
-            for stage in day.run.record["stages"]
-            if stage["name"].startswith(SWEEP_STAGE)
-        }
-        for day in days
-    ]
-    rows = []
-    for name in points_by_seed[0] if points_by_seed else ():
-        measured = [points[name] for points in points_by_seed if name in points]
-        study, value = name.split("=", 1)
-        row: dict[str, Any] = {"study": study, "value": value, "seeds": len(measured)}
-        row["seconds"] = float(np.mean([stage["seconds"] for stage in measured]))
-        results = [stage["result"] for stage in measured]
-        for key in results[0]:
-            values = [result[key] for result in results]
-            if key.startswith("rows_") or any(figure is None for figure in values):
-                continue
-            row[key] = float(np.mean(values))
-            if len(values) > 1:
-                row[f"{key}_sd"] = float(np.std(values, ddof=1))
-        rows.append(row)
-    return rows

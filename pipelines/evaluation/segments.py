@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dr_core.arrays import IntArray
+from dr_core.arrays import DoubleArray, IntArray
 from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.evaluation.measurement import Measurement
 
@@ -42,54 +41,56 @@ def by_activity(
 
 
 def breadth(
-    items_Uk: dict[str, IntArray], counts_V: npt.NDArray[np.float64], creators: Sequence[str | None]
+    items_Uk: Mapping[str, IntArray], counts_V: DoubleArray, creators: Mapping[int, str], num_creators: int
 ) -> list[dict[str, Any]]:
     """How much of the catalogue each method's lists reach: items, creators, the rarer half, surprise.
 
     Novelty is the mean over recommended items of -log2 of their share of the training events (Vargas and Castells, RecSys
     2011), in bits; the share of an item without events is that of one event.
+
+    Args:
+        items_Uk: by method, the lists int64 [U, k], -1 where one ends early.
+        counts_V: training events an item.
+        creators: of the items on the lists, by item id; items without one are left out.
+        num_creators: different ones in the whole catalogue.
     """
-    num_items = len(counts_V)
-    rank = np.empty(num_items, np.int64)
-    rank[np.lexsort((np.arange(num_items), -counts_V))] = np.arange(num_items)
+    rank_V = _popularity_rank(counts_V)
     surprise_V = -np.log2(np.maximum(counts_V, 1) / max(counts_V.sum(), 1))
-    named = np.array([name or "" for name in creators])
-    all_creators = len(set(named.tolist()) - {""})
     rows = []
-    for method, items in items_Uk.items():
-        held = items[items >= 0]
-        reached = np.unique(held)
-        met = len(set(named[reached].tolist()) - {""})
+    for method, lists in items_Uk.items():
+        recommended = lists[lists >= 0]
+        reached = np.unique(recommended)
+        reached_creators = {creators[item] for item in reached.tolist() if item in creators}
         rows.append({
             "method": method,
-            "coverage": len(reached) / num_items,
-            "creators": met / all_creators if all_creators else None,
-            "tail_share": float((rank[held] >= num_items // 2).mean()),
-            "novelty": float(surprise_V[held].mean()),
+            "coverage": len(reached) / len(counts_V),
+            "creators": len(reached_creators) / num_creators if num_creators else None,
+            "tail_share": float((rank_V[recommended] >= len(counts_V) // 2).mean()),
+            "novelty": float(surprise_V[recommended].mean()),
         })  # fmt: skip
     return rows
 
 
 def by_popularity(
-    items_Uk: dict[str, IntArray], users: EvaluationUsers, counts_V: npt.NDArray[np.float64]
+    items_Uk: Mapping[str, IntArray], users: EvaluationUsers, counts_V: DoubleArray
 ) -> list[dict[str, Any]]:
     """Who gets recommended, and found: the top 1 %, the next 9 %, the next 40 %, the rest of the items by popularity."""
     num_items = len(counts_V)
-    order = np.lexsort((np.arange(num_items), -counts_V))
-    place = np.empty(num_items, np.int64)
-    place[order] = np.arange(num_items)
+    rank_V = _popularity_rank(counts_V)
     bounds = [0, max(1, num_items // 100), max(2, num_items // 10), max(3, num_items // 2), num_items]
     names = ("top 1 %", "next 9 %", "next 40 %", "rest")
     rows = []
-    for method, items in items_Uk.items():
-        held = items[items >= 0]
+    for method, lists in items_Uk.items():
+        recommended = lists[lists >= 0]
         hits = np.zeros(len(names))
         true = np.zeros(len(names))
         for user, truth in enumerate(users.truths):
-            bucket = np.searchsorted(bounds, place[truth], side="right") - 1
+            known = truth[truth < num_items]
+            bucket = np.searchsorted(bounds, rank_V[known], side="right") - 1
             np.add.at(true, bucket, 1)
-            np.add.at(hits, bucket, np.isin(truth, items[user]))
-        share = np.bincount(np.searchsorted(bounds, place[held], side="right") - 1, minlength=len(names)) / len(held)
+            np.add.at(hits, bucket, np.isin(known, lists[user]))
+        buckets = np.searchsorted(bounds, rank_V[recommended], side="right") - 1
+        share = np.bincount(buckets, minlength=len(names)) / len(recommended)
         rows += [
             {
                 "method": method,
@@ -101,3 +102,10 @@ def by_popularity(
             for number, name in enumerate(names)
         ]
     return rows
+
+
+def _popularity_rank(counts_V: DoubleArray) -> IntArray:
+    """Return every item's place by training events, most first; ties by item id."""
+    rank_V = np.empty(len(counts_V), np.int64)
+    rank_V[np.lexsort((np.arange(len(counts_V)), -counts_V))] = np.arange(len(counts_V))
+    return rank_V

@@ -10,11 +10,19 @@ from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.storage.workdir import Workdir
 
 
-def load_users(spark: SparkSession, workdir: Workdir, role: str) -> EvaluationUsers:
-    """Return the users of a role (``validation`` or ``test``) with histories and truths, in order of their name."""
+def load_users(spark: SparkSession, workdir: Workdir, role: str, num_items: int | None = None) -> EvaluationUsers:
+    """Return the users of a role (``validation`` or ``test``) with histories and truths, in order of their name.
+
+    Args:
+        num_items: V of the model that is to answer. Items that came after it are left out of the histories, which it
+            could not read; they stay in the truths, which it misses. None keeps all.
+    """
     frame = workdir.read(spark, "evaluation_histories").where(F.col("role") == role).sort("user").toPandas()
+    histories = [np.asarray(items, dtype=np.int64) for items in frame["history"]]
+    if num_items is not None:
+        histories = [items[items < num_items] for items in histories]
     return EvaluationUsers(
         list(frame["user"]),
-        [np.asarray(items, dtype=np.int64) for items in frame["history"]],
+        histories,
         [np.asarray(items, dtype=np.int64) for items in frame["truth"]],
     )

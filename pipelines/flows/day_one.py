@@ -17,11 +17,10 @@ from dr_core.errors import ConfigError
 from pipelines.config.load import recorded_config
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.evaluation.measurement import Measurement, sweep_rows, with_rivals
 from pipelines.flows import plan
 from pipelines.flows.fresh import drop_previous, refuse_unreadable, set_aside
 from pipelines.flows.steps import DAY_ONE
-from pipelines.report.build import report_data, summarize, write_report
+from pipelines.report.build import build_report
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.lease import lease
@@ -133,7 +132,7 @@ def seed_run(
 ) -> LearnedRun:
     """Return day one of one seed."""
     seed = config.seed + number
-    place = workdir if number == 0 else Workdir(workdir.path("seeds", str(seed)))
+    place = workdir if number == 0 else workdir.below("seeds", str(seed))
     run = Run(place, run_identity(config, source, seed), config.identity())
     label = source.interval and source.interval.label
     return LearnedRun(spark, config, place, run, seed, source.logs, source.catalogue, label)  # type: ignore[arg-type]
@@ -200,7 +199,7 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
         if only not in (None, "report"):
             first.run.finish("done" if is_finished(runs) else "running", 0)
             return dict(first.run.record)
-        summary = finish_report(runs)
+        summary = build_report(runs)
     except BaseException as error:
         first.run.fail(error)
         raise
@@ -260,15 +259,6 @@ def preview(
             "writes": list(stage.writes),
         })  # fmt: skip
     return {"run_id": run.run.run_id, "workdir": workdir.uri, "stages": rows}
-
-
-def finish_report(runs: Sequence[LearnedRun]) -> dict[str, Any]:
-    """Put the seeds together, with the baselines that were measured beside them, and write the report."""
-    first = runs[0]
-    seeds = [with_rivals(run, Measurement.load(run.workdir, run.run.run_id)) for run in runs]
-    summary = summarize(first, seeds, first.last_id)
-    write_report(first.workdir, summary, report_data(first, seeds[0]) | {"sweep": sweep_rows(list(runs))})
-    return dict(json.loads(first.workdir.read_text("report", "summary.json")))
 
 
 def refuse_other_structure(run: LearnedRun) -> None:

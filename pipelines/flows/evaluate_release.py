@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from typing import Any
 
@@ -12,10 +11,8 @@ from dr_core.threads import one_thread
 from pipelines.config.load import recorded_config
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import measure
-from pipelines.evaluation.measurement import Measurement
-from pipelines.flows.day_one import finish_report
 from pipelines.flows.refreshed_run import RefreshedRun, seed_of
-from pipelines.report.build import report_data, summarize, write_report
+from pipelines.report.build import REPORT, build_report
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.lease import lease
@@ -47,13 +44,8 @@ def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]
         for run in runs:
             with one_thread():
                 measure(run)
-        if not isinstance(runs[0], RefreshedRun):
-            return finish_report(runs)
-        measurement = Measurement.load(workdir, runs[0].run.run_id)
-        summary = summarize(runs[0], [measurement], release.release_id)
-        folder = ("report", release.release_id)
-        write_report(workdir, summary, report_data(runs[0], measurement), folder=folder)
-        return dict(json.loads(workdir.read_text(*folder, "summary.json")))
+        folder = (*REPORT, release.release_id) if isinstance(runs[0], RefreshedRun) else REPORT
+        return build_report(runs, folder=folder)
 
 
 def runs_of(spark: SparkSession, workdir: Workdir, release: Release) -> list[LearnedRun]:
@@ -64,7 +56,7 @@ def runs_of(spark: SparkSession, workdir: Workdir, release: Release) -> list[Lea
         return [first]
     runs = [first]
     for number, name in enumerate(first.run.record.get("seed_runs", [])[1:], start=1):
-        runs.append(_run_of(spark, Workdir(workdir.path("seeds", str(first.seed + number))), name))
+        runs.append(_run_of(spark, workdir.below("seeds", str(first.seed + number)), name))
     return runs
 
 

@@ -24,10 +24,11 @@ from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
+from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
+from dr_core.model.histories import encode_histories
 from dr_core.paths.health import measure_health
 from pipelines.config.run import RunConfig
-from pipelines.evaluation.users import load_users
 from pipelines.flows import plan
 from pipelines.flows.gates import (
     Verdict,
@@ -42,15 +43,15 @@ from pipelines.flows.gates import (
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
-from pipelines.flows.steps import Facts, frozen_model, mix, retrieve, train, visited_by
-from pipelines.report.releases_page import write_trends
+from pipelines.flows.retrain import draw_releases
+from pipelines.flows.steps import Facts, mix, retrieve, train
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
-from pipelines.stages.structure.scores import Carried, accumulate_scores
+from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_scores
 from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.storage.item_paths import read_paths
 from pipelines.storage.lease import lease
@@ -137,7 +138,7 @@ def execute(run: RefreshedRun, only: str | None = None) -> dict[str, Any]:
         run.run.fail(error)
         raise
     if only in (None, STAGES[-1]):
-        write_trends(run.spark, run.workdir, run.config)
+        draw_releases(run.spark, run.workdir, run.config)
         run.run.finish("done", 0)
     return summary(run)
 
@@ -309,7 +310,7 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, run.warm_id),
+        model=FrozenModel.of(run.workdir, run.warm_id),
         release_id=run.last_id,
         config=run.config.scores,
         carried=Carried(run.parent, decay),
@@ -320,7 +321,8 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
 def assign(run: RefreshedRun, stage: Stage) -> Facts:
     """The live paths to new ones: new items get theirs, retired ones lose theirs."""
     model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
-    _, visited = visited_by(run, model, load_users(run.spark, run.workdir, "validation"))
+    state_UE = encode_histories(model, run.validation.histories, run.config.history_length)
+    visited = visited_paths(model, run.mapping(0), state_UE, run.config.budget.beam)
     summary = assign_paths(
         run.spark,
         run.workdir,
@@ -437,7 +439,7 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
         },
     )
     if judged["refused"]:
-        write_trends(run.spark, run.workdir, run.config)
+        draw_releases(run.spark, run.workdir, run.config)
         raise GateRefused(
             f"{release.release_id} is kept as refused, {run.parent} stays live: " + "; ".join(judged["refused"])
         )

@@ -41,9 +41,18 @@ class RefreshedRun(LearnedRun):
         return self.version_id(0)
 
     @property
-    def last_id(self) -> str:
-        """Id of the new paths, scores, index and model."""
-        return self.version_id(1)
+    def last_version(self) -> int:
+        """The new paths, scores, index and model."""
+        return 1
+
+    def version_label(self, t: int) -> str:
+        """Return what a version is called in the report."""
+        return "after the refresh" if t else "before the refresh"
+
+    @property
+    def why_no_controls(self) -> str:
+        """A refresh learns from a part of the events, a control would need them all."""
+        return f"{self.run.run_id} is a refresh: its samples hold one interval, a control needs all of them"
 
     @property
     def space(self) -> PathSpace:

@@ -15,8 +15,9 @@ from dr_core.errors import ConfigError
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.flows import plan
-from pipelines.flows.day_one import Source, begin, finish_report, identities, refuse_other_structure, run_identity
+from pipelines.flows.day_one import Source, begin, identities, refuse_other_structure, run_identity
 from pipelines.flows.steps import DAY_ONE
+from pipelines.report.build import build_report
 from pipelines.spark.session import spark_session
 from pipelines.storage.lease import lease
 from pipelines.storage.run_record import Run
@@ -103,7 +104,7 @@ def _do(run: LearnedRun, stage: plan.Stage) -> dict[str, Any]:
         refuse_other_structure(run)
     if stage.name == "report":
         run.run.record |= {"seeds": 1, "seed_runs": [run.run.run_id]}
-        results = len(finish_report([run])["results"])
+        results = len(build_report([run])["results"])
         return {"rows_in": results, "rows_out": results, "report": run.workdir.path("report", "index.html")}
     known = identities(run)[stage.name]
     return run.run.stage(stage.name, partial(DAY_ONE[stage.step], run, stage), redo=True, identity=known)

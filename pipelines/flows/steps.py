@@ -16,19 +16,19 @@ import numpy as np
 
 from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError, GateRefused
-from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.evaluation.metrics import candidate_recall
 from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.checkpoint import load_model, read_manifest
-from dr_core.learning.refine import refined
+from dr_core.learning.checkpoint import load_model
+from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
+from dr_core.learning.held_out import validation_columns
+from dr_core.learning.m_step import refine_alone
+from dr_core.learning.refine import Refinement
 from dr_core.learning.trainer import EpochResult, Phase
+from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
-from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.assignment import changed_rows
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
-from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.from_model import model_retriever
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import measure, serving_beam
@@ -46,10 +46,8 @@ from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
-from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
-VALIDATION_TARGETS = 16
 Facts = dict[str, Any]
 """What a stage returns: ``rows_in``, ``rows_out`` and what later stages and the report read; JSON-able."""
 
@@ -86,35 +84,19 @@ def choose(run: LearnedRun, stage: Stage) -> Facts:
     counts = np.zeros(run.num_items)
     counts[events["item_id"].to_numpy()] = events["count"].to_numpy()
     run.workdir.write_array(counts, "models", run.warm_id, "counts.npy")
-    batch = validation_batch(run.validation, run.config.history_length)
+    users = run.validation
+    batch = validation_columns(users.histories, users.truths, run.config.history_length)
     run.workdir.write_arrays(batch, "models", run.warm_id, "validation.npz")
     for reason in run.choice.reasons:
         logger.info("  %s", reason)
+    algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, run.space)
+    log_choices(algorithms)
     return {
         "K": run.space.num_nodes,
         "D": run.space.num_layers,
         "items_per_visited_path": run.choice.items_per_visited_path,
         "reasons": list(run.choice.reasons),
-    }
-
-
-def validation_batch(users: EvaluationUsers, history_length: int) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    """Return held-out users as one batch of samples: their whole history, and the first of what they did next."""
-    history = np.full((len(users), history_length), -1, np.int32)
-    targets = np.full((len(users), VALIDATION_TARGETS), -1, np.int32)
-    for row, (items, truth) in enumerate(zip(users.histories, users.truths, strict=True)):
-        recent, wanted = items[-history_length:], truth[:VALIDATION_TARGETS]
-        history[row, : len(recent)] = recent
-        targets[row, : len(wanted)] = wanted
-    lengths = (history >= 0).sum(1)
-    return {
-        "history": history,
-        "length": lengths,
-        "positions": np.maximum(lengths - 1, 0)[:, None],
-        "targets": targets,
-        "weights": (targets >= 0).astype(np.float32),
-        "context_categorical": np.zeros((len(users), 1), np.int64),
-        "context_numeric": np.zeros((len(users), 1), np.float32),
+        **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
     }
 
 
@@ -180,12 +162,16 @@ def _fit_paths(run: LearnedRun, t: int, phases: Sequence[Phase]) -> Facts:
 
 
 def scores(run: LearnedRun, stage: Stage) -> Facts:
-    """s[v, c] and N_v under the model of pi_{t-1}."""
+    """s[v, c] and N_v under the model of pi_{t-1}; none where the refinement decides alone."""
+    chosen = choose_m_step(run.config.assignment, run.num_items, run.num_paths)
+    if not chosen.descends:
+        logger.info("  no scores are needed: assignment.m_step is %s, %s", chosen.kind, chosen.reason)
+        return {"rows_in": 0, "rows_out": 0}
     return accumulate_scores(
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, run.version_id(stage.t - 1)),
+        model=FrozenModel.of(run.workdir, run.version_id(stage.t - 1)),
         release_id=run.version_id(stage.t),
         config=run.config.scores,
     )
@@ -196,63 +182,54 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     t, config = stage.t, run.config
     parent_id, version_id = run.version_id(t - 1), run.version_id(t)
     model = load_model(run.workdir.filesystem, run.workdir.path("models", parent_id))
-    users = run.validation
-    state_UE, visited = visited_by(run, model, users)
-    rule = alpha_rule(config, run.choice)
-    if t > 1 and rule.alpha is None:
-        rule = rule.starting_at(run.result(f"assign_{t - 1}")["alpha"])
-    summary = assign_paths(
-        run.spark,
-        run.workdir,
-        release_id=version_id,
-        parent_id=parent_id,
-        num_items=run.num_items,
-        num_paths=config.paths.paths_per_item,
-        space=run.space,
-        config=config.assignment,
-        rule=rule,
-        visited_paths=visited,
-    )
-    descended = read_paths(run.spark, run.workdir, version_id)
-    parent = run.mapping(t - 1)
-    mapping = refined(
-        model,
-        sample_states(run.workdir, "samples", model, config.paths.profile_states),
-        descended,
-        parent,
-        run.space,
-        config.assignment,
-        budgets=run.choice.budgets,
-        seed=run.seed + t,
-    )
-    items_refined = int((mapping != descended).any(axis=1).sum())
-    if items_refined:
+    users, parent = run.validation, run.mapping(t - 1)
+    state_UE = encode_histories(model, users.histories, config.history_length)
+    visited = visited_paths(model, parent, state_UE, config.budget.beam)
+    chosen = choose_m_step(config.assignment, run.num_items, run.num_paths)
+    refinement = None
+    if chosen.refines:
+        states = sample_states(run.workdir, "samples", model, config.paths.profile_states)
+        refinement = Refinement.of(model, states, run.choice, config.assignment, run.seed + t)
+    if refinement is not None and not chosen.descends:
+        mapping, facts = refine_alone(refinement, parent, visited)
         write_paths(run.spark, run.workdir, mapping, version_id)
+    else:
+        rule = alpha_rule(config, run.choice)
+        if t > 1:
+            rule = rule.starting_at(run.result(f"assign_{t - 1}")["alpha"])
+        facts = assign_paths(
+            run.spark,
+            run.workdir,
+            release_id=version_id,
+            parent_id=parent_id,
+            num_items=run.num_items,
+            num_paths=run.num_paths,
+            space=run.space,
+            config=config.assignment,
+            rule=rule,
+            visited_paths=visited,
+            refinement=refinement,
+        )
     mapping = export_paths(run, version_id)
-    moved = int(changed_rows(parent, mapping).sum())
     health = measure_health(mapping, run.space)
     before, after = measure_likelihood(
         run.spark,
         run.workdir,
         samples=run.samples_name,
-        model=frozen_model(run.workdir, parent_id),
+        model=FrozenModel.of(run.workdir, parent_id),
         paths_uris=[run.workdir.path("models", version, "item_paths.npy") for version in (parent_id, version_id)],
         max_blocks=config.em.likelihood_blocks,
     )
     logger.info(
-        "  %d items moved (%d by the descent), surrogate %.6g -> %.6g, likelihood %.4f -> %.4f, %d paths, largest %d,"
-        " alpha %.3g",
-        moved, summary.items_moved, summary.surrogate_before, summary.surrogate_after, before, after,
-        health.occupied_paths, health.largest_path, summary.alpha,
+        "  %d items moved (%d by the descent), surrogate %s -> %s, likelihood %.4f -> %.4f, %d paths, largest %d, alpha %s",
+        facts.items_moved, facts.items_moved_by_descent, facts.surrogate_before, facts.surrogate_after, before, after,
+        health.occupied_paths, health.largest_path, facts.alpha,
     )  # fmt: skip
     retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
     found = retriever.candidates(retriever.search(state_UE.numpy()))
     recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
     return {
-        **vars(summary),
-        "items_moved": moved,
-        "items_descended": summary.items_moved,
-        "items_refined": items_refined,
+        **vars(facts),
         "rows_in": run.num_items,
         "rows_out": int(mapping.size),
         "likelihood_before": before,
@@ -374,25 +351,6 @@ def mix(run: LearnedRun, source: str, model_id: str, mapping: IntArray) -> Facts
         config=run.config.mixed_targets,
         seed=run.seed,
     )
-
-
-def frozen_model(workdir: Workdir, version_id: str) -> FrozenModel:
-    """Return a trained version with the mapping it was trained on.
-
-    Raises:
-        DeepRetrievalError: it has not been trained.
-    """
-    folder = workdir.path("models", version_id)
-    manifest = read_manifest(workdir.filesystem, folder)
-    if manifest is None:
-        raise DeepRetrievalError(f"{folder} holds no finished model")
-    return FrozenModel(folder, manifest["sha256"]["model.safetensors"], f"{folder}/item_paths.npy")
-
-
-def visited_by(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUsers) -> tuple[Any, IntArray]:
-    """Return the states [U, E] of users and the paths int64 [U, B] that their searches visit."""
-    state_UE = encode_histories(model, users.histories, run.config.history_length)
-    return state_UE, beam_search(model.structure, state_UE, run.config.budget.beam).path_NB.numpy()
 
 
 def export_paths(run: LearnedRun, version_id: str) -> IntArray:

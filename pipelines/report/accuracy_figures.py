@@ -8,7 +8,9 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from pipelines.report import formats, methods, tables
+from pipelines.evaluation import methods
+from pipelines.evaluation.methods import BRUTE_FORCE
+from pipelines.report import formats, tables
 from pipelines.report.data import ActivityRow, PopularityRow
 from pipelines.report.drawing import (
     INK,
@@ -21,7 +23,7 @@ from pipelines.report.drawing import (
     legend,
     percent_axis,
 )
-from pipelines.report.methods import BRUTE_FORCE, Styles
+from pipelines.report.styles import Styles
 from pipelines.report.summary import CurvePoint, Difference, Result, Summary
 from pipelines.report.tables import FRACTIONS, View
 
@@ -46,22 +48,22 @@ def _draw_candidate_curves(
 ) -> Figure:
     figure, axes = grid(len(panels), 3, 3.6)
     brute = tables.result_of(summary, view, BRUTE_FORCE)
-    for place, metric in zip(axes, panels, strict=True):
+    for panel, metric in zip(axes, panels, strict=True):
         pairs = {method: _pairs(curve, "candidates", metric) for method, curve in curves.items()}
         for method, points in pairs.items():
             if points:
-                draw_line(place, styles[method], *zip(*points, strict=True))
+                draw_line(panel, styles[method].style, *zip(*points, strict=True))
         for row in summary.results:
             value = getattr(row, metric)
             if view.holds(row) and row.method == tables.subject(summary) and row.candidates and value is not None:
-                place.plot([row.candidates], [value], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
+                panel.plot([row.candidates], [value], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
         level = getattr(brute, metric) if brute and metric == "precision" else 1.0 if metric == "overlap" else None
         if brute and level is not None:
-            place.axhline(level, color=styles[BRUTE_FORCE].color, ls=styles[BRUTE_FORCE].line, lw=1.1)
+            panel.axhline(level, color=styles[BRUTE_FORCE].style.color, ls=styles[BRUTE_FORCE].style.line, lw=1.1)
         costs = [cost for points in pairs.values() for cost, _ in points]
-        cost_axis(place, costs, "candidates a user (share of the items below)", summary.data.items)
-        percent_axis(place)
-        place.set_title(FRACTIONS[metric].capitalize() + (f" at {view.k}" if metric == "precision" else ""))
+        cost_axis(panel, costs, "candidates a user (share of the items below)", summary.data.items)
+        percent_axis(panel)
+        panel.set_title(FRACTIONS[metric].capitalize() + (f" at {view.k}" if metric == "precision" else ""))
     shown = [styles[method] for method in methods.ordered(curves)]
     bare = [styles[BRUTE_FORCE]] if brute else []
     legend(figure, [*bare, *shown], bare=bare)
@@ -105,25 +107,25 @@ def _draw_cost_curves(
     def cost_of(method: str | None) -> float | None:
         row = tables.result_of(summary, view, method)
         if row is None or axis == "microseconds":
-            return row and row.microseconds
+            return None if row is None else row.microseconds
         return tables.multiply_adds_of(summary, row)
 
     brute = cost_of(BRUTE_FORCE)
-    for place, metric in zip(axes, metrics, strict=True):
+    for panel, metric in zip(axes, metrics, strict=True):
         costs = [brute] if brute else []
         for method, curve in curves.items():
             points = _pairs(curve, axis, metric)
             if points:
-                draw_line(place, styles[method], *zip(*points, strict=True))
+                draw_line(panel, styles[method].style, *zip(*points, strict=True))
                 costs += [cost for cost, _ in points]
         ours, own = tables.result_of(summary, view, tables.subject(summary)), cost_of(tables.subject(summary))
         if own is not None and getattr(ours, metric) is not None:
-            place.plot([own], [getattr(ours, metric)], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
+            panel.plot([own], [getattr(ours, metric)], "o", ms=12, mfc="none", mec=INK, mew=1.1, zorder=4)
         if brute:
-            place.axvline(brute, color=styles[BRUTE_FORCE].color, ls=styles[BRUTE_FORCE].line, lw=1.1)
-        cost_axis(place, costs, COST_AXES[axis][1])
-        percent_axis(place)
-        place.set_title(FRACTIONS[metric].capitalize())
+            panel.axvline(brute, color=styles[BRUTE_FORCE].style.color, ls=styles[BRUTE_FORCE].style.line, lw=1.1)
+        cost_axis(panel, costs, COST_AXES[axis][1])
+        percent_axis(panel)
+        panel.set_title(FRACTIONS[metric].capitalize())
     bare = [styles[BRUTE_FORCE]] if brute else []
     legend(figure, [*bare, *(styles[method] for method in methods.ordered(curves))], bare=bare)
     return figure
@@ -147,23 +149,23 @@ def _draw_results_overview(found: dict[str, Result], styles: Styles, panels: lis
     names = methods.ordered(found)
     figure = Figure(figsize=(PAGE_WIDTH, 0.55 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for place, metric in zip(axes, panels, strict=True):
+    for panel, metric in zip(axes, panels, strict=True):
         for line, method in enumerate(names):
-            row, style = found[method], styles[method]
+            row, style = found[method], styles[method].style
             value = getattr(row, metric)
             if value is None:
                 continue
             if metric == "precision" and row.interval is not None:
-                place.plot(row.interval, [line, line], color=style.color, lw=1.6, solid_capstyle="butt", alpha=0.6)
+                panel.plot(row.interval, [line, line], color=style.color, lw=1.6, solid_capstyle="butt", alpha=0.6)
             shape = "o" if style.marker in "_x1234+|" else style.marker
-            place.plot([value], [line], shape, color=style.color, ms=6, zorder=3)
+            panel.plot([value], [line], shape, color=style.color, ms=6, zorder=3)
         brute = found.get(BRUTE_FORCE)
         if brute is not None and getattr(brute, metric) is not None:
-            place.axvline(getattr(brute, metric), color=MUTED, lw=0.8, ls=(0, (4, 3)))
-        place.set_title(FRACTIONS[metric].capitalize())
-        place.grid(axis="x")
-        place.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
-        place.margins(x=0.06)
+            panel.axvline(getattr(brute, metric), color=MUTED, lw=0.8, ls=(0, (4, 3)))
+        panel.set_title(FRACTIONS[metric].capitalize())
+        panel.grid(axis="x")
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
+        panel.margins(x=0.06)
     axes[0].set_yticks(range(len(names)), [styles[method].label for method in names])
     axes[0].set_ylim(len(names) - 0.4, -0.6)
     axes[0].tick_params(axis="y", labelcolor=INK)
@@ -186,15 +188,15 @@ def _draw_difference_forest(rows: list[Difference]) -> Figure:
     breaks = []
     for method, against in pairs:
         places = {(row.axis, row.at): row for row in rows if (row.method, row.against) == (method, against)}
-        order = sorted(places, key=lambda place: (place[0] or "", place[1] or 0.0))
+        order = sorted(places, key=lambda panel: (panel[0] or "", panel[1] or 0.0))
         lines += [(method, against, axis, at) for axis, at in order]
         breaks.append(len(lines))
     figure = Figure(figsize=(PAGE_WIDTH, 0.6 + 0.215 * len(lines)), layout="constrained")
     axes = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for place, metric in zip(axes, metrics, strict=True):
-        place.axvline(0, color=INK, lw=0.9)
+    for panel, metric in zip(axes, metrics, strict=True):
+        panel.axvline(0, color=INK, lw=0.9)
         for edge in breaks[:-1]:
-            place.axhline(edge - 0.5, color="#D5DCE4", lw=0.7)
+            panel.axhline(edge - 0.5, color="#D5DCE4", lw=0.7)
         for row in rows:
             if row.metric != metric or row.mean is None:
                 continue
@@ -206,12 +208,12 @@ def _draw_difference_forest(rows: list[Difference]) -> Figure:
             }[tables.sign(row)]
             if row.low is not None and row.high is not None:
                 ends = [100 * row.low, 100 * row.high]
-                place.plot(ends, [line, line], color=color, lw=1.6, solid_capstyle="butt")
-            place.plot([100 * row.mean], [line], shape, color=color, mfc=face, ms=5)
-        place.set_title(f"{FRACTIONS[metric].capitalize()}, points")
-        place.grid(axis="x")
-        place.grid(axis="y", visible=False)
-        place.margins(x=0.08)
+                panel.plot(ends, [line, line], color=color, lw=1.6, solid_capstyle="butt")
+            panel.plot([100 * row.mean], [line], shape, color=color, mfc=face, ms=5)
+        panel.set_title(f"{FRACTIONS[metric].capitalize()}, points")
+        panel.grid(axis="x")
+        panel.grid(axis="y", visible=False)
+        panel.margins(x=0.08)
     texts = []
     for number, (method, against, axis, at) in enumerate(lines):
         row = next(row for row in rows if (row.method, row.against, row.axis, row.at) == (method, against, axis, at))
@@ -268,7 +270,7 @@ def _draw_by_bucket(
 ) -> Figure:
     figure, axes = grid(len(panels), len(panels), 3.0)
     names = methods.ordered(row.method for row in rows)
-    for place, metric in zip(axes, panels, strict=True):
+    for panel, metric in zip(axes, panels, strict=True):
         for method in names:
             points = sorted(
                 (buckets.index(row.bucket), getattr(row, metric))
@@ -276,13 +278,13 @@ def _draw_by_bucket(
                 if row.method == method and getattr(row, metric) is not None
             )
             if points:
-                draw_line(place, styles[method], *zip(*points, strict=True))
-        place.set_xticks(range(len(buckets)), ticks)
-        place.set_xlabel(text)
-        place.margins(x=0.06, y=0.12)
-        place.set_ylim(bottom=0)
-        percent_axis(place)
-        place.set_title(metric.replace("_", " ").capitalize())
+                draw_line(panel, styles[method].style, *zip(*points, strict=True))
+        panel.set_xticks(range(len(buckets)), ticks)
+        panel.set_xlabel(text)
+        panel.margins(x=0.06, y=0.12)
+        panel.set_ylim(bottom=0)
+        percent_axis(panel)
+        panel.set_title(metric.replace("_", " ").capitalize())
     legend(figure, [styles[method] for method in names])
     return figure
 

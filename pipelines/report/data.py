@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field
 
-from dr_core.errors import InputError
-from pipelines.report.summary import Number
+from pipelines.report.schema import Number, Record, parse
 
 
-class Part(BaseModel):
-    """A frozen part of the report's data; keys it does not know are left alone, so that older pages can be redrawn."""
+class Part(Record):
+    """A part of the report's data; keys it does not know are left alone, so that older pages can be redrawn."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, use_attribute_docstrings=True)
 
@@ -59,18 +58,18 @@ class BreadthRow(Part):
 class Trial(Part):
     """One setting that was tried on the validation users."""
 
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     validation: Number | None = None
     seconds: Number | None = None
 
 
-class RivalRow(Part):
-    """What fitting a rival took."""
+class BaselineRow(Part):
+    """What fitting a method beside Deep Retrieval took."""
 
     method: str
     seconds: Number | None = None
     megabytes: Number | None = None
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
 
 
@@ -148,7 +147,7 @@ class ReportData(Part):
     by_activity: tuple[ActivityRow, ...] = ()
     by_popularity: tuple[PopularityRow, ...] = ()
     breadth: tuple[BreadthRow, ...] = ()
-    rivals: tuple[RivalRow, ...] = ()
+    baselines: tuple[BaselineRow, ...] = ()
     sweep: tuple[SweepRow, ...] = ()
     example_paths: tuple[ExamplePath, ...] = ()
     example_user: ExampleUser | None = None
@@ -161,8 +160,4 @@ def parse_data(data: Mapping[str, Any]) -> ReportData:
     Raises:
         InputError: a part has the wrong shape; the message names it.
     """
-    try:
-        return ReportData.model_validate({key: value for key, value in data.items() if value is not None})
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-        raise InputError(f"report_data.json is malformed ({error.error_count()} faults): {faults}") from error
+    return parse(ReportData, {key: value for key, value in data.items() if value is not None}, "report_data.json")

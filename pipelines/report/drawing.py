@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from pipelines.evaluation.methods import Method, Style
 from pipelines.report import formats
-from pipelines.report.methods import MethodStyle
 
 INK, MUTED, RULE = "#1D2733", "#5B6875", "#E3E8EE"
 PAGE_WIDTH = 11.0
@@ -99,7 +99,7 @@ def grid(num_panels: int, num_columns: int, height: float) -> tuple[Figure, list
     return figure, panels
 
 
-def draw_line(axes: Axes, style: MethodStyle, x: Sequence[float], y: Sequence[float]) -> None:
+def draw_line(axes: Axes, style: Style, x: Sequence[float], y: Sequence[float]) -> None:
     """Draw one method's line in its own look."""
     axes.plot(
         x,
@@ -113,20 +113,20 @@ def draw_line(axes: Axes, style: MethodStyle, x: Sequence[float], y: Sequence[fl
     )
 
 
-def legend(figure: Figure, styles: Sequence[MethodStyle], *, bare: Sequence[MethodStyle] = ()) -> None:
+def legend(figure: Figure, methods: Sequence[Method], *, bare: Sequence[Method] = ()) -> None:
     """Put one legend below all panels; ``bare`` are lines without markers."""
     handles = [
         Line2D(
             [],
             [],
-            color=style.color,
-            marker="" if style in bare else style.marker,
-            linestyle=style.line,
-            linewidth=style.width,
-            markerfacecolor=style.color if style.width > 2 else "white",
-            label=style.label,
+            color=method.style.color,
+            marker="" if method in bare else method.style.marker,
+            linestyle=method.style.line,
+            linewidth=method.style.width,
+            markerfacecolor=method.style.color if method.style.width > 2 else "white",
+            label=method.label,
         )
-        for style in styles
+        for method in methods
     ]
     figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 5), handlelength=3.4)
 

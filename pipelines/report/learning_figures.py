@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipelines.evaluation.methods import BLUE, GREY, ORANGE, VERMILLION
 from pipelines.report import formats
 from pipelines.report.data import PathSizes, TrainingRow
 from pipelines.report.drawing import INK, MUTED, PAGE_WIDTH, cost_axis, grid, inline_svg
-from pipelines.report.methods import BLUE, GREY, ORANGE, VERMILLION
 from pipelines.report.summary import Round
 
 _UNIT_BINS = 60
@@ -33,19 +33,19 @@ def _draw_path_sizes(strips: list[PathSizes]) -> Figure:
     edges = np.arange(0.5, largest + 1.5) if fine else np.unique(np.geomspace(1, largest + 1, 48).astype(int)) - 0.5
     figure = Figure(figsize=(PAGE_WIDTH, 0.5 + 0.78 * len(strips)), layout="constrained")
     axes = figure.subplots(len(strips), 1, sharex=True, squeeze=False)[:, 0]
-    for number, (place, strip, histogram) in enumerate(zip(axes, strips, histograms, strict=True)):
+    for number, (panel, strip, histogram) in enumerate(zip(axes, strips, histograms, strict=True)):
         sizes, counts = histogram[:, 0], histogram[:, 1]
         heights, _ = np.histogram(sizes, bins=edges, weights=counts)
         color = GREY if number == 0 else BLUE
-        place.bar(edges[:-1], heights, width=np.diff(edges) * 0.92, align="edge", color=color, linewidth=0)
+        panel.bar(edges[:-1], heights, width=np.diff(edges) * 0.92, align="edge", color=color, linewidth=0)
         mean = float((sizes * counts).sum() / counts.sum())
-        place.axvline(mean, color=INK, lw=0.9)
-        place.plot([sizes.max()], [0], "v", color=VERMILLION, ms=5, clip_on=False, zorder=4)
-        place.set_ylabel(strip.label, rotation=0, ha="right", va="center", labelpad=30, color=INK)
+        panel.axvline(mean, color=INK, lw=0.9)
+        panel.plot([sizes.max()], [0], "v", color=VERMILLION, ms=5, clip_on=False, zorder=4)
+        panel.set_ylabel(strip.label, rotation=0, ha="right", va="center", labelpad=30, color=INK)
         text = f"{formats.count(int(counts.sum()))} paths, mean {mean:.1f}, largest {formats.count(int(sizes.max()))}"
-        place.text(0.995, 0.9, text, transform=place.transAxes, ha="right", va="top", color=MUTED)
-        place.yaxis.set_major_locator(MaxNLocator(2, integer=True))
-        place.margins(y=0.12)
+        panel.text(0.995, 0.9, text, transform=panel.transAxes, ha="right", va="top", color=MUTED)
+        panel.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        panel.margins(y=0.12)
     if not fine:
         cost_axis(axes[-1], [1.0, float(largest)], "")
     axes[-1].set_xlabel("items on the path (line: mean, triangle: largest); height: number of paths")
@@ -79,13 +79,13 @@ def rounds_figure(rounds: Sequence[Round]) -> Markup | None:
 
 def _draw_rounds(rounds: Sequence[Round], panels: list[tuple[str, Callable[[Axes], None]]]) -> Figure:
     figure, axes = grid(len(panels), 4, 2.1)
-    for place, (title, draw) in zip(axes, panels, strict=True):
-        draw(place)
-        place.set_title(title)
-        place.set_xticks([row.round for row in rounds])
-        place.set_xlim(min(row.round for row in rounds) - 0.5, max(row.round for row in rounds) + 0.7)
-    for place in axes[-min(4, len(axes)) :]:
-        place.set_xlabel("round")
+    for panel, (title, draw) in zip(axes, panels, strict=True):
+        draw(panel)
+        panel.set_title(title)
+        panel.set_xticks([row.round for row in rounds])
+        panel.set_xlim(min(row.round for row in rounds) - 0.5, max(row.round for row in rounds) + 0.7)
+    for panel in axes[-min(4, len(axes)) :]:
+        panel.set_xlabel("round")
     return figure
 
 
@@ -148,7 +148,7 @@ def training_figure(rows: Sequence[TrainingRow]) -> Markup | None:
 def _draw_training(rows: Sequence[TrainingRow], panels: list[tuple[str, str]]) -> Figure:
     figure, axes = grid(len(panels), len(panels), 2.7)
     starts = [number for number, row in enumerate(rows) if number == 0 or row.phase != rows[number - 1].phase]
-    for place, (name, title) in zip(axes, panels, strict=True):
+    for panel, (name, title) in zip(axes, panels, strict=True):
         for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
             known = [
                 (number + 1, getattr(rows[number], name))
@@ -156,16 +156,16 @@ def _draw_training(rows: Sequence[TrainingRow], panels: list[tuple[str, str]]) -
                 if getattr(rows[number], name) is not None
             ]
             if known:
-                place.plot(*zip(*known, strict=True), "-o", color=BLUE, lw=1.6, ms=4)
+                panel.plot(*zip(*known, strict=True), "-o", color=BLUE, lw=1.6, ms=4)
             if start:
-                place.axvline(start + 0.5, color="#C9D1DA", lw=0.8)
-            place.text(
-                (start + end + 1) / 2, 1.0, rows[start].phase, transform=place.get_xaxis_transform(), ha="center",
+                panel.axvline(start + 0.5, color="#C9D1DA", lw=0.8)
+            panel.text(
+                (start + end + 1) / 2, 1.0, rows[start].phase, transform=panel.get_xaxis_transform(), ha="center",
                 va="bottom", color=MUTED, fontsize=7.5,
             )  # fmt: skip
-        place.set_xlim(0.5, len(rows) + 0.5)
-        place.set_title(title, pad=18)
-        place.set_xlabel("epoch, all phases in a row")
-        place.xaxis.set_major_locator(MaxNLocator(min(12, len(rows)), integer=True))
-        place.margins(y=0.12)
+        panel.set_xlim(0.5, len(rows) + 0.5)
+        panel.set_title(title, pad=18)
+        panel.set_xlabel("epoch, all phases in a row")
+        panel.xaxis.set_major_locator(MaxNLocator(min(12, len(rows)), integer=True))
+        panel.margins(y=0.12)
     return figure

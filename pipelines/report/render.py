@@ -11,9 +11,10 @@ from typing import Any
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipelines.report import accuracy_figures, formats, learning_figures, methods, sweep_figures, tables, verdict
+from pipelines.evaluation import methods
+from pipelines.report import accuracy_figures, checks, formats, learning_figures, sweep_figures, tables
 from pipelines.report.data import ReportData, parse_data
-from pipelines.report.methods import Styles
+from pipelines.report.styles import Styles
 from pipelines.report.summary import Stage, Summary, parse_summary
 from pipelines.report.tables import ResultRow, View
 
@@ -107,10 +108,10 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "data": data,
         "counts": _counts(summary),
         "chosen": _chosen(summary),
-        "verdict": verdict.verdict(summary),
-        "remarks": verdict.remarks(summary),
+        "checks": checks.checks(summary),
         "parts": [
-            _view_part(summary, view, styles, is_main=view == shown[0], by_accuracy=bool(data.rivals)) for view in shown
+            _view_part(summary, view, styles, is_main=view == shown[0], by_accuracy=bool(data.baselines))
+            for view in shown
         ],
         "heads": _HEADS,
         "subject": tables.subject(summary),
@@ -122,7 +123,7 @@ def _content(summary: Summary, data: ReportData) -> dict[str, Any]:
         "training": learning_figures.training_figure(data.training),
         "speed": _speed(data),
         "breadth": _breadth(data),
-        "rivals": _rivals(data),
+        "baselines": _baselines(data),
         "sweep": sweep_figures.sweep_figure(data.sweep),
         "sweep_rows": _sweep_rows(data),
         "activity": accuracy_figures.activity_figure(data.by_activity, styles),
@@ -252,8 +253,8 @@ def _sweep_rows(data: ReportData) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _rivals(data: ReportData) -> list[tuple[str, str, str, str, str]]:
-    """Return (method, chosen settings, settings tried, seconds to fit, MB) of every rival."""
+def _baselines(data: ReportData) -> list[tuple[str, str, str, str, str]]:
+    """Return (method, chosen settings, settings tried, seconds to fit, MB) of every baseline."""
     return [
         (
             methods.label(row.method),
@@ -262,7 +263,7 @@ def _rivals(data: ReportData) -> list[tuple[str, str, str, str, str]]:
             formats.duration(sum(trial.seconds or 0 for trial in row.trials) or row.seconds),
             formats.plain(row.megabytes),
         )
-        for row in data.rivals
+        for row in data.baselines
     ]
 
 

@@ -7,28 +7,12 @@ Fractions, never percent; null where a field does not apply. ``results`` and ``c
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
-
 from dr_core.errors import InputError
-
-Number = int | float
-
-
-class Record(BaseModel):
-    """A frozen part of the summary; unknown keys are refused, NaN and infinity become null."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain_or_null(cls, value: Any) -> Any:
-        plain = value.item() if isinstance(value, np.generic) else value
-        return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+from pipelines.report.schema import Number, Record, parse
+from pipelines.storage.json_text import to_json
 
 
 class DataCounts(Record):
@@ -61,6 +45,12 @@ class Structure(Record):
     """Weight of the path-size penalty."""
     beam: Number | None = None
     """Paths a user visits at retrieval."""
+    m_step: str | None = None
+    """Which M-step ran, and why."""
+    path_vectors: str | None = None
+    """Whether paths have vectors of their own, and why."""
+    search: str | None = None
+    """What the beam ranks paths by, and why."""
 
 
 class Stage(Record):
@@ -188,13 +178,7 @@ def parse_summary(summary: Summary | Mapping[str, Any]) -> Summary:
     Raises:
         InputError: a key is unknown or missing, or a value has the wrong type; the message names each.
     """
-    if isinstance(summary, Summary):
-        return summary
-    try:
-        return Summary.model_validate(summary)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()[:5])
-        raise InputError(f"summary.json is malformed ({error.error_count()} faults): {faults}") from error
+    return parse(Summary, summary, "summary.json")
 
 
 def write_summary(summary: Summary | Mapping[str, Any]) -> str:
@@ -203,7 +187,7 @@ def write_summary(summary: Summary | Mapping[str, Any]) -> str:
     Raises:
         InputError: as :func:`parse_summary`.
     """
-    return json.dumps(parse_summary(summary).model_dump(mode="json"), indent=1, allow_nan=False, ensure_ascii=False)
+    return to_json(parse_summary(summary).model_dump(mode="json"), indent=1)
 
 
 def read_summary(text: str) -> Summary:

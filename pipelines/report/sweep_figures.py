@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from markupsafe import Markup
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
 
-from pipelines.report import methods
+from pipelines.evaluation import methods
 from pipelines.report.data import SweepRow
 from pipelines.report.drawing import grid, inline_svg, percent_axis
 from pipelines.report.tables import FRACTIONS
@@ -24,7 +26,7 @@ STUDIES = {
     "assignment": "what the M-step is, from clusters",
     "assignment_random": "what the M-step is, from random paths",
     "encoder": "encoder of the history",
-    "together": "paths: do their items belong together",
+    "coherence": "paths: do their items share users and categories",
     "two_tower": "two-tower: softmax @ temperature",
 }
 """Studies and what their values are."""
@@ -43,26 +45,26 @@ def sweep_figure(rows: Sequence[SweepRow]) -> Markup | None:
     if not studies:
         return None
 
-    def draw():  # type: ignore[no-untyped-def]
+    def draw() -> Figure:
         figure, axes = grid(len(studies), 3, 2.7)
-        for place, study in zip(axes, studies, strict=True):
+        for panel, study in zip(axes, studies, strict=True):
             points = [row for row in shown if row.study == study]
             for metric, (color, marker, line) in _LINES.items():
                 drawn = [
                     (at, getattr(row, metric)) for at, row in enumerate(points) if getattr(row, metric) is not None
                 ]
                 if drawn:
-                    place.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line,
+                    panel.plot(*zip(*drawn, strict=True), color=color, marker=marker, linestyle=line,
                                label=FRACTIONS[metric])  # fmt: skip
-            place.set_xticks(range(len(points)), [row.value for row in points])
+            panel.set_xticks(range(len(points)), [row.value for row in points])
             if study.startswith(("two_tower", "assignment")):
-                place.tick_params(axis="x", labelrotation=60)
-            place.set_title(STUDIES[study])
-            place.set_ylim(bottom=0)
-            percent_axis(place)
-        known: dict[str, object] = {}
-        for place in axes:
-            handles, labels = place.get_legend_handles_labels()
+                panel.tick_params(axis="x", labelrotation=60)
+            panel.set_title(STUDIES[study])
+            panel.set_ylim(bottom=0)
+            percent_axis(panel)
+        known: dict[str, Artist] = {}
+        for panel in axes:
+            handles, labels = panel.get_legend_handles_labels()
             known |= dict(zip(labels, handles, strict=True))
         figure.legend(list(known.values()), list(known), loc="outside lower left", ncols=4)
         return figure

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipelines.report import formats, methods
+from pipelines.evaluation import methods
+from pipelines.report import formats
 from pipelines.report.formats import Figure
 from pipelines.report.summary import CurvePoint, Difference, Result, Summary
 
@@ -103,7 +104,7 @@ def multiply_adds_of(summary: Summary, result: Result | None) -> Figure:
 
 
 def result_rows(summary: Summary, view: View, *, by_accuracy: bool = False) -> list[ResultRow]:
-    """Return one view's results: brute force, Deep Retrieval, controls, rivals; or the most precise first."""
+    """Return one view's results: brute force, Deep Retrieval, controls, baselines; or the most precise first."""
     found = {row.method: row for row in summary.results if view.holds(row)}
     num_items = summary.data.items
     rows = []

@@ -12,10 +12,9 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.item_lists import ItemLists
-from dr_core.learning.checkpoint import read_manifest
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
-from pipelines.spark.worker_cache import cached_model
+from pipelines.spark.worker_cache import cached_model, model_identity
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
 
@@ -55,11 +54,10 @@ def retrieve_all(
 
 
 def release_contents(workdir: Workdir, release_id: str) -> tuple[str, str]:
-    """Return the sha256 of a release's model, and one that changes whenever a file of its index is written."""
+    """Return the identity of a release's model, and a hash that changes whenever a file of its index is written."""
     folder = workdir.path("models", release_id)
-    manifest = read_manifest(workdir.filesystem, folder)
     index = [workdir.filesystem.ukey(path) for path in sorted(workdir.filesystem.ls(f"{folder}/index", detail=False))]
-    return manifest["sha256"]["model.safetensors"] if manifest else "", hashlib.sha256(repr(index).encode()).hexdigest()
+    return model_identity(folder), hashlib.sha256(repr(index).encode()).hexdigest()
 
 
 @functools.lru_cache(maxsize=2)

@@ -10,23 +10,7 @@ from typing import Any
 
 import fsspec
 
-from dr_core.errors import ConfigError, InputError
-
-
-def check_arguments(*, history: str | None, users: str | None, out: str | None, explain: bool) -> None:
-    """Refuse arguments of ``dr retrieve`` that do not go together.
-
-    Raises:
-        ConfigError: not exactly one of history and users, users without out, or an argument that would have no effect.
-    """
-    if (history is None) == (users is None):
-        raise ConfigError("name either --history, item keys separated by commas, or --users, a file of JSON lines")
-    if users is not None and out is None:
-        raise ConfigError("--users needs --out, the file that the items are written to")
-    if users is None and out is not None:
-        raise ConfigError("--out goes with --users; the items of --history are printed")
-    if users is not None and explain:
-        raise ConfigError("--explain goes with --history; it would print every path of every user")
+from dr_core.errors import InputError
 
 
 def read_users(path: str) -> list[tuple[str, list[str]]]:

@@ -25,6 +25,7 @@ from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
+from pipelines.spark.start_log import quiet_start
 
 DEFAULTS = {
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -38,7 +39,6 @@ DEFAULTS = {
 }
 LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
-    "spark.sql.shuffle.partitions": "4",
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.sources.parallelPartitionDiscovery.parallelism": "8",  # else VACUUM lists folders in 10,000 tasks
     "spark.driver.memory": "4g",
@@ -47,7 +47,8 @@ LOCAL_DEFAULTS = {
     "spark.python.daemon.module": "pipelines.spark.worker_daemon",
 }
 DELTA_EXTENSION = DEFAULTS["spark.sql.extensions"]
-OLDEST_JAVA = 17
+OLDEST_JAVA, NEWEST_JAVA = 17, 21
+"""What Spark 4.0 runs on: Java 24 has lost the security manager that its Hadoop asks for."""
 
 
 def java_version() -> str:
@@ -67,6 +68,19 @@ def java_major(version: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def shuffle_partitions(master: str) -> int:
+    """Return how many partitions a shuffle has on one machine: one a core, and four at least, so that two cores can share
+    what is dealt unevenly.
+
+    Args:
+        master: ``local``, ``local[4]``, ``local[*]``, or any of them with a number of failures allowed.
+    """
+    found = re.match(r"local(?:\[(\d+|\*)|$)", master)
+    named = found[1] if found else "*"
+    cores = len(os.sched_getaffinity(0)) if named == "*" else int(named or 1)
+    return max(4, cores)
+
+
 def build_session(
     app_name: str = "deep-retrieval", *, master: str | None = None, conf: Mapping[str, str] | None = None
 ) -> SparkSession:
@@ -78,7 +92,7 @@ def build_session(
         conf: settings of the run's configuration. What ``spark-submit --conf`` set wins over both these and the defaults.
 
     Raises:
-        ConfigError: Java is missing or too old, the session does not start, or spark-submit started it without Delta.
+        ConfigError: Java is missing, too old or too new, the session does not start, or spark-submit started it without Delta.
     """
     # The environment variable, not the setting: executors started by local-cluster see only the former.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -90,7 +104,7 @@ def build_session(
     builder = SparkSession.builder.appName(app_name).master(chosen_master)
     settings = dict(DEFAULTS)
     if chosen_master.startswith("local"):
-        settings |= LOCAL_DEFAULTS
+        settings |= LOCAL_DEFAULTS | {"spark.sql.shuffle.partitions": str(shuffle_partitions(chosen_master))}
     settings |= dict(conf or {})
     for key, value in settings.items():
         if key not in submitted:
@@ -99,8 +113,11 @@ def build_session(
         _require_delta(jvm)
     else:
         major = java_major(java_version())
-        if major is not None and major < OLDEST_JAVA:
-            raise ConfigError(f"Java {major} is too old: install a Java 17 (or 21) runtime, or point JAVA_HOME at one")
+        if major is not None and not OLDEST_JAVA <= major <= NEWEST_JAVA:
+            raise ConfigError(
+                f"Java {major} is too {'old' if major < OLDEST_JAVA else 'new'} for Spark 4.0, which runs on Java"
+                f" {OLDEST_JAVA} to {NEWEST_JAVA}: install a Java 17 (or 21) runtime, or point JAVA_HOME at one"
+            )
         if "spark.jars" not in settings:
             fetching = delta_fetched_once()
             if "spark.jars.packages" not in settings:
@@ -108,8 +125,9 @@ def build_session(
 
                 builder = configure_spark_with_delta_pip(builder)
     try:
-        with fetching:
+        with fetching, quiet_start(builder._options) if jvm is None else nullcontext():
             session = builder.getOrCreate()
+            session.sparkContext.setLogLevel("ERROR")
     except PySparkRuntimeError as error:
         if error.getCondition() != "JAVA_GATEWAY_EXITED":
             raise
@@ -117,7 +135,6 @@ def build_session(
             "Spark did not start; its own lines above say why. If the Delta JAR could not be fetched, see"
             " conf/spark/local.conf on machines without a network; `dr doctor` checks the rest"
         ) from error
-    session.sparkContext.setLogLevel("ERROR")
     return session
 
 

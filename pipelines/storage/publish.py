@@ -9,7 +9,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
-from dr_core.faults import reach
+from pipelines.storage.faults import reach
 from pipelines.storage.releases import Release, find_release, list_releases, live_release
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame

@@ -16,11 +16,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dr_core.errors import ConfigError, GateRefused, InputError, typed
-from dr_core.faults import reach
 from dr_core.threads import one_thread
+from pipelines.storage.faults import reach
+from pipelines.storage.json_text import to_json
 from pipelines.storage.workdir import Workdir
 
 logger = logging.getLogger(__name__)
+RECORD_VERSION = 2
+"""Version of the record's layout. Records without a version are of the first."""
 NAME = r"[A-Za-z0-9][\w.-]*"
 """What names a run or a world: part of file names and of conditions on tables."""
 
@@ -35,7 +38,7 @@ class Run:
 
     Raises:
         ConfigError: the id could not be a file's name.
-        InputError: the record is there and cannot be read.
+        InputError: the record is there and cannot be read, or a newer release of this project wrote it.
     """
 
     def __init__(self, workdir: Workdir, run_id: str, config_hash: str) -> None:
@@ -45,6 +48,7 @@ class Run:
             )
         self.workdir, self.run_id = workdir, run_id
         self.record: dict[str, Any] = {
+            "version": RECORD_VERSION,
             "run_id": run_id,
             "config_hash": config_hash,
             "status": "running",
@@ -53,12 +57,16 @@ class Run:
             "stages": [],
         }
         if workdir.exists("runs", f"{run_id}.json"):
-            try:
-                self.record = json.loads(workdir.read_text("runs", f"{run_id}.json"))
-            except ValueError as error:
-                raise InputError(
-                    f"{workdir.path('runs', run_id)}.json is not a run's record ({error}): remove it to begin that run anew"
-                ) from error
+            self.record = read_record(workdir, run_id)
+
+    @classmethod
+    def load(cls, workdir: Workdir, run_id: str) -> Run:
+        """Return a run that has a record.
+
+        Raises:
+            InputError: there is no such record, or it cannot be read.
+        """
+        return cls(workdir, run_id, str(read_record(workdir, run_id).get("config_hash", "")))
 
     @property
     def finished(self) -> bool:
@@ -92,10 +100,10 @@ class Run:
             del stages[place]
             self.save()
         reach(f"{name}:before")
-        logger.info("%-14s …", name)
+        logger.info("%-14s …", name, extra={"stage_begins": name})
         started = time.monotonic()
         with one_thread():
-            result = json.loads(json.dumps(work()))
+            result = json.loads(to_json(work()))
         seconds = time.monotonic() - started
         reach(f"{name}:after")
         rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
@@ -105,7 +113,7 @@ class Run:
         stages.insert(place, entry)
         self.save()
         rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
-        logger.info("%-14s %.1f s%s", name, seconds, rows)
+        logger.info("%-14s %.1f s%s", name, seconds, rows, extra={"stage_ends": name})
         return dict(result)
 
     def finish(self, status: str, exit_code: int | None, message: str = "") -> None:
@@ -141,14 +149,51 @@ class Run:
         self.finish("done" if ends_done else "running", 0)
 
     def save(self) -> None:
-        """Write the record in one step."""
-        self.workdir.write_text(json.dumps(self.record, indent=2), "runs", f"{self.run_id}.json")
+        """Write the record, as one of this version and with the time, in one step.
+
+        Raises:
+            TryAgain: another run has taken over the work folder.
+        """
+        self.record |= {"version": RECORD_VERSION, "saved_at": _now()}
+        self.workdir.write_text(to_json(self.record, indent=2), "runs", f"{self.run_id}.json")
 
     def stages(self) -> list[dict[str, Any]]:
         """Return name, seconds, rows_in and rows_out of every finished stage."""
         return [
             {key: stage[key] for key in ("name", "seconds", "rows_in", "rows_out")} for stage in self.record["stages"]
         ]
+
+
+def read_record(workdir: Workdir, run_id: str) -> dict[str, Any]:
+    """Return the record of a run; one that was written before records had versions is of version 1.
+
+    Raises:
+        InputError: it is missing, is not a record, or was written by a newer release of this project.
+    """
+    path = workdir.path("runs", f"{run_id}.json")
+    if not workdir.exists("runs", f"{run_id}.json"):
+        raise InputError(f"{path} is missing: {workdir.uri} holds no run of that name")
+    try:
+        record = {"version": 1} | json.loads(workdir.read_text("runs", f"{run_id}.json"))
+        version = int(record["version"])
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path} is not a run's record ({error}): remove it to begin that run anew") from error
+    if version > RECORD_VERSION:
+        raise InputError(
+            f"{path} was written by a newer release of this project (record version {version}, this one reads up to"
+            f" {RECORD_VERSION}): use that release, or another --workdir"
+        )
+    return record
+
+
+def run_records(workdir: Workdir) -> list[dict[str, Any]]:
+    """Return the records of all runs in a work folder, in order of their ids.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    names = (name for name in workdir.names("runs") if name.endswith(".json"))
+    return [read_record(workdir, name.removesuffix(".json")) for name in names]
 
 
 def _now() -> str:

@@ -20,7 +20,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         " kept bigint, quarantined bigint, filtered bigint, late bigint, redelivered bigint, reasons string"
     ),
     "user_histories": _schema("user string, item_ids array<int>, event_times array<timestamp>"),
-    "quarantine": _schema("reason string, row string, source_file string, source_interval string"),
+    "quarantine": _schema("reason string, row string, source_file string, source_interval string, user string"),
     "evaluation_users": _schema("user string, role string"),
     "evaluation_histories": _schema("user string, role string, history array<int>, truth array<int>"),
     "path_scores": _schema("release_id string, item_id int, path_id bigint, score double, is_current boolean"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dr_core import progress
-from dr_core.baselines.base import Events, Peer
+from dr_core.baselines.base import Baseline, Events
 from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.item_cf import ItemCF
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
@@ -21,7 +21,7 @@ from dr_core.learning import trainer
 from dr_core.model.encoder import EncoderConfig
 from dr_core.progress import Progress
 
-PEERS: dict[str, Any] = {
+BASELINES: dict[str, Any] = {
     "item_cf": lambda: ItemCF(),
     "mult_vae": lambda: MultVAE(MultVAEConfig(epochs=2, hidden=8, latent=4)),
     "ffm": lambda: FFM(FFMConfig(epochs=2)),
@@ -65,7 +65,7 @@ def test_a_short_loop_is_silent(clock: list[float], caplog: pytest.LogCaptureFix
     assert not caplog.records
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", BASELINES)
 def test_every_fit_that_may_take_minutes_tells_how_far_it_is_and_ends_with_all_of_it(
     name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -74,8 +74,8 @@ def test_every_fit_that_may_take_minutes_tells_how_far_it_is_and_ends_with_all_o
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_REPORTS", 0.0)
     rng = np.random.default_rng(0)
     events = Events(ItemLists.from_rows([rng.integers(40, size=8) for _ in range(600)]), 40)
-    peer: Peer = PEERS[name]()
-    peer.fit(events)
+    baseline: Baseline = BASELINES[name]()
+    baseline.fit(events)
     shares = [line[0] for line in said(caplog)]
     assert all(record.getMessage().startswith(f"  {name}: ") for record in caplog.records)
     assert shares == sorted(shares)

@@ -49,10 +49,10 @@ def test_another_measurement_or_service_trains_nothing(
     assert {row["method"] for row in measured["results"]}.isdisjoint({"random_paths", "embedding_paths"})
 
     before = seconds(workdir)
-    served = again(workdir, tiny_world.logs["first"], "serving.k=4", "serving.beam=3", "evaluation.controls=false")
+    served = again(workdir, tiny_world.logs["first"], "serving.k=4", "serving.beam=8", "evaluation.controls=false")
     redone = {name for name, taken in seconds(workdir).items() if taken != before[name]}
     assert redone == {"serving", "publish", "retrieve", "evaluate"}
-    assert served["structure"]["beam"] == 3
+    assert served["structure"]["beam"] == 8
     assert served["release_id"] == measured["release_id"] == tiny_world.release_id
     for table in LEARNED:
         pd.testing.assert_frame_equal(contents(workdir, table), contents(tiny_world.workdir, table))

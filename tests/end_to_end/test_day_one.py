@@ -19,13 +19,12 @@ import psutil
 import pytest
 from pyspark.sql import SparkSession
 
-from dr_core.faults import VARIABLE
 from pipelines.cli.main import main
 from pipelines.evaluation.measurement import Measurement
-from pipelines.evaluation.results import RIVALS
-from pipelines.experiments.baselines import families
-from pipelines.experiments.sweep import STUDIES
+from pipelines.experiments.baselines import BASELINES, families
+from pipelines.experiments.studies import STUDIES
 from pipelines.report.summary import read_summary
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import CONFIG, FIRST, SCRIPT, TinyWorld
 
@@ -45,7 +44,7 @@ SWEPT: dict[str, list[Any]] = {
     "assignment": ["best path", "refinement"],
     "assignment_random": ["refinement"],
     "encoder": ["mean"],
-    "together": ["learned", "shuffled"],
+    "coherence": ["learned", "shuffled"],
     "two_tower": ["plain@0.1"],
 }
 CONTROLS = {
@@ -95,10 +94,16 @@ def test_summary_has_every_method_round_and_curve(contents: Contents, finished: 
     assert {row.method for row in summary.results} == CONTROLS
     assert {(row.filtered, row.k) for row in summary.results} == {(True, 5), (True, 10), (False, 5), (False, 10)}
     assert [row.round for row in summary.rounds] == [1, 2]
+    record = json.loads((finished / "runs" / f"{summary.run_id}.json").read_text())
+    done = {stage["name"]: stage["result"] for stage in record["stages"]}
     for row in summary.rounds:
-        assert row.surrogate_after is not None
-        assert row.surrogate_before is not None
-        assert row.surrogate_after >= row.surrogate_before
+        assigned = done[f"assign_{row.round}"]
+        assert (row.surrogate_before, row.surrogate_after) == (
+            assigned["surrogate_before"],
+            assigned["surrogate_after"],
+        )
+        assert assigned["surrogate_after_descent"] >= assigned["surrogate_before"], "the descent never lowers it"
+        assert assigned["items_refined"] > 0 or assigned["surrogate_after"] == assigned["surrogate_after_descent"]
     assert summary.rounds[0].items_moved
     assert summary.data.quarantined == 0
     assert summary.health.items_without_path == 0
@@ -217,7 +222,7 @@ def test_report_is_one_file_without_outside_links(finished: Path) -> None:
 
 @pytest.fixture(scope="module")
 def compared(tiny_world: TinyWorld, command: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The finished run with all rivals beside it, each with one setting."""
+    """The finished run with all baselines beside it, each with one setting."""
     workdir = tmp_path_factory.mktemp("compared") / "W"
     shutil.copytree(tiny_world.workdir, workdir)
     with pytest.MonkeyPatch.context() as patch:
@@ -226,7 +231,7 @@ def compared(tiny_world: TinyWorld, command: list[str], tmp_path_factory: pytest
     return workdir
 
 
-def test_rivals_are_measured_beside_the_run(finished: Path, compared: Path) -> None:
+def test_baselines_are_measured_beside_the_run(finished: Path, compared: Path) -> None:
     before, after = (read_summary((place / "report" / "summary.json").read_text()) for place in (finished, compared))
     named = {method for family in families().values() for method in family}
     assert {row.method for row in after.results} == CONTROLS | named
@@ -236,7 +241,7 @@ def test_rivals_are_measured_beside_the_run(finished: Path, compared: Path) -> N
     for row in after.results:
         assert row.users == 40
         assert row.precision is not None
-        if row.method in RIVALS:
+        if row.method in BASELINES:
             assert row.candidates == 200
     popularity, *others = (
         max(row.recall or 0 for row in after.results if row.method == name and row.filtered and row.k == 10)
@@ -249,7 +254,7 @@ def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
     """The search grows until a tenth of the items is scored, and by then finds what brute force finds."""
     workdir = Workdir(str(compared))
     run_id = release_of(compared).rsplit("-", 1)[0]
-    curves = Measurement.load(workdir, f"{run_id}.rival-softmax").curves
+    curves = Measurement.load(workdir, f"{run_id}.baseline-softmax").curves
     assert set(curves) == {"softmax_ivf", "softmax_ivf_work", "softmax_hnsw"}
     for curve in curves.values():
         costs = [point.mean_candidates for point in curve]
@@ -279,16 +284,16 @@ def test_an_index_is_read_at_equal_work(contents: Contents, compared: Path) -> N
 def test_every_win_has_an_interval(compared: Path) -> None:
     summary = read_summary((compared / "report" / "summary.json").read_text())
     paired = {row.against for row in summary.differences if row.axis is None and row.metric == "precision"}
-    assert paired >= {*RIVALS, "two_tower_hnsw", "ffm_hnsw", "brute_force", "popularity"}
+    assert paired >= {*BASELINES, "two_tower_hnsw", "ffm_hnsw", "brute_force", "popularity"}
     for row in summary.differences:
         assert row.low is not None
         assert row.high is not None
         assert row.low <= row.mean <= row.high
 
 
-def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
+def test_the_page_shows_what_the_baselines_were_given(compared: Path) -> None:
     page = (compared / "report" / "index.html").read_text()
-    for text in ("What the rivals were given", "Two-tower + HNSW", "Breadth of the lists", "microseconds a user"):
+    for text in ("What the baselines were given", "Two-tower + HNSW", "Breadth of the lists", "microseconds a user"):
         assert text in page
     table = page[page.index('id="results"') :]
     shown = [
@@ -300,7 +305,7 @@ def test_the_page_shows_what_the_rivals_were_given(compared: Path) -> None:
 def test_compared_again_nothing_is_fitted(compared: Path, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.experiments.baselines.TRIALS", 1)
     monkeypatch.setattr(
-        "pipelines.experiments.compare.Comparison.measure", lambda *_: pytest.fail("a family is fitted again")
+        "pipelines.experiments.compare.measure_family", lambda *_: pytest.fail("a family is fitted again")
     )
     before = (compared / "report" / "summary.json").read_bytes()
     assert main(["compare", *command, "--workdir", str(compared), "--methods", "ease,softmax_hnsw"]) == 0
@@ -319,7 +324,7 @@ def test_a_sweep_turns_one_knob_at_a_time(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, values in SWEPT.items():
-            patch.setitem(STUDIES, name, lambda bench, values=values: values)
+            patch.setitem(STUDIES, name, lambda facts, values=values: values)
         patch.setattr("pipelines.experiments.sweep.READ_SHARE", 0.1)
         code = main(["sweep", *command, "--workdir", str(compared), "--studies", ",".join(SWEPT), "--json"])
     assert code == 0
@@ -339,11 +344,11 @@ def test_a_sweep_turns_one_knob_at_a_time(
         "assignment_random",
     }
     for value in ("learned", "shuffled"):
-        assert rows[("together", value)]["lift"] > 0
-        assert 0 <= rows[("together", value)]["nmi"] <= 1
+        assert rows[("coherence", value)]["lift"] > 0
+        assert 0 <= rows[("coherence", value)]["nmi"] <= 1
     page = (compared / "report" / "index.html").read_text()
     assert 'id="sensitivity"' in page
-    assert 'id="rivals"' in page
+    assert 'id="baselines"' in page
 
 
 def test_an_unknown_study_is_named(compared: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,6 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
-from dr_core.faults import VARIABLE
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
@@ -26,6 +25,7 @@ from pipelines.flows.refresh import run_refresh
 from pipelines.flows.retention import maintain
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
+from pipelines.storage.faults import VARIABLE
 from pipelines.storage.publish import promote, rollback
 from pipelines.storage.releases import list_releases, live_release
 from pipelines.storage.workdir import Workdir

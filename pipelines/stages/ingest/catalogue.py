@@ -117,6 +117,7 @@ def _merge_catalogue(spark: SparkSession, workdir: Workdir, catalogue: DataFrame
     is_changed = F.lit(False)
     for name in names:
         is_changed = is_changed | ~F.col(f"old.{name}").eqNullSafe(update[name])
+    workdir.check_lease()
     (
         table.alias("old")
         .merge(catalogue.alias("new"), "old.item_key = new.item")

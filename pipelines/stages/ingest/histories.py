@@ -6,7 +6,7 @@ from delta.tables import DeltaTable
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from dr_core.faults import reach
+from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
 
 
@@ -58,6 +58,7 @@ def extend_histories(spark: SparkSession, workdir: Workdir, label: str, length: 
     new = kept.withColumn("events", last).select(
         "user", F.col("events.item").alias("item_ids"), F.col("events.time").alias("event_times")
     )
+    workdir.check_lease()
     reach("write:user_histories:before")
     (
         DeltaTable.forPath(spark, workdir.table("user_histories"))

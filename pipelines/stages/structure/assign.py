@@ -7,35 +7,17 @@ from the summed sizes. A task holds the sizes and two blocks of items. One parti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.learning.alpha import AlphaRule, items_per_visited_path
+from dr_core.arrays import IntArray
+from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.config import AssignmentConfig
-from dr_core.paths.penalty import Penalty
-from dr_core.paths.sizes import PathSizes
+from dr_core.learning.m_step import MStepFacts, m_step
+from dr_core.learning.refine import Refinement
 from dr_core.paths.space import PathSpace
 from pipelines.stages.structure.parts import PartFiles
 from pipelines.storage.workdir import Workdir
-
-
-@dataclass(frozen=True)
-class AssignSummary:
-    """What an M-step did; the surrogate is that of the same scores and alpha before and after."""
-
-    items_moved: int
-    """Items that had paths and got other ones."""
-    items_placed: int
-    """Items that had none."""
-    surrogate_before: float
-    surrogate_after: float
-    alpha: float
-    items_per_visited_path: float
-    corrections: int
 
 
 def assign_paths(
@@ -49,18 +31,25 @@ def assign_paths(
     space: PathSpace,
     config: AssignmentConfig,
     rule: AlphaRule,
-    visited_paths: npt.NDArray[np.int64],
+    visited_paths: IntArray,
     active: DataFrame | None = None,
-) -> AssignSummary:
-    """Move every item to better paths and write ``item_paths`` of ``release_id``.
+    refinement: Refinement | None = None,
+) -> MStepFacts:
+    """Move every item to better paths (:func:`dr_core.learning.m_step.m_step`) and write ``item_paths`` of ``release_id``.
+
+    The column ``gain`` is what the surrogate would lose without that path alone, under the sizes of the mapping written.
 
     Args:
         release_id: its ``path_scores`` and ``item_stats`` are read, its ``item_paths`` written.
-        parent_id: release whose ``item_paths`` are the current ones.
+        parent_id: version whose ``item_paths`` are the current ones.
         num_items: items that get paths; those without scores keep their paths.
         rule: alpha.
-        visited_paths: int64 [U, B], the beams of some users under the present model: what "visited" means.
+        visited_paths: int64 [U, B], the paths that some users visit under the present model and mapping.
         active: item_id of the items that get paths, also where the parent has none for them; by default, the parent's.
+        refinement: what follows the descent, on the driver, or None.
+
+    Raises:
+        ValueError: the parent has paths for another number of items.
     """
     items = item_rows(
         spark,
@@ -71,41 +60,17 @@ def assign_paths(
         num_paths=num_paths,
         active=active,
     )
-    parts = PartFiles(spark, workdir, f"runs/mstep-{release_id}", config.num_partitions, space)
+    parts = PartFiles(spark, workdir, f"runs/mstep-{release_id}", config.num_partitions, config.num_sweeps, space)
     try:
-        written = parts.write(items, config.block_items)
-        if written["items"] != num_items:
-            raise ValueError(f"{written['items']:.0f} items are to get paths after {parent_id}, not {num_items}")
-        alpha = rule.start(max(written["weight"], 1e-9) / num_items)
-        before = parts.sizes()
-        attempt = 0
-
-        def descend(alpha: float) -> tuple[PathSizes, str, float]:
-            sizes, version = parts.descend(f"{attempt}", before, Penalty(rule.power, alpha), config.num_sweeps)
-            return sizes, version, items_per_visited_path(parts.decoded(sizes), visited_paths)
-
-        sizes, version, measured = descend(alpha)
-        while (corrected := rule.corrected(alpha, measured, attempt)) is not None:
-            attempt += 1
-            tried = descend(corrected)
-            if not rule.is_nearer(tried[2], measured):
-                break
-            alpha, (sizes, version, measured) = corrected, tried
-        penalty = Penalty(rule.power, alpha)
-        ranked = parts.rank(version, sizes, penalty)
+        parts.write(items, config.block_items)
+        if parts.num_items != num_items:
+            raise ValueError(f"{parts.num_items} items are to get paths after {parent_id}, not {num_items}")
+        _, facts = m_step(parts, rule, visited_paths, refinement)
         rows = parts.ranked().select(F.lit(release_id).alias("release_id"), "item_id", "rank", "path_id", "gain")
         workdir.write_release(rows, "item_paths", release_id)
     finally:
         parts.remove()
-    return AssignSummary(
-        items_moved=int(ranked["moved"]),
-        items_placed=int(ranked["placed"]),
-        surrogate_before=written["log_score"] - penalty.total(before.occupied()[1]),
-        surrogate_after=ranked["log_score"] - penalty.total(sizes.occupied()[1]),
-        alpha=alpha,
-        items_per_visited_path=measured,
-        corrections=attempt,
-    )
+    return facts
 
 
 def item_rows(

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.config import PathsConfig
-from dr_core.learning.start import SPREAD, _fit, kmeans_paths, spread, starting_vectors
+from dr_core.learning.start import SPREAD, kmeans_paths, sampled_tree, spread, starting_vectors
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.kmeans_tree import KMeansTree, random_paths
 from dr_core.paths.space import PathSpace
-from pipelines.spark.worker_cache import cached_array
+from pipelines.spark.worker_cache import cached_array, file_identity
 from pipelines.stages.blocks import encode_batch
 from pipelines.stages.training.petastorm import read_files
 from pipelines.storage.item_paths import _write, write_paths
@@ -54,8 +54,7 @@ def initialize_paths(
         paths = kmeans_paths(model, user_NE, vectors, space, num_paths, config, seed, budgets=budgets)
         write_paths(spark, workdir, paths, release_id)
         return
-    chosen = np.sort(np.random.default_rng(seed).choice(num_items, config.kmeans_sample, replace=False))
-    tree, _ = _fit(vectors[chosen], space, seed, config)
+    tree = sampled_tree(vectors, space, config, seed)
     uri = workdir.write_array(vectors, "models", model_id, "item_profiles.npy")
     frame = assign_on_spark(spark, uri, num_items, tree, num_paths)
     _write(frame.select("item_id", F.posexplode("path_ids").alias("rank", "path_id")), workdir, release_id)
@@ -76,8 +75,10 @@ def assign_on_spark(
 ) -> DataFrame:
     """Return (item_id, path_ids) with every item's nearest leaves; each row depends on its own vector alone."""
 
+    identity = file_identity(vectors_uri)
+
     def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        vectors = cached_array(vectors_uri, vectors_uri)
+        vectors = cached_array(vectors_uri, identity)
         for batch in batches:
             items = batch.column(0).to_numpy()
             paths = tree.assign(vectors[items], num_paths, item_ids=items.astype(np.int64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dr_core.arrays import AnyIntArray, IntArray
+from dr_core.learning.scored_items import Ranked
 from dr_core.paths.assignment import changed_rows, log_score, rank_paths
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import PathCandidates
@@ -24,17 +26,41 @@ from pipelines.storage.workdir import Workdir
 DELTA_SCHEMA = "codes array<bigint>, deltas array<bigint>, changed bigint"
 
 
+@dataclass(frozen=True)
+class FileVersion:
+    """A mapping in the files: the name of its arrays, and the items on each path by the numbers that the files hold."""
+
+    name: str
+    sizes: PathSizes
+
+
 class PartFiles:
-    """The items of an M-step as files: candidates written once, one folder a part, and the paths after every sweep."""
+    """The items of an M-step as files: candidates written once, one folder a part, and the paths after every sweep.
 
-    def __init__(self, spark: SparkSession, workdir: Workdir, folder: str, num_parts: int, space: PathSpace) -> None:
+    This is :class:`dr_core.learning.scored_items.ScoredItems` on Spark. :meth:`write` comes first.
+
+    Args:
+        spark: the session.
+        workdir: the work folder.
+        folder: below it, for these files alone.
+        num_parts: parts of the items, swept side by side.
+        num_sweeps: passes over all items at most.
+        space: K and D.
+    """
+
+    def __init__(
+        self, spark: SparkSession, workdir: Workdir, folder: str, num_parts: int, num_sweeps: int, space: PathSpace
+    ) -> None:
         self.spark, self.uri, self.folder, self.num_parts, self.space = spark, workdir.uri, folder, num_parts, space
-        self.workdir = workdir
-        self.universe: npt.NDArray[np.int64] | None = None
+        self.workdir, self.num_sweeps = workdir, num_sweeps
+        self.universe: IntArray | None = None
         """Path ids in use, ascending, where [K]^D has too many for a dense table; files hold positions in it."""
+        self.num_items, self.mean_weight, self.start_log_score = 0, 0.0, 0.0
+        self.start = FileVersion("0", PathSizes(np.zeros(0, dtype=np.int32)))
+        self._num_descents = 0
 
-    def write(self, items: DataFrame, block_items: int) -> dict[str, float]:
-        """Write the items of :func:`item_rows`; return their number, weight and sum of N_v log s."""
+    def write(self, items: DataFrame, block_items: int) -> None:
+        """Write the items of :func:`pipelines.stages.structure.assign.item_rows`; count them, their weight and their sizes."""
         self.remove()
         if self.space.num_paths > DENSE_LIMIT:
             used = items.select(F.explode(F.array_union("path_ids", "current")).alias("path_id")).where("path_id >= 0")
@@ -56,37 +82,44 @@ class PartFiles:
 
         placed = items.repartition(self.num_parts, "part").sortWithinPartitions("part", "item_id")
         rows = placed.mapInArrow(write, "items bigint, weight double, log_score double").toPandas()
-        return {name: rows[name].sum().item() for name in rows.columns}
+        self.num_items, self.start_log_score = int(rows["items"].sum()), float(rows["log_score"].sum())
+        self.mean_weight = max(float(rows["weight"].sum()), 1e-9) / max(self.num_items, 1)
+        self.start = FileVersion("0", self._count("0"))
 
     def remove(self) -> None:
         """Remove all files."""
         if self.workdir.exists(self.folder):
             self.workdir.filesystem.rm(self.workdir.path(self.folder), recursive=True)
 
-    def sizes(self) -> PathSizes:
-        """Return |c| of the paths before the first sweep."""
-        return self._add(self._each(_count_paths, DELTA_SCHEMA), PathSizes(np.zeros(0, dtype=np.int32)))
+    def _count(self, name: str) -> PathSizes:
+        """Return the items on each path of the arrays ``paths-<name>``."""
 
-    def descend(self, name: str, sizes: PathSizes, penalty: Penalty, num_sweeps: int) -> tuple[PathSizes, str]:
-        """Sweep until nothing changes, ``num_sweeps`` times at most.
+        def count(files: CandidateFiles) -> pa.RecordBatch:
+            sizes = PathSizes(np.zeros(0, dtype=np.int32))
+            for number in files.blocks():
+                paths = files.read_array(number, f"paths-{name}").ravel()
+                paths = paths[paths >= 0]
+                sizes = sizes.add(paths, np.ones(len(paths), dtype=np.int64))
+            return _delta(sizes.counts, 0)
 
-        Returns:
-            The sizes after it, and the version of the paths, which begins with ``name``.
-        """
-        times, jobs = (num_sweeps, 1) if self.num_parts == 1 else (1, num_sweeps)  # a part alone waits for no other
-        here = "0"
+        return self._add(self._each(count, DELTA_SCHEMA), PathSizes(np.zeros(0, dtype=np.int32)))
+
+    def descend(self, penalty: Penalty) -> FileVersion:
+        """Sweep from the start until nothing changes, ``num_sweeps`` times at most."""
+        times, jobs = (
+            (self.num_sweeps, 1) if self.num_parts == 1 else (1, self.num_sweeps)
+        )  # a part alone waits for none
+        version = self.start
         for number in range(jobs):
-            there = f"{name}-{number}"
-            sizes, changed = self._sweep(here, there, sizes, penalty, times)
-            here = there
+            version, changed = self._sweep(version, f"{self._num_descents}-{number}", penalty, times)
             if changed == 0:
                 break
-        return sizes, here
+        self._num_descents += 1
+        return version
 
-    def _sweep(
-        self, here: str, there: str, sizes: PathSizes, penalty: Penalty, num_sweeps: int
-    ) -> tuple[PathSizes, int]:
-        """Sweep every part from the same sizes; return the sizes after it and the slots that changed last."""
+    def _sweep(self, before: FileVersion, there: str, penalty: Penalty, num_sweeps: int) -> tuple[FileVersion, int]:
+        """Sweep every part from the same sizes; return the version after it and the slots that changed last."""
+        here, sizes = before.name, before.sizes
         table = self.spark.sparkContext.broadcast(sizes)
         num_parts = self.num_parts
         num_codes = self.space.num_paths if self.universe is None else len(self.universe)
@@ -108,16 +141,54 @@ class PartFiles:
 
         rows = self._each(sweep, DELTA_SCHEMA)
         table.unpersist()
-        return self._add(rows, sizes), int(rows["changed"].sum())
+        return FileVersion(there, self._add(rows, sizes)), int(rows["changed"].sum())
 
-    def rank(self, version: str, sizes: PathSizes, penalty: Penalty) -> dict[str, float]:
-        """Order every item's paths by gain; return items moved and placed, and the sum of N_v log s."""
-        table = self.spark.sparkContext.broadcast(sizes)
+    def sizes(self, version: FileVersion) -> PathSizes:
+        """Return the items on each path, by path id."""
+        if self.universe is None:
+            return version.sizes
+        codes, counts = version.sizes.occupied()
+        return PathSizes.from_table(self.universe[codes], counts)
+
+    def paths(self, version: FileVersion) -> IntArray:
+        """Return a mapping on the driver, int64 [V, J] by item id, -1 where an item is not among these."""
+        name, universe = f"paths-{version.name}", self.universe
+
+        def read(files: CandidateFiles) -> Iterator[pa.RecordBatch]:
+            for number in files.blocks():
+                paths = decoded(files.read_array(number, name), universe)
+                yield pa.RecordBatch.from_pydict({
+                    "item_id": files.item_ids(number).astype(np.int32),
+                    "path_ids": pa.array(list(paths.astype(np.int64)), pa.list_(pa.int64())),
+                })  # fmt: skip
+
+        rows = self._parts().mapInArrow(self._over_parts(read), "item_id int, path_ids array<bigint>").toPandas()
+        path_VJ = np.full((int(rows["item_id"].max()) + 1, len(rows["path_ids"].iloc[0])), -1, dtype=np.int64)
+        path_VJ[rows["item_id"].to_numpy()] = np.stack(rows["path_ids"].to_list())
+        return path_VJ
+
+    def place(self, path_VJ: IntArray) -> FileVersion:
+        """Write a mapping from the driver, int64 [V, J] by item id, to the parts' files."""
+        table, universe = self.spark.sparkContext.broadcast(path_VJ), self.universe
+
+        def place(files: CandidateFiles) -> pa.RecordBatch:
+            for number in files.blocks():
+                paths = table.value[files.item_ids(number)]
+                files.write_array(number, "paths-placed", encoded(paths, universe))
+            return _delta(np.zeros(0, dtype=np.int32), 0)
+
+        self._each(place, DELTA_SCHEMA)
+        table.unpersist()
+        return FileVersion("placed", self._count("placed"))
+
+    def rank(self, version: FileVersion, penalty: Penalty) -> Ranked:
+        """Write every item's paths in order of gain with their gains; compare them with the start."""
+        table, name = self.spark.sparkContext.broadcast(version.sizes), version.name
 
         def rank(files: CandidateFiles) -> pa.RecordBatch:
             moved = placed = 0
             total = 0.0
-            for number, block in files.stream(version):
+            for number, block in files.stream(name):
                 before = files.read_array(number, "paths-0")
                 was_nowhere = (before < 0).all(axis=1)
                 placed += int(was_nowhere.sum())
@@ -130,7 +201,7 @@ class PartFiles:
 
         rows = self._each(rank, "moved bigint, placed bigint, log_score double")
         table.unpersist()
-        return {name: rows[name].sum().item() for name in rows.columns}
+        return Ranked(int(rows["moved"].sum()), int(rows["placed"].sum()), float(rows["log_score"].sum()))
 
     def ranked(self) -> DataFrame:
         """Return (item_id, rank, path_id, gain) of what :meth:`rank` left."""
@@ -143,7 +214,7 @@ class PartFiles:
                     files.read_array(number, "ranked"),
                     files.read_array(number, "gains"),
                 )
-                paths = paths if universe is None else universe[paths]
+                paths = decoded(paths, universe)
                 num_items, num_paths = paths.shape
                 yield pa.RecordBatch.from_pydict({
                     "item_id": np.repeat(item_ids, num_paths).astype(np.int32),
@@ -153,13 +224,6 @@ class PartFiles:
                 })  # fmt: skip
 
         return self._parts().mapInArrow(self._over_parts(read), "item_id int, rank int, path_id bigint, gain double")
-
-    def decoded(self, sizes: PathSizes) -> PathSizes:
-        """Return sizes by path id."""
-        if self.universe is None:
-            return sizes
-        codes, counts = sizes.occupied()
-        return PathSizes.from_table(self.universe[codes], counts)
 
     def _parts(self) -> DataFrame:
         return self.spark.range(0, self.num_parts, 1, self.num_parts)
@@ -181,23 +245,16 @@ class PartFiles:
 
     @staticmethod
     def _add(rows: pd.DataFrame, sizes: PathSizes) -> PathSizes:
-        return sizes.add(
-            np.concatenate([*rows["codes"], np.zeros(0, np.int64)]),
-            np.concatenate([*rows["deltas"], np.zeros(0, np.int64)]),
+        # A part in which nothing changed comes back as an empty list without a type.
+        codes, deltas = (
+            np.concatenate([np.zeros(0, np.int64), *(np.asarray(part, dtype=np.int64) for part in rows[name])])
+            for name in ("codes", "deltas")
         )
+        return sizes.add(codes, deltas)
 
 
 def _files(workdir: Workdir, folder: str, part: int) -> CandidateFiles:
     return CandidateFiles(workdir, folder, f"part-{part:05d}")
-
-
-def _count_paths(files: CandidateFiles) -> pa.RecordBatch:
-    sizes = PathSizes(np.zeros(0, dtype=np.int32))
-    for number in files.blocks():
-        paths = files.read_array(number, "paths-0").ravel()
-        paths = paths[paths >= 0]
-        sizes = sizes.add(paths, np.ones(len(paths), dtype=np.int64))
-    return _delta(sizes.counts, 0)
 
 
 def _delta(deltas: npt.NDArray[np.int32], changed: int) -> pa.RecordBatch:
@@ -207,15 +264,27 @@ def _delta(deltas: npt.NDArray[np.int32], changed: int) -> pa.RecordBatch:
     )
 
 
-def coded(candidates: PathCandidates, universe: npt.NDArray[np.int64] | None) -> PathCandidates:
-    """Return the items with path ids as int32: themselves, or positions in ``universe``."""
+def encoded(path_ids: IntArray, universe: IntArray | None) -> npt.NDArray[np.int32]:
+    """Return path ids as the files hold them, int32: themselves, or positions in ``universe``; -1 stays."""
+    if universe is not None:
+        path_ids = np.where(path_ids >= 0, np.searchsorted(universe, path_ids), -1)
+    return path_ids.astype(np.int32)
 
-    def code(path_ids: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-        if universe is not None:
-            path_ids = np.where(path_ids >= 0, np.searchsorted(universe, path_ids), -1)
-        return path_ids.astype(np.int32)
 
-    return replace(candidates, path_ids=code(candidates.path_ids), current_paths=code(candidates.current_paths))  # type: ignore[arg-type]
+def decoded(codes: AnyIntArray, universe: IntArray | None) -> AnyIntArray:
+    """Return the path ids of what :func:`encoded` made; -1 stays."""
+    if universe is None:
+        return codes
+    return np.where(codes >= 0, universe[np.maximum(codes, 0)], -1)
+
+
+def coded(candidates: PathCandidates, universe: IntArray | None) -> PathCandidates:
+    """Return the items with path ids as the files hold them."""
+    return replace(
+        candidates,
+        path_ids=encoded(candidates.path_ids, universe),  # type: ignore[arg-type]
+        current_paths=encoded(candidates.current_paths, universe),  # type: ignore[arg-type]
+    )
 
 
 def blocks_of(batches: Iterator[pa.RecordBatch], block_items: int) -> Iterator[tuple[int, int, pa.Table]]:

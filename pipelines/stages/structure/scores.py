@@ -7,24 +7,25 @@ do not depend on partitioning, order or retries. A task adds up its blocks befor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import torch
 from pyspark.sql import DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
+from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.from_model import compiled_structure
-from pipelines.spark.worker_cache import cached_array, cached_model
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
+from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, map_blocks, whole_blocks
 from pipelines.storage.workdir import Workdir
 
 MERGE_PARTS = 16
@@ -38,16 +39,23 @@ class FrozenModel:
     """A model on disk together with the pi it was trained on."""
 
     uri: str
-    sha256: str
+    identity: str
     paths_uri: str
+    paths_identity: str
 
-    def load(self) -> tuple[DeepRetrievalModel, npt.NDArray[np.int64]]:
+    @staticmethod
+    def of(workdir: Workdir, version_id: str) -> FrozenModel:
+        """Return the model of a version; raise :class:`InputError` when it is not finished or its mapping is missing."""
+        uri, paths_uri = workdir.path("models", version_id), workdir.path("models", version_id, "item_paths.npy")
+        return FrozenModel(uri, model_identity(uri), paths_uri, file_identity(paths_uri))
+
+    def load(self) -> tuple[DeepRetrievalModel, IntArray]:
         """Return the model, its paths set, and the paths; cached per worker process."""
-        model = cached_model(self.uri, self.sha256)
-        paths = cached_array(self.paths_uri, self.sha256)
-        if model.item_path_VJ.shape != paths.shape or getattr(model, "paths_uri", "") != self.paths_uri:
+        model = cached_model(self.uri, self.identity)
+        paths = cached_array(self.paths_uri, self.paths_identity)
+        if getattr(model, "paths_identity", "") != self.paths_identity:
             model.set_item_paths(np.array(paths))
-            model.paths_uri = self.paths_uri  # type: ignore[assignment]
+            model.paths_identity = self.paths_identity  # type: ignore[assignment]
         return model, paths
 
 
@@ -106,7 +114,7 @@ def path_scores(
     A task adds up its blocks as long as the sums stay below ``rows_held`` rows.
     """
     # Dealt out by item once: the sums and the best of each item below need no further shuffle.
-    in_blocks = dealt_by_block(samples).sortWithinPartitions("block")
+    in_blocks = dealt_by_block(samples)
     partial = in_blocks.mapInArrow(score_blocks(model, config, rows_held), SCORE_SCHEMA).repartition("item_id")
     totals = partial.groupBy("item_id", "path_id").agg(
         F.sum("score").alias("score"), F.max("is_current").alias("is_current")
@@ -209,23 +217,6 @@ def score_blocks(
     return score
 
 
-def whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yield one table a block of rows that come in order of their blocks."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        blocks = batch.column("block").to_numpy()
-        edges = [0, *(np.flatnonzero(np.diff(blocks)) + 1).tolist(), len(blocks)]
-        for first, last in zip(edges, edges[1:], strict=False):
-            if first == last:
-                continue
-            if held and held[-1].column("block")[0].as_py() != blocks[first]:
-                yield pa.Table.from_batches(held)
-                held = []
-            held.append(batch.slice(first, last - first))
-    if held:
-        yield pa.Table.from_batches(held)
-
-
 def _as_batches(scores: BlockScores) -> list[pa.RecordBatch]:
     item = pa.array(scores.item_ids, pa.int32())
     columns = {
@@ -262,9 +253,11 @@ def measure_likelihood(
     whether the likelihood itself rose has to be measured.
     """
 
+    mappings = [(uri, file_identity(uri)) for uri in paths_uris]
+
     def likelihood(table: pa.Table) -> pa.Table:
         network, _ = model.load()
-        tables = [torch.from_numpy(np.array(cached_array(uri, uri))) for uri in paths_uris]
+        tables = [torch.from_numpy(np.array(cached_array(*mapping))) for mapping in mappings]
         sums = np.zeros(len(tables) + 1)
         for batch in block_batches(table):
             user_NE, target_NT, weight_NT = encode_batch(network, batch)
@@ -278,6 +271,6 @@ def measure_likelihood(
         return pa.table({"sums": pa.array([sums.tolist()], pa.list_(pa.float64()))})
 
     frame = read_samples(spark, workdir, samples).where(F.col("block") < max_blocks)
-    rows = dealt_by_block(frame).groupBy("block").applyInArrow(likelihood, "sums array<double>").collect()
-    sums = np.sum([row.sums for row in rows], axis=0)
+    rows = map_blocks(frame, likelihood, "sums array<double>").collect()
+    sums = [math.fsum(column) for column in zip(*(row.sums for row in rows), strict=True)]
     return [float(value / sums[-1]) for value in sums[:-1]]

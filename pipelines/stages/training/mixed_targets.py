@@ -7,9 +7,9 @@ import pyarrow as pa
 import torch
 from pyspark.sql import SparkSession
 
-from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler
-from pipelines.spark.worker_cache import cached_array, cached_model
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch
+from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler, draw_seed, with_drawn
+from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
+from pipelines.stages.blocks import block_batches, encode_batch, map_blocks
 from pipelines.stages.structure.scores import read_samples
 from pipelines.stages.training.samples import write_row_groups
 from pipelines.storage.workdir import Workdir
@@ -36,34 +36,33 @@ def mix_targets(
     """
     frame = read_samples(spark, workdir, samples)
     model_uri = workdir.path("models", model_id)
+    identity, groups_identity = model_identity(model_uri), file_identity(groups_uri)
 
     def mix(table: pa.Table) -> pa.Table:
-        model = cached_model(model_uri, model_id)
+        model = cached_model(model_uri, identity)
         groups = None
         if model.num_items > config.exact_below:
-            groups = ItemGroups.from_labels(np.array(cached_array(groups_uri, model_id)))
+            groups = ItemGroups.from_labels(np.array(cached_array(groups_uri, groups_identity)))
         sampler = TargetSampler(model.reranker, config, groups)
         table = table.sort_by([("user", "ascending"), ("row", "ascending")])
         block = int(table.column("block")[0].as_py())
         targets, weights = [], []
         for number, batch in enumerate(block_batches(table)):
             user_NE, target_NT, weight_NT = encode_batch(model, batch)
-            drawn_NM = sampler.sample(user_NE, seed=(seed * 1_000_003 + block) * 4096 + number)
-            total_N1 = weight_NT.sum(1, keepdim=True) * (config.share / (1 - config.share) / config.draws)
+            drawn_NM = sampler.sample(user_NE, seed=draw_seed(seed, block, number))
+            target_NT, weight_NT = with_drawn(target_NT, weight_NT, drawn_NM, config.share)
             used_BP = batch.position_BP >= 0
-            shape = (*batch.position_BP.shape, target_NT.shape[1] + config.draws)
-            target_BPT = torch.full(shape, -1, dtype=torch.int64)
-            weight_BPT = torch.zeros(shape)
-            target_BPT[used_BP] = torch.cat([target_NT, drawn_NM.masked_fill(total_N1 == 0, -1)], 1)
-            weight_BPT[used_BP] = torch.cat([weight_NT, total_N1.expand(-1, config.draws)], 1)
+            shape = (*batch.position_BP.shape, target_NT.shape[1])
+            target_BPT, weight_BPT = torch.full(shape, -1, dtype=torch.int64), torch.zeros(shape)
+            target_BPT[used_BP], weight_BPT[used_BP] = target_NT, weight_NT
             targets.append(target_BPT.flatten(1).numpy().astype(np.int32))
             weights.append(weight_BPT.flatten(1).numpy())
         return _with_columns(table, np.concatenate(targets), np.concatenate(weights))
 
-    mixed = dealt_by_block(frame).groupBy("block").applyInArrow(mix, frame.schema).persist()
+    mixed = map_blocks(frame, mix, frame.schema).persist()
     try:
         rows = mixed.count()
-        write_row_groups(spark, workdir.table(name), mixed, rows, len(frame.inputFiles()), seed)
+        write_row_groups(spark, workdir, name, mixed, rows, len(frame.inputFiles()), seed)
     finally:
         mixed.unpersist()
     return {"rows_in": frame.count(), "rows_out": rows}

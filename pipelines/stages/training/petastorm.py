@@ -18,8 +18,8 @@ from fsspec import AbstractFileSystem
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch, batch_from_arrays
+from pipelines.storage.files import is_local
 from pipelines.storage.samples_format import COLUMNS, list_column
-from pipelines.storage.workdir import is_local
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

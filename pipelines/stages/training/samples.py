@@ -26,6 +26,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.learning.samples import SamplesConfig
+from pipelines.spark.partitions import partition_keys
 from pipelines.stages.ingest.catalogue import number_densely
 from pipelines.stages.ingest.split import training_interactions, user_hash
 from pipelines.storage.workdir import Workdir
@@ -113,7 +114,7 @@ def samples(
                 " or more; lower preprocess.min_events or hold out fewer users"
             )
         num_groups = _GROUPS_MULTIPLE * -(-totals["rows"] // (_GROUPS_MULTIPLE * config.rows_per_group))
-        group_rows = write_row_groups(spark, workdir.table(name), rows, totals["rows"], num_groups, seed)
+        group_rows = write_row_groups(spark, workdir, name, rows, totals["rows"], num_groups, seed)
     finally:
         rows.unpersist()
     return SamplesSummary(
@@ -287,11 +288,13 @@ def _replayed_histories(
 
 
 def write_row_groups(
-    spark: SparkSession, uri: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
+    spark: SparkSession, workdir: Workdir, name: str, rows: DataFrame, num_rows: int, num_groups: int, seed: int
 ) -> list[int]:
-    """Write row k of the (block, hash) order to file k * num_groups // num_rows; return the files' row counts."""
+    """Write row k of the (block, hash) order to file k * num_groups // num_rows of ``tables/<name>``; return the files' row counts."""
+    uri = workdir.table(name)
+    workdir.check_lease()
     ordered = rows.withColumn("key", F.struct("block", user_hash(seed).alias("hash"), "user", "row"))
-    keys = F.broadcast(_partition_keys(spark, num_groups))
+    keys = F.broadcast(partition_keys(spark, num_groups).withColumnRenamed("partition", "group"))
     with number_densely(ordered, "key", "rank", first_id=0) as ranked:
         (
             ranked.withColumn("group", F.floor(F.col("rank") * num_groups / num_rows).cast("int"))
@@ -307,14 +310,3 @@ def write_row_groups(
     if len(counts) != num_groups or sum(row["count"] for row in counts) != num_rows:
         raise DeepRetrievalError(f"{uri} has {len(counts)} files, not {num_groups}, or not {num_rows} rows")
     return [row["count"] for row in counts]
-
-
-def _partition_keys(spark: SparkSession, num_groups: int) -> DataFrame:
-    """Return, for each group, an integer that Spark's hash partitioning sends to the partition of that number.
-
-    Hashing the group itself would send several groups to one partition and leave others empty.
-    """
-    candidates = spark.range(0, 40 * num_groups + 200).select(F.col("id").cast("int").alias("partition_key"))
-    return candidates.groupBy(F.pmod(F.hash("partition_key"), F.lit(num_groups)).alias("group")).agg(
-        F.min("partition_key").alias("partition_key")
-    )

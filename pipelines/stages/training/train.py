@@ -27,6 +27,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.stages.training.petastorm import PetastormSource
+from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
 
 
@@ -143,12 +144,14 @@ def _train_rank(job: TrainJob) -> None:
             checkpoints=(filesystem, workdir.path("models", job.model_id, "checkpoints", str(number))),
             validation=validation,
             report=_reporter(workdir, job.model_id) if rank == 0 else lambda record: None,
+            after_checkpoint_file=lambda name: reach("checkpoint:half"),
             crash_at=job.crash_at,
         )
         results += trainer.run()
     if rank == 0:
         extra = {"results": [vars(result) for result in results], "model_id": job.model_id, "ranks": world}
-        save_model(model, filesystem, workdir.path("models", job.model_id), extra)
+        folder = workdir.path("models", job.model_id)
+        save_model(model, filesystem, folder, extra, after_file=lambda name: reach("model:half"))
         checkpoints = workdir.path("models", job.model_id, "checkpoints")
         if filesystem.exists(checkpoints):
             filesystem.rm(checkpoints, recursive=True)

@@ -25,9 +25,9 @@ def features() -> ItemFeatures:
 
 @pytest.fixture(scope="module")
 def fitted(events: Events) -> FFM:
-    peer = FFM(CONFIG)
-    peer.fit(Events(events.histories, NUM_ITEMS, features=features()))
-    return peer
+    baseline = FFM(CONFIG)
+    baseline.fit(Events(events.histories, NUM_ITEMS, features=features()))
+    return baseline
 
 
 def test_the_inner_product_is_the_sum_over_pairs_of_fields(fitted: FFM) -> None:
@@ -54,14 +54,14 @@ def test_the_inner_product_is_the_sum_over_pairs_of_fields(fitted: FFM) -> None:
 
 @pytest.mark.parametrize("known", [True, False])
 def test_it_beats_the_most_popular_items(known: bool, fitted: FFM, events: Events, strangers) -> None:
-    peer, popular = fitted, Popularity()
+    baseline, popular = fitted, Popularity()
     if not known:
-        peer = FFM(CONFIG)
-        peer.fit(events)
+        baseline = FFM(CONFIG)
+        baseline.fit(events)
     popular.fit(events)
     recalls = [
         float(np.nanmean(user_metrics(method.retrieve(strangers[0], 8, filtered=True), strangers[1], 8).recall))
-        for method in (peer, popular)
+        for method in (baseline, popular)
     ]
     assert recalls[0] > 2 * recalls[1]
 

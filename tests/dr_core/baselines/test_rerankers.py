@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from dr_core.baselines.rerankers import CandidateReranker, RerankerPeerConfig
+from dr_core.baselines.rerankers import CandidateReranker, CandidateRerankerConfig
 from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates
 
 NUM_ITEMS, DIM, PER_USER = 300, 8, 30
-CONFIG = RerankerPeerConfig(epochs=12, batch=1024, learning_rate=1e-2)
+CONFIG = CandidateRerankerConfig(epochs=12, batch=1024, learning_rate=1e-2)
 
 
 def world(rule: str, num_users: int, seed: int) -> tuple[np.ndarray, np.ndarray, Candidates, np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Rivals that encode the history: what their training rows hold, and what they learn from them."""
+"""Baselines that encode the history: what their training rows hold, and what they learn from them."""
 
 import numpy as np
 import pytest
@@ -86,15 +86,15 @@ def test_histories_keep_their_newest_items() -> None:
 @pytest.mark.parametrize("name", list(KINDS))
 def test_an_encoder_beats_the_most_popular_items(name: str, events: Events, strangers) -> None:
     cut = CutConfig(history_length=20, positions=4, targets=4, batch_rows=64)
-    peer, popular = softmax_encoder(name, RerankerConfig(), cut, epochs=8, seed=0), Popularity()
-    peer.fit(events)
+    baseline, popular = softmax_encoder(name, RerankerConfig(), cut, epochs=8, seed=0), Popularity()
+    baseline.fit(events)
     popular.fit(events)
     recalls = [
         float(np.nanmean(user_metrics(each.retrieve(strangers[0], 8, filtered=True), strangers[1], 8).recall))
-        for each in (peer, popular)
+        for each in (baseline, popular)
     ]
     assert recalls[0] > 2 * recalls[1]
-    assert peer.megabytes() > 0
+    assert baseline.megabytes() > 0
 
 
 def test_a_small_world_is_passed_until_the_steps_are_made(events: Events) -> None:
@@ -102,9 +102,9 @@ def test_a_small_world_is_passed_until_the_steps_are_made(events: Events) -> Non
     an_epoch = HistorySource(events.histories, cut, seed=0).steps_per_epoch
 
     def fitted(epochs: int, min_steps: int) -> np.ndarray:
-        peer = softmax_encoder("youtube_dnn", RerankerConfig(), cut, epochs=epochs, min_steps=min_steps, seed=0)
-        peer.fit(events)
-        return peer.item_VE
+        baseline = softmax_encoder("youtube_dnn", RerankerConfig(), cut, epochs=epochs, min_steps=min_steps, seed=0)
+        baseline.fit(events)
+        return baseline.item_VE
 
     assert (fitted(1, an_epoch + 1) == fitted(2, 1)).all()
     assert (fitted(2, an_epoch) == fitted(2, 1)).all()

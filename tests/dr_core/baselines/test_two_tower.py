@@ -19,16 +19,16 @@ CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)
 CONFIG = TwoTowerConfig(dim=16, hidden=32, cut=CUT, epochs=15, learning_rate=1e-2, frequency=FrequencyConfig(rate=0.05))
 
 
-def recall(peer: TwoTower | Popularity, strangers: tuple[ItemLists, ItemLists], k: int = 8) -> float:
-    found = peer.retrieve(strangers[0], k, filtered=True)
+def recall(baseline: TwoTower | Popularity, strangers: tuple[ItemLists, ItemLists], k: int = 8) -> float:
+    found = baseline.retrieve(strangers[0], k, filtered=True)
     return float(np.nanmean(user_metrics(found, strangers[1], k).recall))
 
 
 @pytest.fixture(scope="module")
 def fitted(events: Events) -> TwoTower:
-    peer = TwoTower(CONFIG)
-    peer.fit(events)
-    return peer
+    baseline = TwoTower(CONFIG)
+    baseline.fit(events)
+    return baseline
 
 
 def test_it_beats_the_most_popular_items(fitted: TwoTower, events: Events, strangers) -> None:
@@ -61,9 +61,9 @@ def test_a_state_is_that_of_the_history_up_to_it(fitted: TwoTower, strangers) ->
 def test_the_same_seed_gives_the_same_vectors(events: Events) -> None:
     vectors = []
     for _ in range(2):
-        peer = TwoTower(CONFIG.model_copy(update={"epochs": 2}))
-        peer.fit(events)
-        vectors.append(peer.item_VE)
+        baseline = TwoTower(CONFIG.model_copy(update={"epochs": 2}))
+        baseline.fit(events)
+        vectors.append(baseline.item_VE)
     np.testing.assert_array_equal(*vectors)
 
 
@@ -119,9 +119,9 @@ def test_the_correction_lets_popular_items_be_found() -> None:
     strangers = ItemLists.from_rows([rng.choice(100, 4, replace=False) for _ in range(50)])
     ranks = {}
     for corrected in (True, False):
-        peer = TwoTower(CONFIG.model_copy(update={"corrected": corrected, "temperature": 0.2, "epochs": 10}))
-        peer.fit(events)
-        found = peer.retrieve(strangers, 10, filtered=False)
+        baseline = TwoTower(CONFIG.model_copy(update={"corrected": corrected, "temperature": 0.2, "epochs": 10}))
+        baseline.fit(events)
+        found = baseline.retrieve(strangers, 10, filtered=False)
         ranks[corrected] = np.mean(np.argsort(np.argsort(-events.counts))[found])
     assert ranks[True] < 0.5 * ranks[False]
 
@@ -134,9 +134,9 @@ def test_rewards_weigh_the_pairs() -> None:
         rows.append(np.r_[rng.permutation(20)[:5], 30 + user % 2])
         rewards += [1.0] * 5 + [5.0 if user % 2 else 0.2]
     events = Events(ItemLists.from_rows(rows), 32, np.array(rewards, dtype=np.float32))
-    peer = TwoTower(CONFIG)
-    peer.fit(events)
-    scores = peer.scores(ItemLists.from_rows([row[:5] for row in rows[:100]]))
+    baseline = TwoTower(CONFIG)
+    baseline.fit(events)
+    scores = baseline.scores(ItemLists.from_rows([row[:5] for row in rows[:100]]))
     assert (scores[:, 31] > scores[:, 30]).mean() > 0.95
 
 
@@ -150,9 +150,9 @@ def topic_features() -> ItemFeatures:
 
 def test_values_of_a_feature_are_averaged_and_numbers_passed_on(events: Events) -> None:
     features = topic_features()
-    peer = TwoTower(CONFIG.model_copy(update={"epochs": 1}))
-    peer.fit(Events(events.histories, NUM_ITEMS, features=features))
-    towers = peer.towers
+    baseline = TwoTower(CONFIG.model_copy(update={"epochs": 1}))
+    baseline.fit(Events(events.histories, NUM_ITEMS, features=features))
+    towers = baseline.towers
     embedded = towers.features(torch.arange(NUM_ITEMS))
     tags, topic = (values.table.weight for values in towers.value_tables)
     dim, width = CONFIG.dim, CONFIG.value_dim
@@ -170,9 +170,9 @@ def test_content_carries_an_item_that_nobody_met(events: Events, strangers) -> N
     """Some items lose all their events; with their topic known, they stand nearer to their topic's users."""
     unseen = np.arange(0, 12)
     rows = [row[~np.isin(row, unseen)] for row in np.split(events.histories.item_ids, events.histories.offsets[1:-1])]
-    peer = TwoTower(CONFIG)
-    peer.fit(Events(ItemLists.from_rows(rows), NUM_ITEMS, features=topic_features()))
-    scores = peer.scores(strangers[0])[:, unseen]
+    baseline = TwoTower(CONFIG)
+    baseline.fit(Events(ItemLists.from_rows(rows), NUM_ITEMS, features=topic_features()))
+    scores = baseline.scores(strangers[0])[:, unseen]
     offsets = strangers[0].offsets
     topics = [np.bincount(strangers[0].item_ids[a:b] % NUM_TOPICS, minlength=NUM_TOPICS).argmax() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]  # fmt: skip
     own = np.array([scores[user, unseen % NUM_TOPICS == topic].mean() for user, topic in enumerate(topics)])
@@ -181,27 +181,27 @@ def test_content_carries_an_item_that_nobody_met(events: Events, strangers) -> N
 
 def test_a_second_day_is_learned_from_its_own_events_alone(events: Events) -> None:
     """What an update trains on are the targets after each user's learned ones, and the estimator goes on counting."""
-    peer = TwoTower(CONFIG.model_copy(update={"epochs": 2}))
+    baseline = TwoTower(CONFIG.model_copy(update={"epochs": 2}))
     offsets = events.histories.offsets
     first_day = ItemLists.from_rows([events.histories.item_ids[a : a + (b - a) // 2] for a, b in zip(offsets[:-1], offsets[1:], strict=True)])  # fmt: skip
-    peer.fit(Events(first_day, NUM_ITEMS))
-    steps, before = peer.frequency.step, peer.item_VE.copy()
+    baseline.fit(Events(first_day, NUM_ITEMS))
+    steps, before = baseline.frequency.step, baseline.item_VE.copy()
     seen: set[int] = set()
-    observe = peer.frequency.observe
+    observe = baseline.frequency.observe
 
     def watched(items: np.ndarray) -> None:
         seen.update(items.tolist())
         observe(items)
 
-    peer.frequency.observe = watched  # type: ignore[method-assign]
+    baseline.frequency.observe = watched  # type: ignore[method-assign]
     new_items = np.array([NUM_ITEMS - 2, NUM_ITEMS - 1])
     days = np.split(first_day.item_ids, first_day.offsets[1:-1])
     rows = [np.r_[row[~np.isin(row, new_items)], new_items[user % 2]] for user, row in enumerate(days)]
     both = ItemLists.from_rows(rows)
-    peer.update(Events(both, NUM_ITEMS), learned=np.diff(both.offsets) - 1)
+    baseline.update(Events(both, NUM_ITEMS), learned=np.diff(both.offsets) - 1)
     assert seen == set(new_items.tolist())
-    assert peer.frequency.step > steps
-    assert not np.array_equal(before, peer.item_VE)
+    assert baseline.frequency.step > steps
+    assert not np.array_equal(before, baseline.item_VE)
 
 
 def test_kept_and_restored_it_learns_the_next_day_as_if_never_stopped(events: Events) -> None:
@@ -210,12 +210,12 @@ def test_kept_and_restored_it_learns_the_next_day_as_if_never_stopped(events: Ev
     offsets, items = events.histories.offsets, events.histories.item_ids
     first = ItemLists.from_rows([items[a : b - 3] for a, b in zip(offsets[:-1], offsets[1:], strict=True)])
     learned = np.diff(offsets) - 3
-    peer = TwoTower(config)
-    peer.fit(Events(first, NUM_ITEMS, features=topic_features()))
-    kept = {name: value.copy() for name, value in peer.arrays().items()}
-    peer.update(events, learned)
+    baseline = TwoTower(config)
+    baseline.fit(Events(first, NUM_ITEMS, features=topic_features()))
+    kept = {name: value.copy() for name, value in baseline.arrays().items()}
+    baseline.update(events, learned)
     again = TwoTower.restore(config, kept, topic_features())
     assert again.frequency.step > 0
     again.update(events, learned)
-    np.testing.assert_array_equal(again.item_VE, peer.item_VE)
-    np.testing.assert_array_equal(again.frequency.gap_MH, peer.frequency.gap_MH)
+    np.testing.assert_array_equal(again.item_VE, baseline.item_VE)
+    np.testing.assert_array_equal(again.frequency.gap_MH, baseline.frequency.gap_MH)

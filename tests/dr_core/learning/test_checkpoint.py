@@ -178,3 +178,15 @@ def test_copying_takes_what_fits_and_leaves_the_rest(make_model: ModelMaker) -> 
     outputs = [name for name in structure if name.startswith("outputs")]
     assert all(torch.equal(target.structure.state_dict()[name], structure[name]) for name in outputs)
     assert json.dumps(target.space.num_nodes) == "5"
+
+
+def test_between_its_files_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    """The caller is told after each file, while there is no manifest yet: also over a folder that had one."""
+    tensors = {"a": {"x": torch.ones(2)}, "b": {"y": torch.zeros(1)}}
+    seen: list[tuple[str, object]] = []
+    for _ in range(2):
+        write_tensors(
+            LOCAL, str(tmp_path), tensors, {}, after_file=lambda name: seen.append((name, read_manifest(LOCAL, str(tmp_path))))
+        )  # fmt: skip
+    assert seen == [("a", None), ("b", None)] * 2
+    assert read_manifest(LOCAL, str(tmp_path)) is not None

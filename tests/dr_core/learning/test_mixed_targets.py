@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.learning.mixed_targets import SAMPLE_STRIDE, ItemGroups, MixedTargetsConfig, TargetSampler, take_best
+from dr_core.learning.mixed_targets import (
+    SAMPLE_STRIDE,
+    ItemGroups,
+    MixedTargetsConfig,
+    TargetSampler,
+    draw_seed,
+    take_best,
+    with_drawn,
+)
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import SoftmaxReranker
 
@@ -137,3 +145,26 @@ def test_groups_partition_the_items() -> None:
     groups = ItemGroups.from_labels(labels)
     members = np.split(groups.items, groups.offsets[1:-1])
     assert [list(part) for part in members] == [[1, 4], [0, 2, 5], [3]]
+
+
+def test_no_two_batches_of_a_run_draw_with_the_same_seed() -> None:
+    """Counted in the 32 bits that a generator of torch keeps; blocks far apart and neighbours, batches before and after 4,096."""
+    first = torch.rand(3, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(first, torch.rand(3, generator=torch.Generator().manual_seed(5 + 2**32))), "32 bits are kept"
+    blocks = [*range(32), 4_095, 65_535]
+    numbers = [*range(0, 3 * 4_096, 3), *range(4_090, 4_100), *range(65_500, 65_536)]
+    for seed in (0, 7, 2**24):
+        seeds = [draw_seed(seed, block, number) % 2**32 for block in blocks for number in set(numbers)]
+        assert len(set(seeds)) == len(seeds)
+
+
+def test_seeds_of_a_blocks_first_batches_are_the_ones_that_older_tables_were_drawn_with() -> None:
+    for seed, block, number in ((0, 0, 0), (3, 15, 4_095), (11, 1_023, 77)):
+        assert draw_seed(seed, block, number) == (seed * 1_000_003 + block) * 4096 + number
+
+
+def test_drawn_items_share_a_states_weight_and_leave_out_states_that_weigh_nothing() -> None:
+    targets, weights = torch.tensor([[4, 5], [6, -1]]), torch.tensor([[1.0, 3.0], [0.0, 0.0]])
+    target_NT, weight_NT = with_drawn(targets, weights, torch.tensor([[1, 2, 3], [1, 2, 3]]), share=0.6)
+    assert target_NT.tolist() == [[4, 5, 1, 2, 3], [6, -1, -1, -1, -1]]
+    torch.testing.assert_close(weight_NT, torch.tensor([[1.0, 3.0, 2.0, 2.0, 2.0], [0.0] * 5]))

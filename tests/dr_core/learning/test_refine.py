@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dr_core.learning.config import AssignmentConfig
-from dr_core.learning.refine import refined
+from dr_core.learning.refine import Refinement
 from dr_core.learning.start import softmax_mass
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
@@ -28,29 +28,36 @@ def user_NE(model):
         return model.encode_last(history_NL, torch.randint(1, 7, (200,), generator=generator)).clone()
 
 
+def refinement(model, user_NE, *, budgets=(3.0, 6.0), **config) -> Refinement:
+    return Refinement(softmax_mass(model, user_NE), SPACE, budgets, AssignmentConfig(**config), 0)
+
+
 def test_refined_paths_hold_more_of_the_softmax_mass(model, user_NE) -> None:
-    """With one path an item; other mappings stay as they are."""
     start = random_paths(NUM_ITEMS, 1, SPACE, 0)
-    options = {"budgets": [3.0, 6.0], "seed": 0}
-    found = refined(model, user_NE, start, start, SPACE, AssignmentConfig(), **options)
+    refining = refinement(model, user_NE)
+    found = refining.refine(start)
     assert found.shape == start.shape
     assert 0 <= found.min() <= found.max() < SPACE.num_paths
-    mass_NV = softmax_mass(model, user_NE)
-    before, after = (captured_mass(mass_NV, each[:, 0].copy(), 25, [3.0, 6.0]) for each in (start, found))
+    before, after = (captured_mass(refining.mass_NV, each[:, 0].copy(), 25, [3.0, 6.0]) for each in (start, found))
     assert after > before
-    double = random_paths(NUM_ITEMS, 2, SPACE, 0)
-    assert refined(model, user_NE, double, double, SPACE, AssignmentConfig(), **options) is double
-    off = AssignmentConfig(refine_sweeps=0)
-    assert refined(model, user_NE, start, start, SPACE, off, **options) is start
+
+
+def test_mappings_that_cannot_be_refined_are_refused(model, user_NE) -> None:
+    refining, start = refinement(model, user_NE), random_paths(NUM_ITEMS, 1, SPACE, 0)
+    with pytest.raises(ValueError, match="one path an item"):
+        refining.refine(random_paths(NUM_ITEMS, 2, SPACE, 0))
+    start[7] = -1
+    with pytest.raises(ValueError, match="no path"):
+        refining.refine(start, start)
 
 
 def test_the_mapping_refined_is_the_better_one_at_equal_candidates(model, user_NE) -> None:
-    """The parent's too if it is better, but not where it leaves an item on no path."""
-    config = AssignmentConfig(refine_sweeps=1, refine_capacity=1)
+    """The second one too if it is better, but not where it leaves an item on no path."""
     short, long = np.arange(NUM_ITEMS)[:, None] % 25, np.arange(NUM_ITEMS)[:, None] // 10
     mass_NV = softmax_mass(model, user_NE)
     chosen = set()
     for budgets in ([4.0], [10.0, 30.0]):
+        refining = refinement(model, user_NE, budgets=budgets, refine_sweeps=1, refine_capacity=1)
         for descended, parent in ((short, long), (long, short)):
             masses = [captured_mass(mass_NV, each[:, 0], 25, budgets) for each in (descended, parent)]
             assert masses[0] != pytest.approx(masses[1])
@@ -60,10 +67,8 @@ def test_the_mapping_refined_is_the_better_one_at_equal_candidates(model, user_N
                 refine_paths(mass_NV, each[:, 0], SPACE, budgets=budgets, num_sweeps=1, capacity=1, seed=0)
                 for each in (start, descended)
             )
-            found = refined(model, user_NE, descended, parent, SPACE, config, budgets=budgets, seed=0)
-            np.testing.assert_array_equal(found[:, 0], expected)
+            np.testing.assert_array_equal(refining.refine(descended, parent)[:, 0], expected)
             unplaced = parent.copy()
             unplaced[7] = -1
-            found = refined(model, user_NE, descended, unplaced, SPACE, config, budgets=budgets, seed=0)
-            np.testing.assert_array_equal(found[:, 0], of_descended)
+            np.testing.assert_array_equal(refining.refine(descended, unplaced)[:, 0], of_descended)
     assert chosen == {True, False}

@@ -1,28 +1,39 @@
 """The ``dr`` command: its options, its exit codes, and what goes to stdout."""
 
-import argparse
 import json
 import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
+from typer.main import get_command
 
-from pipelines.cli.main import build_parser, main, sweep_table
+from pipelines.cli.commands.experiments import sweep_table
+from pipelines.cli.commands.learn import plan_lines
+from pipelines.cli.main import app, main
+from tests.pipelines.cli.parsing import parse
 
+DATA = {"--config", "--workdir", "--logs", "--catalogue", "--set"}
 OPTIONS = {
-    "run": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--seeds", "--fresh", "--start", "--end"},
-    "refresh": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--start", "--end"},
-    "compare": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--methods", "--seeds", "--fresh"},
-    "sweep": {"--config", "--workdir", "--logs", "--catalogue", "--set", "--studies", "--seeds"},
+    "run": {*DATA, "--seeds", "--fresh", "--start", "--end", "--from", "--only", "--dry-run"},
+    "refresh": {*DATA, "--start", "--end", "--only"},
+    "compare": {*DATA, "--methods", "--seeds", "--fresh"},
+    "sweep": {*DATA, "--studies", "--seeds"},
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },
     "evaluate": {"--workdir", "--release"},
     "report": {"--workdir"},
-    "releases": {"--workdir"},
+    "releases list": {"--workdir"},
+    "releases show": {"--workdir"},
+    "releases promote": {"--workdir"},
+    "releases rollback": {"--workdir"},
     "doctor": {"--config", "--items", "--set"},
 }  # fmt: skip
 
@@ -36,9 +47,13 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    (chosen,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(chosen.choices)
+def commands() -> dict[str, Any]:
+    """Return every command by its words after ``dr``."""
+    found = {}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        for inner, nested in getattr(command, "commands", {"": command}).items():
+            found[f"{name} {inner}".strip()] = nested
+    return found
 
 
 def complaint(error_output: str, command: str) -> str:
@@ -50,51 +65,121 @@ def complaint(error_output: str, command: str) -> str:
 
 def test_the_options_are_these() -> None:
     found = {
-        name: {option for action in parser._actions for option in action.option_strings} - {"-h", "--help", "--json"}
-        for name, parser in commands().items()
+        name: {option for parameter in command.params for option in parameter.opts if option.startswith("-")}
+        - {"--json"}
+        for name, command in commands().items()
     }
     assert found == OPTIONS
 
 
-@pytest.mark.parametrize("command", ["", *OPTIONS])
-def test_help_is_there_for_everything(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([*command.split(), "--help"])
-    assert ended.value.code == 0
-    text = capsys.readouterr().out
-    assert all(word in text for word in (OPTIONS if not command else [*OPTIONS[command], "--json"]))
+def test_every_command_takes_json() -> None:
+    assert [name for name, command in commands().items() if "--json" not in {p.opts[0] for p in command.params}] == []
+
+
+@pytest.mark.parametrize("command", ["", "releases", *OPTIONS])
+def test_help_is_there_for_everything(
+    command: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*command.split(), "--help"]) == 0
+    said = capfd.readouterr()
+    assert said.err == ""
+    below = [name.removeprefix(command).split()[0] for name in OPTIONS if name.startswith(command) and name != command]
+    wanted = [*below, "75 try again"] if command in ("", "releases") else [*OPTIONS[command], "--json", "75 try again"]
+    assert [word for word in wanted if word not in said.out] == []
 
 
 def test_every_option_says_what_it_does() -> None:
     undocumented = [
-        f"{name} {action.option_strings}"
-        for name, parser in commands().items()
-        for action in parser._actions
-        if not action.help and action.option_strings != ["--workdir"] and action.dest != "action"
+        f"{name} {parameter.name}"
+        for name, command in commands().items()
+        for parameter in command.params
+        if not parameter.help
     ]
     assert undocumented == []
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_command_shows_examples_that_parse(name: str) -> None:
+    examples = [line.strip() for line in commands()[name].epilog.splitlines() if line.strip().startswith("dr ")]
+    assert examples
+    for example in examples:
+        assert example.split()[1 : 1 + len(name.split())] == name.split()
+        parse(shlex.split(example)[1:])
+
+
+WRONG = [
+    [],
+    ["walk"],
+    ["run"],
+    ["run", "--config", "c", "--seeds", "0"],
+    ["run", "--config", "c", "--seeds", "many"],
+    ["run", "--config", "c", "--nodes", "3"],
+    ["run", "--config"],
+    ["run", "--config", "c", "more"],
+    ["retrieve", "--workdir", "w"],
+    ["retrieve", "--workdir", "w", "--history", "1", "--users", "f", "--out", "o"],
+    ["retrieve", "--workdir", "w", "--users", "f"],
+    ["retrieve", "--workdir", "w", "--users", "f", "--out", "o", "--explain"],
+    ["retrieve", "--workdir", "w", "--history", "1", "--out", "o"],
+    ["releases", "burn", "--workdir", "w"],
+    ["releases", "promote", "--workdir", "w"],
+    ["releases", "rollback", "r", "--workdir", "w"],
+    ["refresh", "--config", "c", "--start", "2024-01-01"],
+]
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_wrong_arguments_end_with_2_and_one_line(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line.startswith("dr")
+
+
+def test_wrong_arguments_are_told_to_machines_too(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--nodes", "3", "--json"]) == 2
+    document = json.loads(capfd.readouterr().out)
+    assert document["exit_code"] == 2
+    assert "--nodes" in document["error"]
+
+
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "word"),
     [
-        [],
-        ["walk"],
-        ["run"],
-        ["run", "--config", "c", "--seeds", "0"],
-        ["retrieve", "--workdir", "w"],
-        ["retrieve", "--workdir", "w", "--history", "1", "--users", "f"],
-        ["releases", "burn", "--workdir", "w"],
-        ["refresh", "--config", "c", "--start", "2024-01-01"],
+        (["--users", "f", "--out", "o", "--explain"], "--explain"),
+        (["--history", "1", "--out", "o"], "--out"),
+        (["--users", "f"], "--out"),
+        (["--history", "1", "--users", "f"], "either --history KEYS or --users FILE"),
     ],
 )
-def test_wrong_arguments_end_with_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(arguments)
-    assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err.splitlines()[-1].startswith("dr")
+def test_options_of_retrieve_that_do_not_go_together_are_named(
+    arguments: list[str], word: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["retrieve", "--workdir", "w", *arguments]) == 2
+    assert word in complaint(capfd.readouterr().err, "retrieve")
+
+
+def test_help_and_wrong_arguments_load_nothing_slow() -> None:
+    program = (
+        "import sys; from pipelines.cli.main import main; main(['run', '--help']); main(['retrieve', '--workdir', 'w']);"
+        "print([name for name in ('torch', 'pyspark', 'numpy', 'pandas', 'petastorm') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_told_how_to_complete(shell: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", "from pipelines.cli.main import main; main()"],
+        env=os.environ | {"_DR_COMPLETE": f"source_{shell}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "_DR_COMPLETE" in ended.stdout
 
 
 @pytest.mark.parametrize(
@@ -153,7 +238,7 @@ def test_without_java_a_command_says_so(
 @pytest.mark.parametrize(
     "arguments",
     [["report"], ["evaluate"], ["releases", "show"], ["retrieve", "--history", "1"]],
-    ids=lambda words: words[0],
+    ids=" ".join,
 )
 def test_a_folder_without_a_release_is_told_so(
     arguments: list[str], tmp_path: Path, spark: SparkSession, capfd: pytest.CaptureFixture[str]
@@ -161,7 +246,7 @@ def test_a_folder_without_a_release_is_told_so(
     assert main([*arguments, "--workdir", str(tmp_path)]) == 2
     said = capfd.readouterr()
     assert said.out == ""
-    assert str(tmp_path) in complaint(said.err, arguments[0])
+    assert str(tmp_path) in complaint(said.err, " ".join(word for word in arguments[:2] if word.isalpha()))
 
 
 def test_a_folder_in_use_asks_to_try_again(config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -229,3 +314,16 @@ def test_a_sweeps_table_has_a_dash_where_a_collapsed_structure_was_not_read() ->
     assert lines[0].split() == ["study", "value", "overlap", "candidate_recall", "largest_path", "lift"]
     assert lines[1].split() == ["alpha", "0", "–", "–", "1263", "–"]
     assert lines[3].split() == ["together", "learned", "–", "–", "–", "2.88"]
+
+
+def test_a_dry_runs_table_has_a_line_for_each_stage() -> None:
+    lines = plan_lines(
+        [
+            {"name": "samples", "action": "skip", "reason": "done before", "job": "samples"},
+            {"name": "e_step_1", "action": "run", "reason": "asked for", "job": "train_model --round 1"},
+        ]
+    )
+    assert [line.split() for line in lines] == [
+        ["skip", "samples", "done", "before", "job", "samples"],
+        ["run", "e_step_1", "asked", "for", "job", "train_model", "--round", "1"],
+    ]

@@ -1,61 +1,103 @@
-"""What a sweep's report keeps when its points are measured on fewer seeds than the run."""
+"""What a sweep and a comparison report when they are measured on fewer seeds than the run."""
+
+from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from dr_core.errors import ConfigError
 from pipelines.config.load import load_config
-from pipelines.evaluation.measurement import SWEEP_STAGE, sweep_rows
-from pipelines.experiments.sweep import sweep
-from pipelines.flows.day_one import days_of, seeds_run
+from pipelines.config.run import RunConfig
+from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.evaluation.recorded import SWEEP_STAGE, sweep_rows
+from pipelines.experiments.session import seeds_to_report
+from pipelines.experiments.studies import OVERRIDES, STUDIES, RunFacts, changed
+from pipelines.experiments.sweep import studies_of
+from pipelines.flows.day_one import Source, seed_run
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
-CONFIG = str(Path(__file__).parents[3] / "conf" / "demo.yaml")
+CONFIG = load_config(Path(__file__).parents[3] / "conf" / "demo.yaml")
+
+
+def runs_with(tmp_path: Path, measured: list[dict[str, float]]) -> list[LearnedRun]:
+    runs = []
+    for number, points in enumerate(measured):
+        workdir = Workdir(str(tmp_path / str(number)))
+        run = Run(workdir, "r", "hash")
+        for name, overlap in points.items():
+            run.stage(SWEEP_STAGE + name, lambda overlap=overlap: {"rows_in": 1, "rows_out": 1, "overlap": overlap})
+        runs.append(LearnedRun(cast(Any, None), CONFIG, workdir, run, number))
+    return runs
 
 
 def test_a_point_is_the_mean_of_the_seeds_that_have_it(tmp_path: Path) -> None:
-    measured = [{"nodes=9": 0.5, "nodes=16": 0.7}, {"nodes=9": 0.6}, {}]
-    days = []
-    for number, points in enumerate(measured):
-        run = Run(Workdir(str(tmp_path / str(number))), "r", "hash")
-        for name, overlap in points.items():
-            run.stage(SWEEP_STAGE + name, lambda overlap=overlap: {"rows_in": 1, "rows_out": 1, "overlap": overlap})
-        days.append(SimpleNamespace(run=run))
-    rows = {row["value"]: row for row in sweep_rows(cast(Any, days))}
+    runs = runs_with(tmp_path, [{"nodes=9": 0.5, "nodes=16": 0.7}, {"nodes=9": 0.6, "nodes=25": 0.9}, {}])
+    rows = {row["value"]: row for row in sweep_rows(runs)}
     assert (rows["9"]["seeds"], rows["9"]["overlap"]) == (2, pytest.approx(0.55))
     assert rows["9"]["overlap_sd"] == pytest.approx(0.1 / 2**0.5)
     assert (rows["16"]["seeds"], rows["16"]["overlap"]) == (1, 0.7)
     assert "overlap_sd" not in rows["16"]
+    assert (rows["25"]["seeds"], rows["25"]["overlap"]) == (1, 0.9)
 
 
-def test_the_seeds_of_the_run_are_known_from_its_record(tmp_path: Path) -> None:
-    config, workdir = load_config(CONFIG), Workdir(str(tmp_path))
-    assert seeds_run(config, workdir, "logs", None) == 0
-    first = days_of(cast(Any, None), config, workdir, "logs", None, 3)[0]
-    first.run.record["seeds"] = 3
-    first.run.finish("done", 0)
-    assert seeds_run(config, workdir, "logs", None) == 3
-    assert seeds_run(config, workdir, "other logs", None) == 0
+def test_a_figure_that_a_seed_lacks_is_left_out(tmp_path: Path) -> None:
+    (row,) = sweep_rows(runs_with(tmp_path, [{"beam=1": float("nan")}, {"beam=1": 0.5}]))
+    assert "overlap" not in row
+    assert row["seeds"] == 2
 
 
 @pytest.mark.parametrize(("asked", "reported"), [(1, 3), (3, 3), (4, 4)])
-def test_a_sweep_reports_all_seeds_of_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int, reported: int
-) -> None:
-    class Begun(Exception):
-        """Day one was asked for."""
-
-    def begin(*_: Any, num_seeds: int, **__: Any) -> None:
-        raise Begun(num_seeds)
-
-    config = load_config(CONFIG)
-    first = days_of(cast(Any, None), config, Workdir(str(tmp_path)), "logs", None, 1)[0]
+def test_all_seeds_of_the_run_stay_in_the_report(tmp_path: Path, asked: int, reported: int) -> None:
+    workdir, source = Workdir(str(tmp_path)), Source("logs")
+    assert seeds_to_report(CONFIG, workdir, source, asked) == asked
+    first = seed_run(None, CONFIG, workdir, source, 0)
     first.run.record["seeds"] = 3
     first.run.finish("done", 0)
-    monkeypatch.setattr("pipelines.experiments.sweep.run_day_one", begin)
-    with pytest.raises(Begun) as begun:
-        sweep(config, str(tmp_path), logs="logs", studies=["beam"], num_seeds=asked)
-    assert begun.value.args == (reported,)
+    assert seeds_to_report(CONFIG, workdir, source, asked) == reported
+    assert seeds_to_report(CONFIG, workdir, Source("other logs"), asked) == asked
+
+
+def test_unknown_studies_are_named() -> None:
+    assert studies_of([]) == list(STUDIES)
+    assert studies_of(["nodes"]) == ["nodes"]
+    with pytest.raises(ConfigError, match="--studies luck: not a study; choose from beam, nodes"):
+        studies_of(["nodes", "luck"])
+
+
+FACTS = RunFacts(
+    rounds=2, final_epochs=3, e_step_epochs=2, num_nodes=20, candidates=80, beam=8, alpha=0.5, refines=True
+)
+
+
+def varied(study: str, value: Any) -> tuple[RunConfig, int]:
+    overrides, rounds = OVERRIDES[study](FACTS, value)
+    return changed(CONFIG, overrides), rounds
+
+
+def test_studies_choose_their_values_around_those_of_the_run() -> None:
+    assert STUDIES["nodes"](FACTS) == [10, 15, 20, 30, 40]
+    assert STUDIES["beam"](FACTS) == [2, 4, 8, 16, 32]
+
+
+def test_every_value_of_every_study_is_a_configuration() -> None:
+    for study in OVERRIDES:
+        for value in STUDIES[study](FACTS):
+            varied(study, value)
+
+
+def test_fewer_rounds_train_as_long_as_more() -> None:
+    def epochs(config: RunConfig, rounds: int) -> int:
+        return rounds * FACTS.e_step_epochs + config.em.final_epochs
+
+    assert {epochs(*varied("rounds", rounds)) for rounds in (0, 1, 2, 4)} == {4 * 2 + 3}
+    assert {epochs(*varied("random_start", rounds)) for rounds in (1, 2, 4, 8)} == {8 * 2 + 3}
+
+
+def test_alpha_is_a_multiple_of_the_runs() -> None:
+    config, rounds = varied("alpha", 10)
+    assert (config.penalty.alpha, config.paths.num_nodes, config.assignment.refine_sweeps, rounds) == (5.0, 20, 0, 2)
+    with pytest.raises(ConfigError, match="alpha"):
+        OVERRIDES["alpha"](RunFacts(**{**vars(FACTS), "alpha": None}), 10)

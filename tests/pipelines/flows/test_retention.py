@@ -1,8 +1,9 @@
 """What retention keeps, and that deleting the rest never touches it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pipelines.config.run import RunConfig
 from pipelines.flows.retention import RELEASE_TABLES, kept_releases, maintain
 from pipelines.storage.publish import promote, publish
 from pipelines.storage.releases import Release, list_releases
+from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
 
@@ -42,10 +44,12 @@ STATUSES = ("retired", "refused", "candidate", "deleted")
 def day(number: int, **changes: object) -> Release:
     return replace(
         DAY_ONE,
-        release_id=f"r-{number}",
-        parent_release=f"r-{number - 1}" if number else None,
-        created_at=datetime(2024, 1, 2) + timedelta(days=number),
-        **changes,
+        **{
+            "release_id": f"r-{number}",
+            "parent_release": f"r-{number - 1}" if number else None,
+            "created_at": datetime(2024, 1, 2) + timedelta(days=number),
+            **changes,
+        },
     )
 
 
@@ -109,3 +113,87 @@ def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
     with pytest.raises(InputError, match="deleted by maintenance"):
         promote(spark, workdir, "r-0")
     assert "item_paths" in RELEASE_TABLES
+
+
+def write_version(spark: SparkSession, workdir: Workdir, make_model: Callable[..., object], name: str) -> None:
+    """What a round leaves: a model, the small files beside it, rows of a table."""
+    save_model(make_model(num_items=6, num_paths=1), workdir.filesystem, workdir.path("models", name))
+    for file in ("item_paths.npy", "counts.npy"):
+        workdir.write_array(np.arange(6), "models", name, file)
+    workdir.write_array(np.arange(6), "models", name, "index", "path_ids.npy")
+    schema = ", ".join(f"{column} {kind}" for column, kind in SCHEMAS["item_paths"].items())
+    workdir.write_release(spark.createDataFrame([(name, 0, 0, 1, 0.5)], schema), "item_paths", name)
+
+
+def config_without_spares() -> RunConfig:
+    """Keep what serves alone."""
+    config = RunConfig.model_validate({"name": "w", "dataset": {"format": "synthetic"}})
+    return config.model_copy(update={"refresh": config.refresh.model_copy(update={"keep_releases": 0})})
+
+
+def versions(spark: SparkSession, workdir: Workdir) -> set[str]:
+    return {row[0] for row in workdir.read(spark, "item_paths").select("release_id").distinct().collect()}
+
+
+def test_what_measuring_reads_of_a_kept_run_stays(
+    spark: SparkSession, make_model: Callable[..., object], tmp_path: Path
+) -> None:
+    """Mappings and counts of every round, and the samples; models and indexes of rounds go, and all of other runs."""
+    workdir = Workdir(str(tmp_path))
+    for name in ("r-0", "r-1", "r-warm", "r-2", "q-0", "q-1"):
+        write_version(spark, workdir, make_model, name)
+    workdir.write_text("rows", "tables", "samples", "part-0.parquet")
+    first = day(1, release_id="q-1", status="retired", parent_release=None)
+    for release in (first, day(2, release_id="r-2", parent_release=None)):
+        publish(spark, workdir, release)
+    for _ in range(2):
+        done = maintain(spark, workdir, config_without_spares(), vacuum_hours=0.0)
+        assert done["kept"] == ["r-2"]
+    assert done["models_removed"] == done["models_reduced"] == [], "the second time nothing is left to do"
+    assert workdir.names("models") == ["r-0", "r-1", "r-2", "r-warm"]
+    for name in ("r-0", "r-1"):
+        assert workdir.names("models", name) == ["counts.npy", "item_paths.npy"]
+        np.testing.assert_array_equal(workdir.read_array("models", name, "item_paths.npy"), np.arange(6))
+    for name in ("r-2", "r-warm"):
+        load_model(workdir.filesystem, workdir.path("models", name))
+    assert workdir.names("models", "r-2", "index") == ["path_ids.npy"]
+    assert workdir.read_text("tables", "samples", "part-0.parquet") == "rows"
+    for read in (
+        lambda: workdir.read_array("models", "q-1", "item_paths.npy"),
+        lambda: load_model(workdir.filesystem, workdir.path("models", "r-1")),
+    ):
+        with pytest.raises(InputError):
+            read()
+
+
+def test_versions_of_a_run_that_may_go_on_are_spared(
+    spark: SparkSession, make_model: Callable[..., object], tmp_path: Path
+) -> None:
+    """Between two stages nobody holds the folder: a refresh's two versions, a day one's rounds, and the parent's."""
+    workdir = Workdir(str(tmp_path))
+    statuses = {"running": None, "failed": None, "stale": timedelta(hours=2), "refused": None}
+    for run, age in statuses.items():
+        for t in ("0", "1"):
+            write_version(spark, workdir, make_model, f"{run}-{t}")
+        record = Run(workdir, run, "hash")
+        record.record |= {"status": "failed" if run == "stale" else run, "parent": "p-1" if run == "running" else None}
+        record.record["stages"] = [{"name": "e_step", "result": {}}]
+        record.save()
+        if age:
+            text = json.dumps(record.record | {"saved_at": (datetime.now(UTC) - age).isoformat()})
+            workdir.write_text(text, "runs", f"{run}.json")
+    for number, name in enumerate(("p-1", "o-1", "l-1")):
+        write_version(spark, workdir, make_model, name)
+        publish(
+            spark,
+            workdir,
+            day(number, release_id=name, status="live" if name == "l-1" else "retired", parent_release=None),
+        )
+    done = maintain(spark, workdir, config_without_spares(), vacuum_hours=0.0)
+    spared = {"running-0", "running-1", "failed-0", "failed-1", "p-1", "l-1"}
+    assert (done["kept"], done["deleted"]) == (["l-1", "p-1"], ["o-1"])
+    assert set(workdir.names("models")) == spared == versions(spark, workdir)
+    for name in spared:
+        load_model(workdir.filesystem, workdir.path("models", name))
+    stages = {run: len(Run.load(workdir, run).record["stages"]) for run in statuses}
+    assert stages == {"running": 1, "failed": 1, "stale": 0, "refused": 1}, "what lost its models is done anew"

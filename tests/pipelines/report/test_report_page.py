@@ -12,7 +12,7 @@ from pipelines.report.summary import parse_summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 SECTIONS = {
-    "verdict",
+    "checks",
     "results",
     "curves",
     "differences",
@@ -125,11 +125,11 @@ def test_titles_are_escaped(page: str) -> None:
 
 
 PARTS = {
-    "results": ("results", {"verdict", "results"}),
+    "results": ("results", {"checks", "results"}),
     "curves": ("curves", {"curves"}),
     "differences": ("differences", {"differences"}),
-    "health": ("health", {"health"}),
-    "rounds": ("rounds", {"rounds", "verdict"}),
+    "health": ("health", {"health", "checks"}),
+    "rounds": ("rounds", {"rounds", "checks"}),
     "stages": ("stages", {"stages"}),
     "path_sizes": ("path-sizes", {"path-sizes"}),
     "training": ("training", {"training"}),

@@ -9,7 +9,7 @@ from pipelines.report.summary import Summary, read_summary, write_summary
 
 KEYS = {
     "data": "users items events train_users test_users quarantined filtered",
-    "structure": "K D J S alpha beam",
+    "structure": "K D J S alpha beam m_step path_vectors search",
     "stages": "name seconds rows_in rows_out",
     "rounds": "round loss_structure loss_softmax surrogate_before surrogate_after likelihood_before likelihood_after"
     " items_moved occupied_paths largest_path validation_recall",
@@ -42,7 +42,7 @@ def test_integers_stay_integers_and_means_stay_means(fake_summary: dict[str, Any
     fake_summary["structure"]["beam"] = 9
     fake_summary["results"][0]["beam"] = 9.5
     written = json.loads(write_summary(fake_summary))
-    assert '"beam": 9\n' in write_summary(fake_summary)
+    assert '"beam": 9,\n' in write_summary(fake_summary)
     assert written["results"][0]["beam"] == 9.5
 
 

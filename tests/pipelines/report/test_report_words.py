@@ -1,13 +1,15 @@
-"""What the report says in words: the verdict, its warnings, the console table, the figures as text."""
+"""What the report says in words: its checks, the console table, the figures as text."""
 
 from typing import Any
 
 import pytest
 
-from pipelines.report import formats, methods
+from pipelines.evaluation import methods
+from pipelines.report import formats
+from pipelines.report.checks import Check, checks
 from pipelines.report.console import trim_console_table
+from pipelines.report.styles import Styles
 from pipelines.report.summary import parse_summary
-from pipelines.report.verdict import remarks, verdict
 
 VIEW = {"filtered": True, "k": 10}
 
@@ -37,86 +39,103 @@ RESULTS = [
 ]
 
 
-def test_the_verdict_states_fidelity_cost_and_ceiling() -> None:
+def lines(**parts: Any) -> dict[str, Check]:
+    return {check.name: check for check in checks(parse_summary(summary(**parts)))}
+
+
+def test_fidelity_cost_and_ceiling_are_told() -> None:
     curves = [
         VIEW | {"method": "exact_candidates", "candidates": cost, "candidate_recall": recall}
         for cost, recall in ((60.0, 0.28), (100.0, 0.32))
     ]
-    said = verdict(parse_summary(summary(results=RESULTS, curves=curves)))
-    assert "with a beam of 10, Deep Retrieval looks at 80 of 1,000 items (8.0 %)" in said
-    assert "returns 84.0 % of the brute-force top 10" in said
-    assert "19.00 % against 20.00 % for brute force (95.0 % of it)" in said
-    assert "100 µs a user against 400 µs (4.0 times faster)" in said
-    assert "would hold 30.0 % (80 % of that ceiling)" in said
+    curves += [
+        VIEW | {"method": "deep_retrieval", "beam": 10, "candidates": 80.0, "multiply_adds": 3e4},
+        VIEW | {"method": "brute_force", "candidates": 1000.0, "multiply_adds": 6e4},
+    ]
+    results = [RESULTS[0] | {"candidates": 1000.0}, RESULTS[1]]
+    told = {name: (check.figure, check.level) for name, check in lines(results=results, curves=curves).items()}
+    assert told == {
+        "Overlap with brute force": ("84.0 %", "figure"),
+        "Precision, of brute force's": ("95.0 %", "figure"),
+        "Candidate recall, of the softmax's own best as many": ("80.0 %", "figure"),
+        "Multiply-adds, of brute force's": ("50.0 %", "good"),
+        "Time a user, of brute force's": ("25.0 %", "good"),
+        "Candidates, of all items": ("8.0 %", "good"),
+    }
 
 
-def test_a_slower_search_is_called_slower() -> None:
-    slow = [RESULTS[0], RESULTS[1] | {"microseconds": 800.0}]
-    assert "(2.0 times slower)" in verdict(parse_summary(summary(results=slow)))
+def test_a_slower_search_is_noted() -> None:
+    slow = lines(results=[RESULTS[0], RESULTS[1] | {"microseconds": 800.0}])["Time a user, of brute force's"]
+    assert (slow.figure, slow.bound, slow.level) == ("200.0 %", "at most 100.0 %", "note")
 
 
-def test_no_deep_retrieval_no_verdict() -> None:
-    assert verdict(parse_summary(summary(results=RESULTS[:1]))) == ""
-    assert verdict(parse_summary(summary())) == ""
+def test_without_figures_there_is_no_check() -> None:
+    assert lines(results=RESULTS[:1]) == {}
+    assert lines() == {}
 
 
-def test_controls_are_sorted_by_what_their_intervals_allow() -> None:
+def test_controls_are_judged_by_what_their_intervals_allow() -> None:
     differences = [
         difference("random_paths", 0.1, 0.2),
+        difference("random_paths", 0.2, 0.3) | {"at": 40},
         difference("random_paths", 0.02, 0.03, "candidate_recall"),
         difference("embedding_paths", -0.01, 0.02),
         difference("popular_candidates", -0.2, -0.1),
         difference("random_candidates", 0.1, 0.2) | {"k": 50},
         difference("brute_force", -0.1, -0.05),
     ]
-    checked = parse_summary(summary(results=RESULTS, differences=differences))
-    said = verdict(checked)
-    assert "it is above random paths on overlap and candidate recall" in said
-    assert "not clearly above embedding paths" in said
-    assert "falls below popular candidates" in said
-    assert "random candidates" not in said
-    levels = {remark.text.split(" at equal")[0]: remark.level for remark in remarks(checked)}
-    assert levels == {
-        "Against popular candidates": "warning",
-        "Against random paths": "good",
-        "Against embedding paths": "note",
+    judged = {
+        name: (check.figure, check.level)
+        for name, check in lines(results=RESULTS[1:], differences=differences).items()
+        if " over " in name
+    }
+    assert judged == {
+        "Overlap over random paths, equal candidates": ("+15.00 to +25.00 points", "good"),
+        "Candidate recall over random paths, equal candidates": ("+2.50 points", "good"),
+        "Overlap over embedding paths, equal candidates": ("+0.50 points", "note"),
+        "Overlap over popular candidates, equal candidates": ("\N{MINUS SIGN}15.00 points", "warning"),
     }
 
 
 @pytest.mark.parametrize(
-    ("parts", "words"),
+    ("parts", "name", "figure"),
     [
-        ({"health": {"largest_path": 51}}, "5.1 % of all"),
-        ({"health": {"normalized_entropy": 0.5}}, "uneven"),
-        ({"health": {"items_without_path": 2}}, "lie on no path"),
-        ({"rounds": [{"round": n, "occupied_paths": 900 // n} for n in (1, 2, 3)]}, "collapsing"),
-        ({"results": [RESULTS[1] | {"candidates": 200.0}]}, "20 % of all items"),
+        ({"health": {"largest_path": 51}}, "Largest path, of all items", "5.1 %"),
+        ({"health": {"normalized_entropy": 0.5}}, "Normalised entropy of path sizes", "0.5"),
+        ({"health": {"items_without_path": 2}}, "Items without a path", "2"),
+        (
+            {"rounds": [{"round": n, "occupied_paths": 900 // n} for n in (1, 2, 3)]},
+            "Occupied paths after the last round, of the first's",
+            "33.3 %",
+        ),
+        ({"results": [RESULTS[1] | {"candidates": 200.0}]}, "Candidates, of all items", "20.0 %"),
     ],
 )
-def test_a_collapse_is_a_warning(parts: dict[str, Any], words: str) -> None:
-    (remark,) = remarks(parse_summary(summary(**parts)))
-    assert remark.level == "warning"
-    assert words in remark.text
+def test_a_collapse_is_a_warning(parts: dict[str, Any], name: str, figure: str) -> None:
+    check = lines(**parts)[name]
+    assert (check.figure, check.level) == (figure, "warning")
+    assert check.advice
+    assert next(iter(lines(**parts))) == name, "warnings come first"
 
 
 def test_a_sound_run_has_no_warning() -> None:
     health = {"largest_path": 50, "normalized_entropy": 0.95, "items_without_path": 0}
     rounds = [{"round": 1, "occupied_paths": 900, "likelihood_before": -4.2, "likelihood_after": -4.1}]
-    found = remarks(parse_summary(summary(results=RESULTS, health=health, rounds=rounds)))
-    assert [remark.level for remark in found] == ["good"]
+    found = lines(results=RESULTS, health=health, rounds=rounds)
+    assert {check.level for check in found.values()} == {"good", "figure"}
+    assert not any(check.advice for check in found.values())
 
 
-def test_a_falling_likelihood_is_named_by_its_round() -> None:
+def test_rounds_that_lowered_the_likelihood_are_counted() -> None:
     rounds = [{"round": n, "likelihood_before": -4.0, "likelihood_after": -4.0 + n - 2} for n in (1, 2, 3)]
-    (remark,) = remarks(parse_summary(summary(rounds=rounds)))
-    assert "M-step of round 1 lowered" in remark.text
+    check = lines(rounds=rounds)["Rounds that lowered the likelihood"]
+    assert (check.figure, check.level) == ("1", "note")
 
 
-def test_saturated_precision_is_pointed_out() -> None:
+def test_saturated_precision_is_noted() -> None:
     results = [*RESULTS, VIEW | {"method": "popular_candidates", "precision": 0.196}]
-    (remark,) = remarks(parse_summary(summary(results=results)))
-    assert remark.level == "note"
-    assert "98 %" in remark.text
+    check = lines(results=results)["Precision of popular candidates, of brute force's"]
+    assert (check.figure, check.level) == ("98.0 %", "note")
 
 
 def test_the_console_table_lists_brute_force_first_and_ends_with_health_and_structure(
@@ -155,7 +174,7 @@ def test_a_console_table_of_nothing_is_empty() -> None:
         (formats.duration(7300), "2 h 2 min"),
         (formats.path((3, 17)), "3 → 17"),
         (formats.unbroken("5 % of 3 items in 2 µs"), "5\N{NO-BREAK SPACE}% of 3 items in 2\N{NO-BREAK SPACE}µs"),
-        (methods.label("deep_retrieval_j1"), "Deep Retrieval · j1"),
+        (methods.label("deep_retrieval_j1"), "Deep Retrieval, J=1"),
         (methods.label("my_method"), "My method"),
     ],
 )
@@ -163,8 +182,8 @@ def test_figures_read_as_people_write_them(shown: str, expected: str) -> None:
     assert shown == expected
 
 
-def test_each_known_method_has_a_look_of_its_own() -> None:
-    names = [*methods._KNOWN, "deep_retrieval_j1", "deep_retrieval_random_start", "mine"]
-    styles = methods.Styles(names)
-    looks = {(styles[name].color, styles[name].marker, styles[name].line) for name in names}
+def test_each_method_has_a_look_of_its_own() -> None:
+    names = [*(method.name for method in methods.REGISTERED), "deep_retrieval_j1", "deep_retrieval_j2", "mine"]
+    styles = Styles(names)
+    looks = {(style.color, style.marker, style.line) for style in (styles[name].style for name in names)}
     assert len(looks) == len(names)

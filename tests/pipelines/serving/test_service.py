@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from dr_core.errors import ConfigError, InputError
+from dr_core.errors import InputError
 from pipelines.serving import open_release
 from pipelines.serving.service import Service, retrieve_history, retrieve_users
-from pipelines.serving.user_files import check_arguments, write_lines
+from pipelines.serving.user_files import write_lines
 from tests.pipelines.serving.conftest import BEAM, KEYS, NUM_ITEMS, Published
 
 DEFAULTS = {"k": 5, "beam": None, "release_id": None, "keep_history": False, "blocked": ()}
@@ -105,21 +105,3 @@ def test_an_interrupted_file_keeps_what_was_there(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert target.read_text() == "of yesterday"
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["out"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "--history"),
-        ({"history": "1", "users": "f", "out": "o"}, "either"),
-        ({"users": "f"}, "needs --out"),
-        ({"history": "1", "out": "o"}, "--out goes with --users"),
-        ({"users": "f", "out": "o", "explain": True}, "--explain goes with --history"),
-    ],
-)
-def test_arguments_without_an_effect_are_refused(arguments: dict[str, object], message: str) -> None:
-    nothing = {"history": None, "users": None, "out": None, "explain": False}
-    with pytest.raises(ConfigError, match=message):
-        check_arguments(**{**nothing, **arguments})  # type: ignore[arg-type]
-    check_arguments(**{**nothing, "history": "1", "explain": True})  # type: ignore[arg-type]
-    check_arguments(**{**nothing, "users": "f", "out": "o"})  # type: ignore[arg-type]

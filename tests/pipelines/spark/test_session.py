@@ -13,10 +13,11 @@ from pyspark.sql import SparkSession
 
 from dr_core.errors import TryAgain, typed
 from pipelines.spark import session
+from pipelines.spark.session import shuffle_partitions
 
 INTERRUPTED = """
 import sys
-from pipelines.cli.main import explain
+from pipelines.cli.console import explain
 from pipelines.spark.session import spark_session
 try:
     with spark_session("interrupted", master="local[1]") as spark:
@@ -110,3 +111,9 @@ def test_a_start_that_finds_half_a_cache_waits_for_who_fills_it(
     answers = iter([[], [lock_folder / "delta.jar"]])
     monkeypatch.setattr(session, "delta_jars", lambda: next(answers))
     assert not started_beside(0.5)
+
+
+def test_a_shuffle_has_a_partition_a_core_and_four_at_least() -> None:
+    cores = len(os.sched_getaffinity(0))
+    expected = {"local": 4, "local[2]": 4, "local[16]": 16, "local[64, 3]": 64, "local[*]": max(4, cores)}
+    assert {master: shuffle_partitions(master) for master in expected} == expected

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from dr_core.learning.checkpoint import read_manifest, save_model
+from dr_core.learning.checkpoint import save_model
 from dr_core.model.objective import DeepRetrievalModel
 from pipelines.stages.structure.scores import FrozenModel
 from pipelines.storage.workdir import Workdir
@@ -34,10 +34,7 @@ def world(
     workdir = Workdir(str(tmp_path_factory.mktemp("world")))
     columns = write_samples(workdir.table("samples"), num_rows=64, num_items=NUM_ITEMS)
     model = make_model(NUM_ITEMS, NUM_NODES, 2, num_paths=NUM_PATHS)
-    folder = workdir.path("models", "m")
-    save_model(model, workdir.filesystem, folder)
-    manifest = read_manifest(workdir.filesystem, folder)
+    save_model(model, workdir.filesystem, workdir.path("models", "m"))
     path_VJ = model.item_path_VJ.numpy()
-    paths_uri = workdir.write_array(path_VJ, "models", "m", "item_paths.npy")
-    frozen = FrozenModel(folder, manifest["sha256"]["model.safetensors"], paths_uri)
-    return World(workdir, columns, model, path_VJ, frozen)
+    workdir.write_array(path_VJ, "models", "m", "item_paths.npy")
+    return World(workdir, columns, model, path_VJ, FrozenModel.of(workdir, "m"))

@@ -1,24 +1,21 @@
-"""The record of a run, and who may hold a work folder."""
+"""The record of a run."""
 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from dr_core.errors import DeepRetrievalError, GateRefused, TryAgain
-from dr_core.faults import VARIABLE
-from pipelines.storage import run_record as runs
-from pipelines.storage.lease import lease
-from pipelines.storage.run_record import Run
+from dr_core.errors import GateRefused, InputError, TryAgain
+from pipelines.storage.faults import VARIABLE
+from pipelines.storage.run_record import RECORD_VERSION, Run, run_records
 from pipelines.storage.workdir import Workdir
 
 ROOT = Path(__file__).parents[3]
@@ -127,8 +124,8 @@ def test_a_jobs_error_is_its_verdict(workdir: Workdir, error: BaseException, sta
 def test_a_killed_stage_counts_as_not_done(tmp_path: Path, point: str, times: int) -> None:
     """Killed after the work but before the record: it runs again, which every stage must bear."""
     script = f"""
-from dr_core.faults import VARIABLE
-from pipelines.storage.run_record import Run
+from pipelines.storage.faults import VARIABLE
+from pipelines.storage.run_record import RECORD_VERSION, Run, run_records
 from pipelines.storage.workdir import Workdir
 def work():
     with open({str(tmp_path / "log")!r}, "a") as file:
@@ -149,78 +146,34 @@ run.stage("learn", work)
     assert [stage["name"] for stage in Run(Workdir(str(tmp_path)), "r", "hash").stages()] == ["prepare", "learn"]
 
 
-@pytest.fixture
-def other_process() -> Iterator[int]:
-    """The pid of a live process that is not this one."""
-    process = subprocess.Popen(["sleep", "60"])
-    yield process.pid
-    process.kill()
-    process.wait()
+def test_a_record_without_a_version_is_read_and_written_as_one_of_this_release(workdir: Workdir) -> None:
+    old = {"run_id": "r", "config_hash": "h", "status": "done", "exit_code": 0, "message": "", "stages": []}
+    workdir.write_text(json.dumps(old), "runs", "r.json")
+    run = Run.load(workdir, "r")
+    assert (run.record["version"], run.finished) == (1, True)
+    run.save()
+    written = json.loads(workdir.read_text("runs", "r.json"))
+    assert datetime.now(UTC) - datetime.fromisoformat(written.pop("saved_at")) < timedelta(minutes=1)
+    assert written == old | {"version": RECORD_VERSION}
+    assert [record["run_id"] for record in run_records(workdir)] == ["r"]
 
 
-def hold(workdir: Workdir, pid: int, *, host: str | None = None, seconds: float = 100.0) -> None:
-    held = {"host": host or socket.gethostname(), "pid": pid, "token": "theirs", "until": time.time() + seconds}
-    workdir.write_text(json.dumps(held), "runs", "run.lease")
+@pytest.mark.parametrize(
+    "read", [lambda workdir: Run(workdir, "r", "h"), lambda workdir: Run.load(workdir, "r"), run_records]
+)
+def test_a_record_of_a_newer_release_is_refused_in_one_line(
+    workdir: Workdir, read: Callable[[Workdir], object]
+) -> None:
+    """Whatever else it holds: its layout is not known here."""
+    workdir.write_text(json.dumps({"version": RECORD_VERSION + 1, "what": "ever"}), "runs", "r.json")
+    with pytest.raises(InputError, match=r"r\.json was written by a newer release of this project") as caught:
+        read(workdir)
+    assert "\n" not in str(caught.value)
 
 
-def holder(workdir: Workdir) -> dict[str, Any]:
-    return dict(json.loads(workdir.read_text("runs", "run.lease")))
-
-
-def test_a_folder_held_by_a_live_process_is_refused_with_try_again(workdir: Workdir, other_process: int) -> None:
-    hold(workdir, other_process)
-    with pytest.raises(TryAgain, match=str(other_process)) as caught, lease(workdir, "run"):
-        pytest.fail("two runs hold the folder")
-    assert caught.value.exit_code == 75
-    assert holder(workdir)["token"] == "theirs", "the refused run touched the other one's lease"
-
-
-def test_a_lease_of_another_kind_of_run_is_no_obstacle(workdir: Workdir, other_process: int) -> None:
-    hold(workdir, other_process)
-    with lease(workdir, "report"):
-        assert workdir.exists("runs", "report.lease")
-
-
-def test_a_lease_whose_process_is_gone_is_taken_over(workdir: Workdir) -> None:
-    process = subprocess.Popen(["true"])
-    process.wait()
-    hold(workdir, process.pid)
-    with lease(workdir, "run"):
-        assert holder(workdir)["pid"] == os.getpid()
-    assert not workdir.exists("runs", "run.lease")
-
-
-def test_another_hosts_lease_counts_until_it_expires(workdir: Workdir) -> None:
-    hold(workdir, os.getpid(), host="elsewhere", seconds=100)
-    with pytest.raises(TryAgain), lease(workdir, "run"):
-        pytest.fail("two hosts hold the folder")
-    hold(workdir, os.getpid(), host="elsewhere", seconds=-1)
-    with lease(workdir, "run"):
-        assert holder(workdir)["host"] == socket.gethostname()
-
-
-def test_a_lease_is_renewed_while_it_is_held(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run longer than the lease is not robbed of its folder."""
-    monkeypatch.setattr(runs, "LEASE_SECONDS", 0.4)
-    with lease(workdir, "run"):
-        first = holder(workdir)["until"]
-        time.sleep(0.9)
-        assert holder(workdir)["until"] > max(first, time.time())
-
-
-def test_a_lease_is_given_back_after_an_error(workdir: Workdir) -> None:
-    with pytest.raises(ZeroDivisionError), lease(workdir, "run"):
-        raise ZeroDivisionError
-    assert not workdir.exists("runs", "run.lease")
-
-
-def test_a_lease_that_was_taken_over_is_left_to_its_new_holder(workdir: Workdir, other_process: int) -> None:
-    with lease(workdir, "run"):
-        hold(workdir, other_process)
-    assert holder(workdir)["token"] == "theirs"
-
-
-def test_an_unreadable_lease_says_what_to_do(workdir: Workdir) -> None:
-    workdir.write_text("{", "runs", "run.lease")
-    with pytest.raises(DeepRetrievalError, match=r"run\.lease is not readable; remove it"), lease(workdir, "run"):
-        pytest.fail("the folder was held")
+def test_only_a_run_with_a_record_is_loaded(workdir: Workdir) -> None:
+    with pytest.raises(InputError, match=r"r\.json is missing"):
+        Run.load(workdir, "r")
+    Run(workdir, "r", "hash").save()
+    assert Run.load(workdir, "r").record["config_hash"] == "hash"
+    assert Run.load(workdir, "r").record["version"] == RECORD_VERSION

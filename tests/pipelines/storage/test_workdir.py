@@ -51,7 +51,7 @@ def test_files_come_back_as_they_were_written(tmp_path: Path, uri: str | None) -
         found = dict(np.load(file))
     np.testing.assert_array_equal(found["x"], array)
     assert found["y"].dtype == np.float32
-    assert not workdir.exists("a", "b.txt.tmp")
+    assert workdir.names("a") == ["b.txt", "c.npy", "d.npz"], "nothing unfinished is left"
 
 
 def test_a_writer_killed_half_way_leaves_the_old_text(workdir: Workdir, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,10 @@ def test_a_writer_killed_half_way_leaves_the_old_text(workdir: Workdir, monkeypa
     assert workdir.read_text("runs", "r.json") == "old"
 
 
-def test_a_remote_folder_is_copied_once_and_again_when_it_changes(tmp_path: Path) -> None:
+def test_a_remote_folder_is_copied_once_and_again_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DR_CACHE", str(tmp_path / "cache"))
     workdir = Workdir("memory://bucket/remote")
     (tmp_path / "i").mkdir()
     for text in ("one", "two"):
@@ -73,11 +76,15 @@ def test_a_remote_folder_is_copied_once_and_again_when_it_changes(tmp_path: Path
         assert copies[0] == copies[1]
         assert Path(copies[0], "a.npy").read_text() == text
         assert os.listdir(copies[0]) == ["a.npy"]
+        assert Path(copies[0]).is_relative_to(tmp_path / "cache")
 
 
 def test_a_missing_file_or_table_is_named(spark: SparkSession, workdir: Workdir) -> None:
     with pytest.raises(InputError, match=r"r\.json is missing"):
         workdir.read_text("runs", "r.json")
+    for read in (workdir.read_array, workdir.read_arrays):
+        with pytest.raises(InputError, match=r"item_paths\.npy is missing: .*maintenance removed it"):
+            read("models", "r-1", "item_paths.npy")
     with pytest.raises(InputError, match="item_paths is missing"):
         workdir.read(spark, "item_paths")
 

@@ -1,26 +1,32 @@
 """The M-step on Spark against the same descent in one process."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
+from scipy.sparse import csr_matrix
 
 from dr_core.learning.alpha import AlphaRule, items_per_visited_path
 from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.m_step import MStepFacts, m_step
+from dr_core.learning.refine import Refinement
+from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.paths.assignment import (
     PathAssignment,
     changed_rows,
     coordinate_descent,
     penalised_surrogate,
+    rank_paths,
 )
 from dr_core.paths.penalty import Penalty, derive_alpha
+from dr_core.paths.refinement import captured_mass
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
-from pipelines.stages.structure.assign import AssignSummary, assign_paths, item_rows
+from pipelines.stages.structure.assign import assign_paths, item_rows
 from pipelines.storage.item_paths import read_paths, write_paths
 from pipelines.storage.workdir import Workdir
 
@@ -81,7 +87,8 @@ def assign(
     rule: AlphaRule = AlphaRule(ALPHA, None),  # noqa: B008
     space: PathSpace = SPACE,
     block_items: int = 1000,
-) -> tuple[AssignSummary, np.ndarray]:
+    refinement: Refinement | None = None,
+) -> tuple[MStepFacts, np.ndarray]:
     """Assign under the scores of release ``r``, and read back what was written."""
     summary = assign_paths(
         spark,
@@ -94,6 +101,7 @@ def assign(
         config=AssignmentConfig(num_sweeps=SWEEPS, num_partitions=parts, block_items=block_items),
         rule=rule,
         visited_paths=problem.visited,
+        refinement=refinement,
     )
     return summary, read_paths(spark, problem.workdir, "r")
 
@@ -222,9 +230,12 @@ def test_alpha_is_corrected_only_where_a_measurement_asks_for_it() -> None:
         AlphaRule(None, None).start(40.0)
 
 
+UNREACHABLE = AlphaRule(ALPHA * 1e6, 1.0, corrections=3)
+"""Visited paths cannot hold so few: 300 items x 2 on 36 paths."""
+
+
 def test_an_alpha_that_changes_nothing_is_not_kept(spark: SparkSession, problem: Problem) -> None:
-    """Visited paths cannot hold so few: 300 items x 2 on 36 paths."""
-    summary, paths = assign(spark, problem, rule=AlphaRule(ALPHA * 1e6, 1.0, corrections=3))
+    summary, paths = assign(spark, problem, rule=UNREACHABLE)
     assert (summary.alpha, summary.corrections) == (ALPHA * 1e6, 1)
     np.testing.assert_array_equal(paths, local(problem, ALPHA * 1e6).path_ids)
     rule = AlphaRule(None, 20.0)
@@ -235,3 +246,65 @@ def test_items_on_visited_paths_are_averaged_over_visits() -> None:
     sizes = PathSizes.count(np.array([3, 3, 3, 5]))
     assert items_per_visited_path(sizes, np.array([[3, 5], [3, 7]])) == (3 + 1 + 3 + 0) / 4
     assert items_per_visited_path(sizes, np.zeros((0, 4), np.int64)) == 0.0
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [AlphaRule(ALPHA, None), AlphaRule(None, 25.0, corrections=6), UNREACHABLE],
+    ids=["given", "corrected", "kept"],
+)
+def test_spark_and_memory_run_the_same_m_step(spark: SparkSession, problem: Problem, rule: AlphaRule) -> None:
+    """The same paths, alpha and corrections, whatever rule alpha follows."""
+    summary, paths = assign(spark, problem, rule=rule)
+    placed, facts = m_step(ItemsInMemory(problem.candidates, SWEEPS, SPACE), rule, problem.visited)
+    np.testing.assert_array_equal(paths, placed.path_VJ)
+    assert summary.surrogate_before == pytest.approx(facts.surrogate_before, rel=1e-9)
+    assert summary.surrogate_after == pytest.approx(facts.surrogate_after, rel=1e-9)
+    whole = ("items_moved", "items_placed", "alpha", "corrections", "items_per_visited_path")
+    assert [getattr(summary, name) for name in whole] == [getattr(facts, name) for name in whole]
+
+
+@pytest.fixture(scope="module")
+def single(spark: SparkSession, problem: Problem, tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    """The same scores for items that have one path each, the first of theirs."""
+    workdir = Workdir(str(tmp_path_factory.mktemp("single")))
+    for table in ("path_scores", "item_stats"):
+        workdir.write_release(problem.workdir.read_release(spark, table, "r"), table, "r")
+    current = problem.candidates.current_paths[:, :1].copy()
+    write_paths(spark, workdir, current, "parent")
+    return Problem(workdir, replace(problem.candidates, current_paths=current))
+
+
+@pytest.mark.parametrize("space", [SPACE, PathSpace(20_000, 2)], ids=["table", "universe"])
+def test_what_is_written_and_told_is_of_the_refined_mapping(
+    spark: SparkSession, single: Problem, space: PathSpace
+) -> None:
+    """Gain, surrogate and items on visited paths are those of the paths that are used, not of the descent's."""
+    mass_NV = csr_matrix(np.random.default_rng(5).exponential(1.0, (40, NUM_ITEMS)).astype(np.float32) ** 4)
+    refinement = Refinement(mass_NV, SPACE, (20.0, 60.0), AssignmentConfig(), 0)
+    facts = assign_paths(
+        spark,
+        single.workdir,
+        release_id="r",
+        parent_id="parent",
+        num_items=NUM_ITEMS,
+        num_paths=1,
+        space=space,
+        config=AssignmentConfig(num_sweeps=SWEEPS, num_partitions=2, block_items=70),
+        rule=AlphaRule(ALPHA, None),
+        visited_paths=single.visited,
+        refinement=refinement,
+    )
+    rows = single.workdir.read_release(spark, "item_paths", "r").sort("item_id").toPandas()
+    paths, penalty, candidates = rows["path_id"].to_numpy()[:, None], Penalty(4, ALPHA), single.candidates
+    sizes, current = PathSizes.count(paths), candidates.current_paths
+    np.testing.assert_allclose(rows["gain"], rank_paths(candidates, paths, penalty)[1][:, 0], rtol=1e-9)
+    assert facts.items_refined > 0
+    assert facts.items_moved == changed_rows(current, paths).sum() != facts.items_moved_by_descent
+    assert facts.surrogate_after == pytest.approx(penalised_surrogate(candidates, paths, penalty), rel=1e-9)
+    assert facts.surrogate_before == pytest.approx(penalised_surrogate(candidates, current, penalty), rel=1e-9)
+    assert facts.surrogate_after < facts.surrogate_after_descent, "it follows the softmax"
+    assert facts.surrogate_before < facts.surrogate_after_descent
+    assert facts.items_per_visited_path == items_per_visited_path(sizes, single.visited)
+    before, after = (captured_mass(mass_NV, each[:, 0], SPACE.num_paths, (20.0, 60.0)) for each in (current, paths))
+    assert after > before

@@ -204,3 +204,9 @@ def test_likelihood_is_the_mean_log_probability_of_the_targets(spark: SparkSessi
     )
     assert found == pytest.approx(expected, rel=1e-5)
     assert found[0] != pytest.approx(found[1], rel=1e-3)
+
+    world.workdir.write_array(world.path_VJ, "models", "m", "other.npy")
+    again = measure_likelihood(
+        spark, world.workdir, samples="samples", model=world.frozen, paths_uris=uris, max_blocks=2
+    )
+    assert again == [found[0], found[0]], "a table written again under its name is read again"

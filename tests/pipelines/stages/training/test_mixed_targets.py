@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 
+from dr_core.learning.checkpoint import save_model
 from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.model.objective import batch_from_arrays
 from pipelines.stages.training.mixed_targets import mix_targets
@@ -16,7 +17,15 @@ CONFIG = MixedTargetsConfig(share=0.6, draws=DRAWS, top=TOP)
 
 
 def mix(
-    spark: SparkSession, world, name: str, *, samples: str = "samples", seed: int = 0, **config: object
+    spark: SparkSession,
+    world,
+    name: str,
+    *,
+    samples: str = "samples",
+    seed: int = 0,
+    model_id: str = "m",
+    groups: np.ndarray | None = None,
+    **config: object,
 ) -> pd.DataFrame:
     """Mix targets into a table of ``world`` and return it, rows in order of (user, row)."""
     summary = mix_targets(
@@ -24,8 +33,10 @@ def mix(
         world.workdir,
         samples=samples,
         name=name,
-        model_id="m",
-        groups_uri=world.workdir.write_array(world.path_VJ[:, 0], "models", "m", "groups.npy"),
+        model_id=model_id,
+        groups_uri=world.workdir.write_array(
+            world.path_VJ[:, 0] if groups is None else groups, "models", model_id, "groups.npy"
+        ),
         config=CONFIG.model_copy(update=config),
         seed=seed,
     )
@@ -113,3 +124,22 @@ def test_many_items_are_drawn_through_their_groups(spark: SparkSession, world, p
     drawn = targets[..., -DRAWS:]
     np.testing.assert_array_equal(targets[..., :-DRAWS], matrix(plain, "targets"))
     assert len(np.unique(drawn[drawn >= 0])) > 4
+
+
+@pytest.mark.parametrize("changed", ["model", "groups"])
+def test_a_model_or_groups_written_again_under_their_name_are_read_again(
+    spark: SparkSession, world, make_model, changed: str
+) -> None:
+    """A worker that has drawn with the first contents draws with the second: the table of a fresh name says what is right."""
+    workdir, labels = world.workdir, np.arange(world.model.num_items)
+    config: dict[str, object] = {"exact_below": 10, "probes": 2, "head": 0}
+
+    def write(model_id: str, number: int) -> pd.DataFrame:
+        model = make_model(num_items=len(labels), num_nodes=5, num_paths=2, seed=10 + number * (changed == "model"))
+        save_model(model, workdir.filesystem, workdir.path("models", model_id))
+        groups = labels % 5 if number * (changed == "groups") else labels // 6
+        return mix(spark, world, f"mixed_{model_id}", model_id=model_id, groups=groups, **config)
+
+    first, second = (matrix(write("again", number), "targets") for number in range(2))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(second, matrix(write(f"fresh_{changed}", 1), "targets"))

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dr_core.evaluation.protocol import order_events, select_k, split_events, split_halves, split_last
 from dr_core.item_lists import ItemLists
+from tests.oracles.protocol import order_events, select_k, split_events, split_halves, split_last
 
 
 @given(events=st.lists(st.integers(), min_size=2))

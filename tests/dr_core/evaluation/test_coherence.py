@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from dr_core.evaluation.togetherness import co_occurrence_lift, normalized_mutual_information
+from dr_core.evaluation.coherence import co_occurrence_lift, normalized_mutual_information
 
 
 def test_mutual_information_of_equal_and_unrelated_labels() -> None:

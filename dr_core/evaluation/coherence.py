@@ -1,4 +1,4 @@
-"""Do items on one path belong together? Asked of labels that the model never saw, and of the users themselves.
+"""Coherence of paths: whether items on one path share labels that the model never saw, and the same users.
 
 Shape legend: U users, V items, J paths an item.
 """
@@ -6,10 +6,9 @@ Shape legend: U users, V items, J paths an item.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import sparse
 
-from dr_core.arrays import IntArray
+from dr_core.arrays import DoubleArray, IntArray
 
 
 def normalized_mutual_information(left: IntArray, right: IntArray) -> float:
@@ -33,28 +32,28 @@ def normalized_mutual_information(left: IntArray, right: IntArray) -> float:
     return float(min(max(mutual / np.sqrt(entropies[0] * entropies[1]), 0.0), 1.0))
 
 
-def _entropy(share: npt.NDArray[np.float64]) -> float:
-    held = share[share > 0]
-    return float(-(held * np.log(held)).sum())
+def _entropy(share: DoubleArray) -> float:
+    positive = share[share > 0]
+    return float(-(positive * np.log(positive)).sum())
 
 
-def co_occurrence_lift(met_UV: sparse.csr_matrix, path_VJ: IntArray) -> float:
-    """Return how much more often two items of one path are met by the same user than two independent items would be.
+def co_occurrence_lift(event_UV: sparse.csr_matrix, path_VJ: IntArray) -> float:
+    """Return how many times more often two items of one path share a user than two independent items would.
 
-    The sum of users who met both, over all pairs of items that share a path, divided by what independence expects of the
-    same pairs, c_i c_j / U. 1 is chance. A pair that shares several paths counts as often.
+    The sum of users with events on both, over all pairs of items that share a path, divided by what independence expects
+    of the same pairs, c_i c_j / U. 1 is chance. A pair that shares several paths counts as often.
 
     Args:
-        met_UV: 0 or 1, who met what.
+        event_UV: 0 or 1, whether the user has an event on the item.
         path_VJ: int64 path ids, -1 for none.
     """
-    num_users, num_items = met_UV.shape
-    counts_V = np.asarray(met_UV.sum(axis=0), dtype=np.float64).ravel()
+    num_users, num_items = event_UV.shape
+    counts_V = np.asarray(event_UV.sum(axis=0), dtype=np.float64).ravel()
     item_M, slot_M = np.nonzero(path_VJ >= 0)
     paths, column_M = np.unique(path_VJ[item_M, slot_M], return_inverse=True)
     on_path_VP = sparse.csr_matrix((np.ones(len(item_M)), (item_M, column_M)), shape=(num_items, len(paths)))
-    met_UP = met_UV.astype(np.float64) @ on_path_VP
-    own_P = on_path_VP.T @ counts_V
-    together = float(met_UP.multiply(met_UP).sum() - own_P.sum())
-    expected = float((own_P**2).sum() - (on_path_VP.T @ counts_V**2).sum()) / num_users
-    return together / expected if expected > 0 else float("nan")
+    event_UP = event_UV.astype(np.float64) @ on_path_VP
+    total_P = on_path_VP.T @ counts_V
+    observed = float(event_UP.multiply(event_UP).sum() - total_P.sum())
+    expected = float((total_P**2).sum() - (on_path_VP.T @ counts_V**2).sum()) / num_users
+    return observed / expected if expected > 0 else float("nan")

@@ -1,0 +1,118 @@
+"""Which algorithm runs where a run's size decides it: each choice with the reason for it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Literal
+
+from dr_core.errors import ConfigError
+from dr_core.learning.config import AssignmentConfig, LearningConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.sizes import DENSE_LIMIT
+from dr_core.paths.space import PathSpace
+
+logger = logging.getLogger(__name__)
+
+MStepKind = Literal["descent", "refinement", "both"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What runs, and one sentence that says why."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MStepChoice(Choice):
+    """Which M-step runs.
+
+    ``descent`` is Algorithm 2 alone; ``refinement`` moves items by the softmax's mass alone; ``both`` descends and then
+    refines the better of the descent's mapping and the one before it.
+    """
+
+    kind: MStepKind
+
+    @property
+    def descends(self) -> bool:
+        """Whether s[v, c] is collected and the coordinate descent runs."""
+        return self.kind != "refinement"
+
+    @property
+    def refines(self) -> bool:
+        """Whether the refinement runs."""
+        return self.kind != "descent"
+
+
+def choose_m_step(config: AssignmentConfig, num_items: int, num_paths: int) -> MStepChoice:
+    """Choose the M-step of a run.
+
+    Args:
+        config: `m_step` as the user wants it.
+        num_items: V.
+        num_paths: J, paths an item.
+
+    Raises:
+        ConfigError: a refinement was asked for where it cannot run.
+    """
+    obstacle = _why_not_refined(config, num_items, num_paths)
+    if config.m_step == "auto" and obstacle:
+        return MStepChoice("descent", f"no refinement: {obstacle}")
+    if config.m_step == "auto":
+        return MStepChoice("both", f"an item has one path, and {num_items} items are at most {config.refine_items}")
+    if config.m_step != "descent" and obstacle:
+        raise ConfigError(f"assignment.m_step: {config.m_step} cannot run: {obstacle}; choose auto or descent")
+    return MStepChoice(config.m_step, "as configured")
+
+
+def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int) -> str | None:
+    if num_paths > 1:
+        return f"it moves items that have one path each, here they have {num_paths} (paths.paths_per_item)"
+    if num_items > config.refine_items:
+        return f"{num_items} items are more than one process refines (assignment.refine_items: {config.refine_items})"
+    if config.refine_sweeps == 0:
+        return "it may not sweep (assignment.refine_sweeps: 0)"
+    return None
+
+
+def choose_path_vectors(config: StructureConfig, space: PathSpace) -> Choice:
+    """Choose the last layer of p(c|x): ``vectors``, one for each path, or an ``mlp`` as in the layers before."""
+    if config.has_path_vectors(space):
+        return Choice("vectors", f"{space.num_paths} paths are at most {config.path_vectors} (structure.path_vectors)")
+    if space.num_layers == 1:
+        return Choice("mlp", "there is one layer only")
+    return Choice("mlp", f"{space.num_paths} paths are more than {config.path_vectors} (structure.path_vectors)")
+
+
+def choose_search(space: PathSpace) -> Choice:
+    """Choose what a search ranks whole paths by: ``p/|c|``, the probability of one of their items, or ``p``."""
+    if space.num_paths <= DENSE_LIMIT:
+        return Choice("p/|c|", f"{space.num_paths} paths are at most {DENSE_LIMIT}: a table holds the length of each")
+    return Choice("p", f"{space.num_paths} paths are more than {DENSE_LIMIT}, the most whose lengths a table holds")
+
+
+def choose_algorithms(config: LearningConfig, num_items: int, num_paths: int, space: PathSpace) -> dict[str, Choice]:
+    """Return every choice of a run by its name in ``summary.structure``: m_step, path_vectors, search.
+
+    Args:
+        config: of the run.
+        num_items: V.
+        num_paths: J, paths an item.
+        space: K and D.
+
+    Raises:
+        ConfigError: as :func:`choose_m_step`.
+    """
+    return {
+        "m_step": choose_m_step(config.assignment, num_items, num_paths),
+        "path_vectors": choose_path_vectors(config.structure, space),
+        "search": choose_search(space),
+    }
+
+
+def log_choices(choices: dict[str, Choice]) -> None:
+    """Log each choice with its reason, a line each."""
+    for name, choice in choices.items():
+        logger.info("  %s: %s, since %s", name, choice.kind, choice.reason)

@@ -1,0 +1,117 @@
+"""What is measured is what is served: against the plain definitions, on a small model that was never trained."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dr_core.evaluation.evaluator import EvaluationUsers, Evaluator, Variant, choose_beam, nearest
+from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
+from dr_core.item_lists import ItemLists
+from dr_core.model.encoder import EncoderConfig
+from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.space import PathSpace
+from dr_core.retrieval.candidates import rerank
+from dr_core.retrieval.from_model import compiled_structure
+from tests.oracles.protocol import select_k
+
+NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace(4, 2), (3, 8)
+RETIRED = np.array([5, 17])
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one path", "two paths"])
+def variant(request: pytest.FixtureRequest) -> Variant:
+    torch.manual_seed(1)
+    rng = np.random.default_rng(1)
+    model = DeepRetrievalModel(
+        EncoderConfig(dim=8, embedding_rows=NUM_ITEMS), StructureConfig(hidden=16, path_dim=4), RerankerConfig(), SPACE,
+        np.ones(NUM_ITEMS),
+    )  # fmt: skip
+    paths = np.stack([rng.permutation(SPACE.num_paths)[: request.param] for _ in range(NUM_ITEMS)])
+    paths[RETIRED] = -1
+    return Variant("deep_retrieval", model, paths)
+
+
+@pytest.fixture(scope="module")
+def evaluator(variant: Variant) -> Evaluator:
+    rng = np.random.default_rng(2)
+    users = EvaluationUsers(
+        [f"u{number}" for number in range(NUM_USERS)],
+        [rng.integers(0, NUM_ITEMS, rng.integers(1, 12)) for _ in range(NUM_USERS)],
+        [rng.integers(0, NUM_ITEMS, rng.integers(1, 6)) for _ in range(NUM_USERS)],
+    )
+    counts = rng.integers(0, 100, NUM_ITEMS).astype(np.float64)
+    return Evaluator(
+        variant.model, users, ks=KS, max_length=10, counts_V=counts, max_exact=NUM_ITEMS, retired=RETIRED, seed=0
+    )
+
+
+@pytest.mark.parametrize("beam", [1, 4, 16])
+def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
+    variant: Variant, evaluator: Evaluator, beam: int
+) -> None:
+    """Brute reranking of the very candidates is the oracle of the scan that serves."""
+    point = evaluator.measure_beam(variant, beam)
+    retriever = evaluator.retriever_of(variant)
+    found = retriever.candidates(retriever.search(evaluator.user_UE, beam))
+    np.testing.assert_array_equal(point.candidates, np.diff(found.offsets))
+    expected = candidate_recall(ItemLists(found.offsets, found.item_ids), evaluator.truth)
+    np.testing.assert_array_equal(point.candidate_recall, expected)
+    history = (evaluator.history.offsets, evaluator.history.item_ids)
+    for filtered, excluded in ((False, None), (True, history)):
+        items, _, _ = rerank(evaluator.user_UE.numpy(), found, evaluator.vector_VE, evaluator.bias_V, max(KS), excluded)
+        for k in KS:
+            metrics = user_metrics(items, evaluator.truth, k)
+            for name in ("precision", "recall", "f1", "ndcg", "hit_rate"):
+                np.testing.assert_array_equal(point.figures[(filtered, k, name)], getattr(metrics, name))
+            reference = overlap(items[:, :k], evaluator.reference[filtered][:, :k])
+            np.testing.assert_array_equal(point.figures[(filtered, k, "overlap")], reference)
+    work = compiled_structure(variant.model.structure).multiply_adds(beam)
+    assert point.multiply_adds == pytest.approx(work + point.mean_candidates * evaluator.dim)
+
+
+def test_the_widest_beam_finds_what_brute_force_finds(variant: Variant, evaluator: Evaluator) -> None:
+    point = evaluator.measure_beam(variant, SPACE.num_paths)
+    assert point.candidates.tolist() == [NUM_ITEMS - len(RETIRED)] * NUM_USERS
+    for filtered in (False, True):
+        for k in KS:
+            assert point.figures[(filtered, k, "overlap")].min() == 1.0
+
+
+def test_brute_force_is_the_best_of_all_items_history_removed(evaluator: Evaluator) -> None:
+    scores = evaluator.user_UE.numpy() @ evaluator.vector_VE.T + evaluator.bias_V
+    ranked = np.argsort(-scores, axis=1, kind="stable")[:, : NUM_ITEMS - len(RETIRED)]
+    np.testing.assert_array_equal(evaluator.reference[True][:, :8], select_k(ranked, 8, evaluator.history))
+    np.testing.assert_array_equal(evaluator.reference[False][:, :8], select_k(ranked, 8))
+
+
+def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant, evaluator: Evaluator) -> None:
+    beam = 3
+    point = evaluator.measure_paths_only(variant, beam, method="deep_retrieval_paths_only")
+    retriever = evaluator.retriever_of(variant)
+    paths = retriever.search(evaluator.user_UE.numpy(), beam).path_UB
+    lists = np.full((NUM_USERS, 8), -1)
+    for user in range(NUM_USERS):
+        listed: list[int] = []
+        for path in paths[user]:
+            on_path = np.flatnonzero((variant.path_VJ == path).any(axis=1))
+            order = np.lexsort((on_path, -evaluator.counts_V[on_path]))
+            listed += [item for item in on_path[order].tolist() if item not in listed]
+        lists[user, : len(listed[:8])] = listed[:8]
+    expected = user_metrics(lists, evaluator.truth, 8).precision
+    np.testing.assert_array_equal(point.figures[(False, 8, "precision")], expected)
+    assert point.multiply_adds == compiled_structure(variant.model.structure).multiply_adds(beam)
+
+
+def test_a_curve_widens_until_it_reaches_the_candidates_asked_for(variant: Variant, evaluator: Evaluator) -> None:
+    curve = evaluator.curve(variant, up_to=20, including=7)
+    widths = [point.beam for point in curve]
+    assert widths == sorted(set(widths))
+    assert 7 in widths
+    assert curve[-1].mean_candidates >= 20
+    assert choose_beam(curve, 10).mean_candidates >= 10
+    assert choose_beam(curve, 1e9) is curve[-1]
+    assert nearest(curve, curve[2].mean_candidates + 1e-6) is curve[2]

@@ -1,0 +1,72 @@
+"""Which algorithm runs is chosen by a rule that says why; what was asked for and cannot run is refused."""
+
+import logging
+
+import pytest
+
+from dr_core.errors import ConfigError
+from dr_core.learning.choices import (
+    choose_algorithms,
+    choose_m_step,
+    choose_path_vectors,
+    choose_search,
+    log_choices,
+)
+from dr_core.learning.config import AssignmentConfig, LearningConfig
+from dr_core.model.structure import StructureConfig
+from dr_core.paths.space import PathSpace
+
+CANNOT = [
+    ({}, 100, 2, "paths.paths_per_item"),
+    ({"refine_items": 99}, 100, 1, "assignment.refine_items"),
+    ({"refine_sweeps": 0}, 100, 1, "assignment.refine_sweeps"),
+]
+
+
+def test_one_path_an_item_is_descended_and_refined() -> None:
+    chosen = choose_m_step(AssignmentConfig(refine_items=100), 100, 1)
+    assert (chosen.kind, chosen.descends, chosen.refines) == ("both", True, True)
+
+
+@pytest.mark.parametrize(("config", "num_items", "num_paths", "key"), CANNOT)
+def test_auto_descends_alone_where_the_refinement_cannot_run_and_names_the_key(
+    config, num_items, num_paths, key
+) -> None:
+    chosen = choose_m_step(AssignmentConfig(**config), num_items, num_paths)
+    assert (chosen.kind, chosen.descends, chosen.refines) == ("descent", True, False)
+    assert key in chosen.reason
+
+
+@pytest.mark.parametrize("kind", ["refinement", "both"])
+@pytest.mark.parametrize(("config", "num_items", "num_paths", "key"), CANNOT)
+def test_a_refinement_that_cannot_run_is_refused(kind, config, num_items, num_paths, key) -> None:
+    with pytest.raises(ConfigError, match=f"assignment.m_step: {kind} cannot run.*{key}"):
+        choose_m_step(AssignmentConfig(m_step=kind, **config), num_items, num_paths)
+
+
+@pytest.mark.parametrize(
+    ("kind", "descends", "refines"), [("descent", True, False), ("refinement", False, True), ("both", True, True)]
+)
+def test_what_is_configured_runs(kind, descends, refines) -> None:
+    chosen = choose_m_step(AssignmentConfig(m_step=kind), 100, 1)
+    assert (chosen.kind, chosen.descends, chosen.refines) == (kind, descends, refines)
+
+
+def test_path_vectors_and_search_follow_the_size_of_the_space() -> None:
+    config = StructureConfig(path_vectors=100)
+    assert choose_path_vectors(config, PathSpace(10, 2)).kind == "vectors"
+    assert choose_path_vectors(config, PathSpace(11, 2)).kind == "mlp"
+    assert choose_path_vectors(config, PathSpace(50, 1)).kind == "mlp"
+    assert choose_search(PathSpace(2**9, 3)).kind == "p/|c|"
+    assert choose_search(PathSpace(2**9 + 1, 3)).kind == "p"
+    for space in (PathSpace(10, 2), PathSpace(11, 2), PathSpace(50, 1)):
+        assert config.has_path_vectors(space) == (choose_path_vectors(config, space).kind == "vectors")
+
+
+def test_every_choice_of_a_run_is_logged_with_its_reason(caplog) -> None:
+    choices = choose_algorithms(LearningConfig(), 1000, 1, PathSpace(20, 2))
+    assert set(choices) == {"m_step", "path_vectors", "search"}
+    with caplog.at_level(logging.INFO):
+        log_choices(choices)
+    for name, choice in choices.items():
+        assert f"{name}: {choice.kind}, since {choice.reason}" in caplog.text
