@@ -207,7 +207,9 @@ class _Verified:
         self.states: dict[str, list[Any]] = {}
         self.path: Path | None = None
         try:
-            self.path = host_cache.use("verified") / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
+            root = host_cache.cache_root() / "verified"
+            root.mkdir(exist_ok=True)
+            self.path = root / f"{hashlib.sha256(source.encode()).hexdigest()}.json"
             self.text = self.path.read_text()
             self.states = json.loads(self.text)
         except (OSError, ValueError):
