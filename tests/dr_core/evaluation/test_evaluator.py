@@ -56,7 +56,7 @@ def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
     """Brute reranking of the very candidates is the oracle of the scan that serves."""
     point = evaluator.measure_beam(variant, beam)
     retriever = evaluator.retriever_of(variant)
-    found = retriever.candidates(retriever.search(evaluator.user_UE, beam))
+    found = retriever.candidates(retriever.search(evaluator.user_UE.numpy(), beam))
     np.testing.assert_array_equal(point.candidates, np.diff(found.offsets))
     expected = candidate_recall(ItemLists(found.offsets, found.item_ids), evaluator.truth)
     np.testing.assert_array_equal(point.candidate_recall, expected)
