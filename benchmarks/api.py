@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from dr_core import DeepRetrieval
-from dr_core.evaluation.metrics import ItemLists, user_metrics
+from dr_core.evaluation.metrics import user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.learning.config import LearningConfig
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig

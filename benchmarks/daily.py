@@ -39,7 +39,8 @@ from pipelines.flows.gates import fixed_users, recall_of
 from pipelines.flows.refresh import run_refresh
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
-from pipelines.storage.releases import find_release, list_releases, live_release, promote, rollback
+from pipelines.storage.publish import promote, rollback
+from pipelines.storage.releases import find_release, list_releases, live_release
 from pipelines.storage.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ def pays(
     first, *later = intervals_of(times, num_intervals)
     a = Workdir(str(folder / "refreshed"))
     run_day_one(config, a.uri, logs=logs, interval=first)
-    frozen = list_releases(spark, a)[-1]
+    frozen = list_releases(a)[-1]
     recalls: dict[str, dict[bool, list[Any]]] = {name: {True: [], False: []} for name in ("refresh", "frozen", "full")}
     seconds: dict[str, list[float]] = {"refresh": [], "full": []}
     moved, publishing, statuses, by_interval = [], [], [], []
@@ -98,13 +99,13 @@ def pays(
     for number, interval in enumerate(later):
         try:
             done = run_refresh(config, a.uri, interval, logs=logs)
-            before = find_release(spark, a, done["parent_release"])
+            before = find_release(a, done["parent_release"])
             seconds["refresh"].append(stage_seconds(done["stages"]))
             publishing += [stage["seconds"] for stage in done["stages"] if stage["name"] == "publish"]
             moved.append(done["items_moved"] / max(before.num_items, 1))
             statuses.append(done["status"])
         except GateRefused as error:
-            before = find_release(spark, a, None)
+            before = find_release(a, None)
             statuses.append(f"refused: {error}")
         users = fixed_users(spark, a, interval.label, interval.start)
         both = held_out(spark, a) & held_out(spark, full)
@@ -112,7 +113,7 @@ def pays(
         users = EvaluationUsers(
             *([part[place] for place in chosen] for part in (users.users, users.histories, users.truths))
         )
-        full_live = frozen if full is a else find_release(spark, full, None)
+        full_live = frozen if full is a else find_release(full, None)
         there = translated(spark, users, a, full)
         row: dict[str, Any] = {"interval": interval.label, "users": len(users)}
         for filtered in (True, False):
@@ -155,7 +156,7 @@ def pays(
 
 def rollback_seconds(spark: SparkSession, workdir: Workdir) -> float:
     """Return the median time of going back to the parent and forth again, within a session."""
-    live, seconds = live_release(spark, workdir), []
+    live, seconds = live_release(workdir), []
     assert live is not None
     for _ in range(3):
         started = time.perf_counter()

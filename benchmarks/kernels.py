@@ -25,7 +25,7 @@ from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import PathCandidates, accumulate_block
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 
 CANDIDATES, PATHS = 20, 3
 
@@ -90,19 +90,19 @@ def retrieval(
     model = DeepRetrievalModel(
         EncoderConfig(), StructureConfig(hidden=128), RerankerConfig(), space, np.ones(num_items)
     ).eval()
-    retriever = Retriever(
+    retriever = model_retriever(
         model, build_index(np.arange(num_items), random_paths(num_items, 1, space, 0)), beam=beam, max_length=30
     )
     user = torch.randn(num_users, 64)
     hidden = torch.randn(num_users * beam, 128)
     output = torch.randn(128, space.num_nodes)
-    vectors = torch.from_numpy(retriever.vector_VE)
+    vectors = model.reranker.item_vectors()[0].detach()
     with torch.inference_mode():
-        search = median_seconds(lambda: retriever.search(user, beam), repeats)
+        search = median_seconds(lambda: retriever.search(user.numpy(), beam), repeats)
         products = median_seconds(
             lambda: (hidden @ output, hidden[:num_users] @ output, user @ user.T[:, :256]), repeats
         )
-        whole = median_seconds(lambda: retriever.retrieve(user, k), repeats)
+        whole = median_seconds(lambda: retriever.retrieve(user.numpy(), k), repeats)
         exact = median_seconds(lambda: (user @ vectors.T).topk(k), repeats)
     return [
         {

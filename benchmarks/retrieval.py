@@ -43,8 +43,8 @@ from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import balanced_hierarchical_kmeans
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import CompiledStructure
-from dr_core.retrieval.scan import PathOrderedItems
+from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.rank import DotProductRanker
 from pipelines.cli.console import start_logging
 
 DIM, TOP, BLOCK = 64, 200, 256
@@ -178,8 +178,10 @@ def build_structure(world: World, arguments: argparse.Namespace) -> Built:
         m_seconds.append(time.perf_counter() - began)
         logger.info("scores %.0f s, M-step %.1f s, %d items moved", score_seconds, m_seconds[-1], done.items_moved)
         paths = assigned.path_VJ
-    items = PathOrderedItems(build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32))
-    search = CompiledStructure(model.structure, items.index.log_sizes(space.num_paths))
+    items = DotProductRanker.of(
+        build_index(np.arange(num_items), paths), world.item_VE, np.zeros(num_items, np.float32)
+    )
+    search = compiled_structure(model.structure, items.index.log_sizes(space.num_paths))
 
     def at(beam: int) -> Search:
         def run(user_UE: Vectors) -> npt.NDArray[np.int64]:

@@ -44,7 +44,8 @@ from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
 from dr_core.paths.scores import ScoreRows, to_candidates
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
+from dr_core.retrieval.beam_kernel import USERS_AT_ONCE
+from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.session import spark_session
 from pipelines.spark.worker_cache import file_identity, model_identity
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, whole_blocks
@@ -81,7 +82,7 @@ def kernel(hidden: int, repeats: int, num_states: int = 4096) -> dict[str, float
     user_NE = torch.from_numpy(rng.standard_normal((num_states, 64), dtype=np.float32))
     targets = torch.from_numpy(rng.integers(0, 20_000, (num_states, TARGETS)))
     batch = StateBatch(user_NE, targets, torch.ones(targets.shape))
-    structure = CompiledStructure(model.structure)
+    structure = compiled_structure(model.structure)
     hidden_RH, output_HK = torch.rand(USERS_AT_ONCE * CANDIDATES, hidden), torch.rand(hidden, SPACE.num_nodes)
     user_map_EH, logit_RK = torch.rand(64, hidden), torch.empty(len(hidden_RH), SPACE.num_nodes)
 

@@ -34,7 +34,7 @@ from pyspark.sql import functions as F
 from benchmarks.deliveries import Deliveries
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import load_model
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 from jobs import maintenance
 from pipelines.cli import main as cli
 from pipelines.config.load import load_config
@@ -125,7 +125,7 @@ def contents(spark: SparkSession, workdir: Workdir, table: str) -> pd.DataFrame:
 def answers(workdir: Workdir, release: Release, histories: list[list[int]]) -> Any:
     """Return the ten best items of a release for some histories, int64 [U, 10]."""
     model = load_model(workdir.filesystem, workdir.path("models", release.release_id))
-    retriever = Retriever(model, load_index(workdir, release.release_id), beam=8, max_length=20)
+    retriever = model_retriever(model, load_index(workdir, release.release_id), beam=8, max_length=20)
     return retriever.retrieve(retriever.encode(histories), 10).item_Uk
 
 
@@ -195,7 +195,7 @@ class Soak:
         logs = self._deliver(day)
         command = day_command("refresh", self.root, logs, self.deliveries.interval(day))
         left = FIRST_DAYS + self.days - day
-        before = live_release(self.spark, self.workdir)
+        before = live_release(self.workdir)
         planned = -(-(self.kills_wanted - self.found.kills) // left)
         for number in range(planned):
             if self.rng.random() < 0.5:
@@ -214,9 +214,7 @@ class Soak:
         is_short = day == self.deliveries.short_day
         self.found.check(code == (3 if is_short else 0), f"day {day} ended with {code}")
         if is_short:
-            self.found.check(
-                live_release(self.spark, self.workdir) == before, f"day {day} was refused but changed live"
-            )
+            self.found.check(live_release(self.workdir) == before, f"day {day} was refused but changed live")
         elif not planned:
             self.seconds = seconds
         if day == self.removal_day:
@@ -239,7 +237,7 @@ class Soak:
 
     def _check_reader(self, day: int) -> None:
         """What a server sees right after a kill: one live release, whole."""
-        live = live_release(self.spark, self.workdir)
+        live = live_release(self.workdir)
         self.found.check(live is not None, f"day {day}: nothing is live after a kill")
         if live is not None:
             try:
@@ -277,7 +275,7 @@ class Soak:
         wanted = len(self.deliveries.quarantined)
         found.check(quarantined == wanted, f"day {day}: {quarantined} rows are quarantined, not {wanted}")
 
-        rows = list_releases(spark, workdir)
+        rows = list_releases(workdir)
         found.check([row.status for row in rows].count("live") == 1, f"day {day}: not exactly one live release")
         live = next(row for row in rows if row.status == "live")
         known = items[items["item_id"] < live.num_items]
@@ -371,7 +369,7 @@ class CrashMatrix:
     def _finish(self, point: str, place: Path, words: list[str], wanted: Path) -> list[str]:
         """Check what a reader sees after a kill, finish by the same command, and compare; return what is wrong."""
         wrong, workdir = [], Workdir(str(place))
-        live = live_release(self.spark, workdir)
+        live = live_release(workdir)
         if live is None or answers(workdir, live, [[0, 1, 2]])[0, 0] < 0:
             wrong.append(f"{point}: the live release does not answer after the kill")
         started = time.monotonic()

@@ -10,6 +10,8 @@ import numpy.typing as npt
 IntArray = npt.NDArray[np.int64]
 AnyIntArray = npt.NDArray[np.integer[Any]]
 """Item or path ids of whatever width their source has."""
+Int8Array = npt.NDArray[np.int8]
+"""Vectors in eight bits a dimension."""
 FloatArray = npt.NDArray[np.float32]
 """Vectors and scores."""
 DoubleArray = npt.NDArray[np.float64]

@@ -27,13 +27,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
 
     def work(spark: Any, workdir: Any, run: Any) -> dict[str, Any]:
-        from pipelines.storage.releases import find_release, promote, rollback
+        from pipelines.storage.publish import promote, rollback
+        from pipelines.storage.releases import find_release
 
         if (arguments.action == "promote") != (arguments.release is not None):
             raise ConfigError("promote needs --release, rollback goes to the live release's parent and takes none")
         chosen = arguments.release or (run and run.record.get("chosen")) or None
         if chosen is None:
-            chosen = find_release(spark, workdir, None).parent_release
+            chosen = find_release(workdir, None).parent_release
         if run is not None:
             run.record["chosen"] = chosen
             run.save()

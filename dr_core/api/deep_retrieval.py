@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 from pydantic import ValidationError
-from torch import Tensor
 
 from dr_core.api.archive import Archive
 from dr_core.api.interactions import Columns, read_interactions
@@ -23,9 +22,9 @@ from dr_core.learning.config import LearningConfig
 from dr_core.learning.em import Learned, learn
 from dr_core.learning.held_out import HeldOut, cut_in_halves
 from dr_core.learning.samples import Histories
-from dr_core.model.histories import encode_histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 from dr_core.threads import threads
 
@@ -230,10 +229,10 @@ class DeepRetrieval:
     def _retriever_over(self, items: IntArray) -> Retriever:
         """Return what serves some of the items."""
         index = build_index(items, self._fitted.path_VJ[items])
-        return Retriever(self._fitted.model, index, beam=1, max_length=self.config.history_length)
+        return model_retriever(self._fitted.model, index, beam=1, max_length=self.config.history_length)
 
-    def _encode(self, histories: Sequence[IntArray]) -> Tensor:
-        return encode_histories(self._fitted.model, histories, self.config.history_length)
+    def _encode(self, histories: Sequence[IntArray]) -> FloatArray:
+        return self.retriever.encode(histories)
 
     @property
     def beam(self) -> int:
@@ -366,7 +365,7 @@ class DeepRetrieval:
                 float(np.exp(log_probability)),
                 self._fitted.keys.of(self.retriever.index.items(int(path_id))),
             )
-            for path_id, log_probability in zip(found.path_NB[0].numpy(), found.log_prob_NB[0].numpy(), strict=True)
+            for path_id, log_probability in zip(found.path_UB[0], found.log_prob_UB[0], strict=True)
         ]
 
     def save(self, path: str | Path) -> None:

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, VectorBaseline, weighted
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 
 class ALSConfig(HistoryConfig):

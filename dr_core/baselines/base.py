@@ -15,7 +15,7 @@ from scipy import sparse
 
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 USERS_AT_ONCE = 256
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 
 class EASEConfig(HistoryConfig):

@@ -22,7 +22,7 @@ from dr_core.baselines.base import Events, ItemFeatures, VectorBaseline
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.baselines.value_table import ValueTable
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.model.objective import Batch
 from dr_core.model.partition import log_partition
 from dr_core.progress import Progress

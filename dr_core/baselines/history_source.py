@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.learning.samples import SampleRows
 from dr_core.model.objective import Batch
 

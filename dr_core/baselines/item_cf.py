@@ -12,7 +12,7 @@ from scipy import sparse
 
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.progress import Progress
 
 ITEMS_AT_ONCE = 2048

@@ -15,7 +15,7 @@ from torch.nn.functional import embedding
 
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, HistoryBaseline, HistoryConfig, weighted
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.model.partition import log_partition
 from dr_core.progress import Progress
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Baseline, Events
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 
 class Popularity(Baseline):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates
 
 

@@ -15,7 +15,7 @@ from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, VectorBaseline
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
 from dr_core.config import Config
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel

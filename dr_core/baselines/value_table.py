@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 
 class ValueTable(nn.Module):

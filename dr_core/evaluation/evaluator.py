@@ -15,12 +15,13 @@ import numpy as np
 import torch
 
 from dr_core.arrays import DoubleArray, IntArray
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.structure import beam_multiply_adds
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, rerank
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 
 METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
@@ -188,10 +189,11 @@ class Evaluator:
             retriever: the variant's, where it has been built already.
         """
         retriever = retriever or self.retriever_of(variant)
-        retriever.retrieve(self.user_UE[:2], self.k_max, beam=beam)
+        user_UE = self.user_UE.numpy()
+        retriever.retrieve(user_UE[:2], self.k_max, beam=beam)
         plain, filtered, found, seconds = [], [], [], []
         for start in range(0, len(self.users), CHUNK):
-            block_UE = self.user_UE[start : start + CHUNK]
+            block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
             plain.append(retriever.retrieve(block_UE, self.k_max, beam=beam).item_Uk)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
@@ -199,8 +201,8 @@ class Evaluator:
             filtered.append(retriever.retrieve(block_UE, self.k_max, beam=beam, excluded=excluded).item_Uk)
             found.append(retriever.candidates(retriever.search(block_UE, beam)))
         candidates = _concatenate(found)
-        reranking = len(candidates.item_ids) / len(self.users) * self.dim
-        work = self._beam_work(variant, beam) + reranking
+        reranking = retriever.ranker.multiply_adds(len(candidates.item_ids) / len(self.users))
+        work = retriever.router.multiply_adds(beam) + reranking
         point = self._point(variant.name, beam, candidates, work, float(np.median(seconds)))
         self.measure_lists(point, np.concatenate(plain), np.concatenate(filtered))
         return point
@@ -208,25 +210,23 @@ class Evaluator:
     def measure_paths_only(self, variant: Variant, beam: int, *, method: str) -> Point:
         """Measure what a variant's beam says without the reranker; the time is that of finding the candidates."""
         retriever = self.retriever_of(variant)
-        retriever.candidates(retriever.search(self.user_UE[:2], beam))
+        user_UE = self.user_UE.numpy()
+        retriever.candidates(retriever.search(user_UE[:2], beam))
         found, seconds = [], []
         for start in range(0, len(self.users), CHUNK):
-            block_UE = self.user_UE[start : start + CHUNK]
+            block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
             found.append(retriever.candidates(retriever.search(block_UE, beam)))
             seconds.append((time.perf_counter() - begun) / len(block_UE))
         candidates = _concatenate(found)
-        point = self._point(method, beam, candidates, self._beam_work(variant, beam), float(np.median(seconds)))
+        point = self._point(method, beam, candidates, retriever.router.multiply_adds(beam), float(np.median(seconds)))
         self.measure_lists(point, self._in_order(candidates, None), self._in_order(candidates, self.history))
         return point
-
-    def _beam_work(self, variant: Variant, beam: int) -> float:
-        return beam_multiply_adds(variant.model.structure.config, variant.model.space, self.dim, beam)
 
     def retriever_of(self, variant: Variant) -> Retriever:
         """Return a retriever over a variant's model and mapping."""
         items = np.arange(self.num_items)
-        return Retriever(variant.model, build_index(items, variant.path_VJ), beam=1, max_length=self.max_length)
+        return model_retriever(variant.model, build_index(items, variant.path_VJ), beam=1, max_length=self.max_length)
 
     def curve(self, variant: Variant, *, up_to: float, including: int = 1) -> list[Point]:
         """Measure a variant from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
@@ -278,7 +278,7 @@ class Evaluator:
     def recommended(self, variant: Variant, beam: int, *, filtered: bool, k: int) -> IntArray:
         """Return the items int64 [U, k] that a variant recommends."""
         excluded = [history.tolist() for history in self.users.histories] if filtered else None
-        return self.retriever_of(variant).retrieve(self.user_UE, k, beam=beam, excluded=excluded).item_Uk
+        return self.retriever_of(variant).retrieve(self.user_UE.numpy(), k, beam=beam, excluded=excluded).item_Uk
 
 
 def beams(num_paths: int) -> list[int]:

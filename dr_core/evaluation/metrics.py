@@ -7,40 +7,18 @@ on either side, count once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dr_core.arrays import AnyIntArray, BoolArray, DoubleArray
+from dr_core.item_lists import ItemLists
 
 _MARKED_CELLS = 2**24
 """Bytes of the table that marks which items a block of users has: membership without sorting."""
-
-
-class ItemLists(NamedTuple):
-    """A list of items for each user, as CSR; a plain ``(offsets, item_ids)`` tuple serves as well."""
-
-    offsets: AnyIntArray
-    """int64 [U + 1], from 0 to the number of entries."""
-    item_ids: AnyIntArray
-    """int [entries], in [0, V); not necessarily sorted or distinct."""
-
-    @classmethod
-    def from_rows(cls, rows: Iterable[Sequence[int] | AnyIntArray]) -> ItemLists:
-        """Build the lists from one sequence of item ids a user."""
-        arrays = [np.asarray(row, dtype=np.int64) for row in rows]
-        offsets = np.concatenate(([0], np.cumsum([len(array) for array in arrays]))).astype(np.int64)
-        return cls(offsets, np.concatenate(arrays) if arrays else np.empty(0, dtype=np.int64))
-
-    @classmethod
-    def from_matrix(cls, item_ids: AnyIntArray) -> ItemLists:
-        """Build the lists from int [U, W]; negative ids are padding and are dropped."""
-        present = item_ids >= 0
-        offsets = np.concatenate(([0], np.cumsum(present.sum(axis=1)))).astype(np.int64)
-        return cls(offsets, item_ids[present])
 
 
 @dataclass(frozen=True)

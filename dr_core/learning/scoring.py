@@ -22,6 +22,7 @@ from dr_core.paths.scores import (
     top_candidates,
 )
 from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure
 
 TARGETS_PER_PASS = 4_000_000
 
@@ -42,7 +43,7 @@ def score_states(
     The states' terms stay in memory, 16 (S + T J) bytes each; sums are made for a share of the items at a time.
     """
     model.set_item_paths(path_VJ)
-    structure = CompiledStructure(model.structure)
+    structure = compiled_structure(model.structure)
     terms = [score_batch(model, structure, batch, num_candidates) for batch in states.blocks()]
     targets, *rest = (np.concatenate(column) for column in zip(*terms, strict=True))
     num_passes = max(-(-targets.size // TARGETS_PER_PASS), 1)

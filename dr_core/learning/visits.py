@@ -8,7 +8,7 @@ from torch import Tensor
 from dr_core.arrays import IntArray
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
-from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure
 
 
 def visited_paths(model: DeepRetrievalModel, path_VJ: IntArray, user_UE: Tensor, beam: int) -> IntArray:
@@ -24,5 +24,5 @@ def visited_paths(model: DeepRetrievalModel, path_VJ: IntArray, user_UE: Tensor,
         beam: B.
     """
     index = build_index(np.arange(len(path_VJ)), path_VJ)
-    search = CompiledStructure(model.structure, index.log_sizes(model.space.num_paths))
+    search = compiled_structure(model.structure, index.log_sizes(model.space.num_paths))
     return search.search(user_UE.numpy(), beam)[0]

@@ -151,17 +151,3 @@ def conditioned(part: Tensor, rows: Sequence[Tensor]) -> Tensor:
     """Return the hidden units [..., H] before the activation: a user's part under a prefix's table rows [..., 2 H]."""
     scale, shift = sum(rows[1:], rows[0]).chunk(2, dim=-1)
     return torch.addcmul(part + shift, part, scale)
-
-
-def beam_multiply_adds(config: StructureConfig, space: PathSpace, user_dim: int, beam: int) -> int:
-    """Count the multiply-adds of one user's beam search: user parts, then H*K a kept prefix and layer, and H for its scales,
-    or E*K in a last layer of path vectors."""
-    kept, total = 1, 0
-    num_mlps = space.num_layers - config.has_path_vectors(space)
-    for layer in range(space.num_layers):
-        if layer < num_mlps:
-            total += user_dim * config.hidden + kept * config.hidden * (space.num_nodes + (layer > 0))
-        else:
-            total += kept * user_dim * space.num_nodes
-        kept = min(beam, kept * space.num_nodes)
-    return total

@@ -33,6 +33,11 @@ class PathIndex:
         """P, occupied paths."""
         return len(self.path_ids)
 
+    @property
+    def arrays(self) -> tuple[Int64Array, Int64Array, NDArray[np.int32]]:
+        """``path_ids``, ``offsets`` and ``item_ids``."""
+        return self.path_ids, self.offsets, self.item_ids
+
     def lookup(self, path_ids: ArrayLike) -> tuple[Int64Array, Int64Array]:
         """Where each path's items lie in ``item_ids``.
 

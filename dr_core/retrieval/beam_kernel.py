@@ -11,13 +11,17 @@ D - 1 nodes where the last layer has path vectors, else 0.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
-from torch import nn, no_grad
 
 from dr_core._heap import is_worse, rise, sink, unwind
 from dr_core.arrays import FloatArray, IntArray
-from dr_core.model.structure import StructureModel
+from dr_core.paths.index import PathIndex
+from dr_core.paths.space import PathSpace
+from dr_core.retrieval.filter import open_prefixes
+from dr_core.retrieval.router import Visits
 
 USERS_AT_ONCE = 16
 _LANES = 8
@@ -34,55 +38,76 @@ _EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
 """A float32 whose bits are n * 2^23 + 127 * 2^23 is 2^n."""
 
 
+class StructureTables(NamedTuple):
+    """A structure model's weights as the kernel reads them, float32 throughout and contiguous."""
+
+    user_map_WEH: FloatArray
+    user_bias_WH: FloatArray
+    table_WWKT: FloatArray
+    """What node c_l adds to the scales and the shifts of layer d, at [d, l]; the scales' start at 1 is in the last."""
+    output_WKH: FloatArray
+    bias_WK: FloatArray
+    path_vector_QKE: FloatArray
+    """Without rows where the last layer is an MLP."""
+    path_bias_QK: FloatArray
+
+
 class CompiledStructure:
-    """A structure model's weights, laid out for :meth:`search` and :meth:`log_prob`.
+    """A structure model laid out for :meth:`search` and :meth:`log_prob`.
 
     Args:
-        structure: the model.
+        tables: the weights, from :func:`dr_core.retrieval.from_model.structure_tables`.
         log_size_P: float32 [K^D], ln |c| of every path; :meth:`search` then ranks paths by p(c|x) / |c|.
+        prefixes: of :func:`dr_core.retrieval.filter.open_prefixes`; :meth:`search` then visits nothing else.
     """
 
-    def __init__(self, structure: StructureModel, log_size_P: FloatArray | None = None) -> None:
-        space, hidden = structure.space, structure.config.hidden
-        layers, nodes = space.num_layers, space.num_nodes
-        self.num_nodes, self.num_layers = nodes, layers
-        self.user_maps, self.user_biases = zip(*(_linear(layer) for layer in structure.user_maps), strict=True)
-        outputs, biases = zip(*(_linear(layer) for layer in structure.outputs), strict=True)
-        self.output_WKH = np.ascontiguousarray(np.stack(outputs).transpose(0, 2, 1))
-        self.bias_WK = np.stack(biases)
-        self.vectors = (np.zeros((0, nodes, 0), np.float32), np.zeros((0, nodes), np.float32))
-        if structure.has_path_vectors:
-            self.vectors = (_array(structure.path_vector_QKE), _array(structure.path_bias_QK))
-        num_mlps = len(outputs)
-        self.table_WWKT = np.zeros((num_mlps, num_mlps, nodes, 2 * hidden), dtype=np.float32)
-        with no_grad():
-            for layer, tables in enumerate(structure.prefix_tables()):
-                for earlier, table in enumerate(tables):
-                    self.table_WWKT[layer, earlier] = table.numpy()
-                if layer:
-                    self.table_WWKT[layer, layer - 1, :, :hidden] += 1  # the scale that all tables add to
+    def __init__(
+        self,
+        tables: StructureTables,
+        log_size_P: FloatArray | None = None,
+        prefixes: tuple[IntArray, IntArray] | None = None,
+    ) -> None:
+        self.tables = tables
+        num_mlps, nodes = tables.bias_WK.shape
+        self.space = PathSpace(nodes, num_mlps + (len(tables.path_bias_QK) > 0))
         self.log_size_P = np.zeros(0, np.float32) if log_size_P is None else log_size_P
         by_prefix_QK = self.log_size_P.reshape(-1, nodes)
         self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)
+        self.prefixes = prefixes or (np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+    def within(self, index: PathIndex) -> CompiledStructure:
+        """Return the same structure over the paths of an index, by their sizes; no prefix of nothing else is kept."""
+        log_size_P = index.log_sizes(self.space.num_paths) if len(self.log_size_P) else None
+        return CompiledStructure(self.tables, log_size_P, open_prefixes(index, self.space))
+
+    def visit(self, user_UE: FloatArray, width: int) -> Visits:
+        """Return the paths of :meth:`search`, -1 where fewer hold an item."""
+        path_UB, log_prob_UB = self.search(user_UE, width)
+        if len(self.prefixes[0]):
+            path_UB[np.isneginf(log_prob_UB)] = -1
+        return Visits(path_UB, log_prob_UB)
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
         """Return what :func:`dr_core.retrieval.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
 
         With sizes, the last layer keeps and orders paths by p(c|x) / |c|, the probability of one of their items: of all
         choices of paths that hold C items, the first ones in this order hold the most probability (Dantzig 1957, the
-        fractional knapsack). Prefixes above it are kept by p alone, as without.
+        fractional knapsack). Prefixes above it are kept by p alone, as without. Where only some prefixes are open and
+        fewer than B paths, the last have log p(c|x) = -inf.
 
         Raises:
             ValueError: ``beam`` < 1.
         """
         if beam < 1:
             raise ValueError(f"beam must be at least 1, was {beam}")
-        width = min(beam, self.num_nodes**self.num_layers)
+        width = min(beam, self.space.num_paths)
         paths = np.empty((len(user_UE), width), dtype=np.int64)
         log_probs = np.empty((len(user_UE), width), dtype=np.float32)
+        tables = self.tables
         _search(
-            user_UE, self._user_parts(user_UE), self.table_WWKT, self.output_WKH, self.bias_WK, self.vectors,
-            (self.log_size_P, self.lowest_Q, self.highest_Q), self.num_layers, paths, log_probs,
+            user_UE, self._user_parts(user_UE), tables.table_WWKT, tables.output_WKH, tables.bias_WK,
+            (tables.path_vector_QKE, tables.path_bias_QK), (self.log_size_P, self.lowest_Q, self.highest_Q),
+            self.prefixes, self.space.num_layers, paths, log_probs,
         )  # fmt: skip
         if len(self.log_size_P):
             log_probs += self.log_size_P[paths]
@@ -91,30 +116,35 @@ class CompiledStructure:
     def log_prob(self, user_UE: FloatArray, path_UM: IntArray) -> FloatArray:
         """Return log p(c|x) of given paths, float32 [U, M]; -inf for a path of -1."""
         log_probs = np.zeros(path_UM.shape, dtype=np.float32)
+        tables = self.tables
         _log_prob(
-            user_UE, self._user_parts(user_UE), self.table_WWKT, self.output_WKH, self.bias_WK, self.vectors,
-            self.num_layers, np.maximum(path_UM, 0), log_probs,
+            user_UE, self._user_parts(user_UE), tables.table_WWKT, tables.output_WKH, tables.bias_WK,
+            (tables.path_vector_QKE, tables.path_bias_QK), self.space.num_layers, np.maximum(path_UM, 0), log_probs,
         )  # fmt: skip
         log_probs[path_UM < 0] = -np.inf
         return log_probs
 
+    def multiply_adds(self, width: int) -> int:
+        """Count the multiply-adds of one user's beam search: user parts, then H*K a kept prefix and layer, and H for its
+        scales, or E*K in a last layer of path vectors."""
+        num_mlps, user_dim, hidden = self.tables.user_map_WEH.shape
+        nodes, kept, total = self.space.num_nodes, 1, 0
+        for layer in range(self.space.num_layers):
+            if layer < num_mlps:
+                total += user_dim * hidden + kept * hidden * (nodes + (layer > 0))
+            else:
+                total += kept * user_dim * nodes
+            kept = min(width, kept * nodes)
+        return total
+
     def _user_parts(self, user_UE: FloatArray) -> FloatArray:
         """Return what a user adds to each MLP's hidden units, [W, U, H]."""
-        part_WUH = np.empty((len(self.output_WKH), len(user_UE), self.output_WKH.shape[2]), dtype=np.float32)
-        for part_UH, weight, bias in zip(part_WUH, self.user_maps, self.user_biases, strict=True):
+        num_mlps, _, hidden = self.tables.user_map_WEH.shape
+        part_WUH = np.empty((num_mlps, len(user_UE), hidden), dtype=np.float32)
+        for part_UH, weight, bias in zip(part_WUH, self.tables.user_map_WEH, self.tables.user_bias_WH, strict=True):
             np.matmul(user_UE, weight, out=part_UH)
             part_UH += bias
         return part_WUH
-
-
-def _linear(layer: nn.Module) -> tuple[FloatArray, FloatArray]:
-    """Return a linear map's weight [in, out], contiguous, and its bias [out]."""
-    assert isinstance(layer, nn.Linear)
-    return np.ascontiguousarray(layer.weight.detach().numpy().T), layer.bias.detach().numpy()
-
-
-def _array(parameter: nn.Parameter) -> FloatArray:
-    return np.ascontiguousarray(parameter.detach().numpy())
 
 
 @njit(cache=True, nogil=True)
@@ -253,10 +283,32 @@ def _keep_best(scores, paths, path_B, score_B):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
+def _holds(values, value):  # type: ignore[no-untyped-def]
+    """Whether ascending values hold one."""
+    place = np.searchsorted(values, value)
+    return place < len(values) and values[place] == value
+
+
+@njit(cache=True, nogil=True)
 def _extend(  # type: ignore[no-untyped-def]
-    logit_KR, highest_R, total_R, users, kept, prefix_UB, prefix_score_UB, sizes, work, path_UB, score_UB
+    logit_KR,
+    highest_R,
+    total_R,
+    users,
+    kept,
+    prefix_UB,
+    prefix_score_UB,
+    sizes,
+    is_pruned,
+    opened,
+    work,
+    path_UB,
+    score_UB,
 ):
     """Write the best successors of every user's prefixes, best first; return how many.
+
+    Where prefixes are pruned, only those among ``opened`` are successors; a user who has fewer gets -inf in the others'
+    places, and nothing follows from those.
 
     With as many prefixes as places, the B-th best is at least the lowest of the prefixes' own best successors: the few
     that reach this limit are found by comparing a node's logits of all rows at once. Where sizes count, the limit and
@@ -275,6 +327,8 @@ def _extend(  # type: ignore[no-untyped-def]
         for row in range(first, first + kept):
             longest = highest_Q[prefix_UB[user, row - first]] if is_sized else np.float32(0)
             lowest = min(lowest, base_R[row] + highest_R[row] - longest)
+        if is_pruned:  # the best successor of a prefix may be a closed one
+            lowest = np.float32(-np.inf)
         limit_R[first : first + kept], user_R[first : first + kept] = lowest, user
         if is_sized:
             for row in range(first, first + kept):
@@ -292,6 +346,8 @@ def _extend(  # type: ignore[no-untyped-def]
                         user = user_R[row]
                         hit = num_hits_U[user]
                         path = prefix_UB[user, row - user * kept] * num_nodes + node
+                        if is_pruned and (base_R[row] == -np.inf or not _holds(opened, path)):
+                            continue
                         own_size = log_size_P[path] if is_sized else np.float32(0)
                         hit_score_UN[user, hit] = base_R[row] + logit_R[row] - own_size
                         hit_path_UN[user, hit] = path
@@ -300,7 +356,7 @@ def _extend(  # type: ignore[no-untyped-def]
     for user in range(users):
         hits = num_hits_U[user]
         size = _keep_best(hit_score_UN[user, :hits], hit_path_UN[user, :hits], path_UB[user], score_UB[user])
-        # Only a user whose logits are not numbers has fewer.
+        # Unless some are closed, only a user whose logits are not numbers has fewer.
         path_UB[user, size:width], score_UB[user, size:width] = 0, np.float32(-np.inf)
     return width
 
@@ -312,7 +368,7 @@ def _rows(count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _search(  # type: ignore[no-untyped-def]
-    user_UE, part_WUH, table_WWKT, output_WKH, bias_WK, vectors, sizes, num_layers, path_UB, log_prob_UB
+    user_UE, part_WUH, table_WWKT, output_WKH, bias_WK, vectors, sizes, prefixes_open, num_layers, path_UB, log_prob_UB
 ):
     num_mlps, num_users, num_hidden = part_WUH.shape
     num_nodes, beam = bias_WK.shape[1], path_UB.shape[1]
@@ -330,6 +386,8 @@ def _search(  # type: ignore[no-untyped-def]
     hit_paths = np.empty((USERS_AT_ONCE, beam * num_nodes), np.int64)
     prefixes, scores = np.zeros((USERS_AT_ONCE, beam), np.int64), np.zeros((USERS_AT_ONCE, beam), np.float32)
     no_sizes = (sizes[0][:0], sizes[1][:0], sizes[2][:0])
+    open_offsets, open_prefixes_of = prefixes_open
+    is_pruned = len(open_offsets) > 0
     for start in range(0, num_users, USERS_AT_ONCE):
         users = min(USERS_AT_ONCE, num_users - start)
         prefixes[:, 0], scores[:, 0] = 0, np.float32(0)
@@ -354,9 +412,10 @@ def _search(  # type: ignore[no-untyped-def]
             bias_K = bias_WK[layer] if layer < num_mlps else no_bias
             _normalise(logit_KR, bias_K, highest[:rows], total[:rows], bits[:rows])
             paths_found, scores_found = path_UB[start : start + users], log_prob_UB[start : start + users]
+            opened = open_prefixes_of[open_offsets[layer] : open_offsets[layer + 1]] if is_pruned else open_prefixes_of
             size = _extend(
                 logit_KR, highest, total, users, kept, prefixes, scores, sizes if layer == num_layers - 1 else no_sizes,
-                (base[:rows], limit[:rows], flags[:rows], owners, hit_scores, hit_paths), paths_found, scores_found,
+                is_pruned, opened, (base[:rows], limit[:rows], flags[:rows], owners, hit_scores, hit_paths), paths_found, scores_found,
             )  # fmt: skip
             prefixes[:users, :size], scores[:users, :size] = paths_found[:, :size], scores_found[:, :size]
             kept = size

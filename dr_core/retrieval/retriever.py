@@ -1,4 +1,4 @@
-"""The retriever: history -> beam -> de-duplicated candidates -> reranker -> top k (Deep Retrieval, sections 2.2, 2.3).
+"""The retriever: history -> beam -> de-duplicated candidates -> ranker -> top k (Deep Retrieval, sections 2.2, 2.3).
 
 Shape legend: U users, L history length, B beam, E dimension, k items returned.
 """
@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from dr_core.arrays import IntArray
-from dr_core.errors import ReleaseMismatch
-from dr_core.model.histories import encode_histories
-from dr_core.model.objective import DeepRetrievalModel
+from dr_core.arrays import AnyIntArray, FloatArray, IntArray
+from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.beam_kernel import CompiledStructure
-from dr_core.retrieval.beam_search import Beam
 from dr_core.retrieval.candidates import Candidates, gather_candidates
-from dr_core.retrieval.scan import PathOrderedItems
+from dr_core.retrieval.encoder import Encoder
+from dr_core.retrieval.filter import Allowed
+from dr_core.retrieval.rank import Ranker
+from dr_core.retrieval.router import Router, Visits
+
+Lists = Sequence[Sequence[int] | AnyIntArray] | ItemLists
+"""One sequence of item ids a user."""
 
 
 @dataclass(frozen=True)
@@ -31,86 +30,72 @@ class Retrieved:
 
     item_Uk: IntArray
     """int64 item ids."""
-    score_Uk: npt.NDArray[np.float32]
-    """Reranker scores, -inf where there is no item."""
+    score_Uk: FloatArray
+    """Ranker's scores, -inf where there is no item."""
     path_Uk: IntArray
     """int64, the first of the beam's paths that led to the item."""
-    path_probability_Uk: npt.NDArray[np.float32]
+    path_probability_Uk: FloatArray
     """p(c|x) of that path."""
     num_candidates_U: IntArray
-    """Distinct items on the beam's paths, before any filter."""
+    """Distinct items on the beam's paths, before any filter but ``allowed``."""
 
 
 class Retriever:
-    """Serves one release.
+    """Encoder, router, index and ranker of one mapping.
 
     Args:
-        model: encoder, structure model and reranker.
-        index: the inverse of the release's mapping.
-        beam: B, paths kept by the search.
-        max_length: L, most recent history items used.
-        release_of_model, release_of_index: ids that must agree.
-
-    Raises:
-        ReleaseMismatch: model and index belong to different releases, or to different sets of items.
+        encoder: histories to user states.
+        router: user states to paths.
+        index: paths to items.
+        ranker: the items of the paths in order.
+        beam: B, paths visited.
     """
 
-    def __init__(
-        self,
-        model: DeepRetrievalModel,
-        index: PathIndex,
-        *,
-        beam: int,
-        max_length: int,
-        release_of_model: str = "",
-        release_of_index: str = "",
-    ) -> None:
-        if release_of_model != release_of_index:
-            raise ReleaseMismatch(
-                f"the model is of release {release_of_model!r}, the index of {release_of_index!r}: load both from one release"
-            )
-        if len(index.item_ids) and int(index.item_ids.max()) >= model.num_items:
-            raise ReleaseMismatch(f"the index names items the model does not know (it has {model.num_items})")
-        self.model = model.eval().requires_grad_(False)
-        self.index, self.beam, self.max_length = index, beam, max_length
-        vectors, bias = model.reranker.item_vectors()
-        self.vector_VE = np.ascontiguousarray(vectors.numpy())
-        self.bias_V = np.ascontiguousarray(bias.numpy())
-        self.compiled = CompiledStructure(model.structure, index.log_sizes(model.space.num_paths))
+    def __init__(self, encoder: Encoder, router: Router, index: PathIndex, ranker: Ranker, *, beam: int) -> None:
+        self.encoder, self.router, self.index, self.ranker, self.beam = encoder, router, index, ranker, beam
+        self._restricted: WeakKeyDictionary[Allowed, Retriever] = WeakKeyDictionary()
 
-    @cached_property
-    def items(self) -> PathOrderedItems:
-        """The item vectors path by path."""
-        return PathOrderedItems(self.index, self.vector_VE, self.bias_V)
+    @property
+    def num_items(self) -> int:
+        """V, items known."""
+        return self.encoder.num_items
 
-    def encode(self, histories: Sequence[Sequence[int]], context: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def encode(self, histories: Lists) -> FloatArray:
         """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding.
 
         Items that came after the model are left out.
         """
-        return encode_histories(self.model, histories, self.max_length, context)
+        return self.encoder.encode(_lists(histories))
 
-    def _known(self, items: Sequence[int]) -> list[int]:
-        return [item for item in items if 0 <= item < self.model.num_items]
-
-    def search(self, user_UE: Tensor, beam: int | None = None) -> Beam:
+    def search(self, user_UE: FloatArray, beam: int | None = None) -> Visits:
         """Return the paths of each user state whose items are the most probable: those of the highest p(c|x) / |c|, in
         that order. The paper takes the highest p(c|x), which at equal candidates finds less."""
-        paths, log_probs = self.compiled.search(user_UE.numpy(), self.beam if beam is None else beam)
-        return Beam(torch.from_numpy(paths), torch.from_numpy(log_probs))
+        return self.router.visit(user_UE, self.beam if beam is None else beam)
 
-    def candidates(self, paths: Beam) -> Candidates:
+    def candidates(self, visits: Visits) -> Candidates:
         """Return the distinct items on the paths of each user."""
-        return gather_candidates(paths.path_NB.numpy(), *self._index_arrays())
+        return gather_candidates(visits.path_UB, *self.index.arrays)
+
+    def only(self, allowed: Allowed) -> Retriever:
+        """Return the retriever of the allowed items, built once for each such set: paths without any are not visited, the
+        others have the size of what is left."""
+        if allowed not in self._restricted:
+            index = allowed.on(self.index)
+            ranker = self.ranker.only(allowed)
+            self._restricted[allowed] = Retriever(
+                self.encoder, self.router.within(index), index, ranker, beam=self.beam
+            )
+        return self._restricted[allowed]
 
     def retrieve(
         self,
-        user_UE: Tensor,
+        user_UE: FloatArray,
         k: int,
         *,
         beam: int | None = None,
-        excluded: Sequence[Sequence[int]] | None = None,
-        blocked: Sequence[int] = (),
+        excluded: Lists | None = None,
+        blocked: Sequence[int] | AnyIntArray = (),
+        allowed: Allowed | None = None,
     ) -> Retrieved:
         """Return the top k items of each user state.
 
@@ -119,37 +104,45 @@ class Retriever:
             k: items wanted.
             beam: B, by default the release's.
             excluded: item ids a user must not get (typically the history), one sequence a user.
-            blocked: item ids nobody gets.
+            blocked: item ids nobody gets: a few, taken out after the search.
+            allowed: the only items anybody gets: the search visits nothing else, and a user whose list is not full
+                gets twice as wide a beam until it is or nothing is left to visit.
 
         Raises:
             ValueError: k or ``beam`` < 1, or ``excluded`` is not one sequence a user.
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, was {k}")
-        if excluded is not None and len(excluded) != len(user_UE):
-            raise ValueError(f"excluded holds {len(excluded)} sequences for {len(user_UE)} users")
-        path_UB, log_prob_UB = self.compiled.search(user_UE.numpy(), self.beam if beam is None else beam)
-        everywhere = self._known(blocked)
-        barred = [self._known(items) + everywhere for items in excluded or [()] * len(user_UE)]
-        item_Uk, score_Uk, slot_Uk, num_U = self.items.best(user_UE.numpy(), path_UB, k, lists_to_csr(barred))
-        if self.items.most_repeats > 1:
-            num_U = np.diff(gather_candidates(path_UB, *self._index_arrays()).offsets)
+        lists = ItemLists.from_rows([()] * len(user_UE)) if excluded is None else _lists(excluded)
+        if lists.num_users != len(user_UE):
+            raise ValueError(f"excluded holds {lists.num_users} sequences for {len(user_UE)} users")
+        everywhere = ItemLists.from_rows([blocked]).known(self.num_items).item_ids
+        barred = lists.known(self.num_items).with_everywhere(everywhere)
+        width = self.beam if beam is None else beam
+        if allowed is None:
+            return self._best(user_UE, k, width, barred)
+        return self.only(allowed)._widened(user_UE, k, width, barred)
+
+    def _widened(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
+        found = self._best(user_UE, k, width, barred)
+        columns = vars(found)
+        short_S = np.flatnonzero(found.item_Uk[:, -1] < 0)
+        while len(short_S) and width < self.index.num_paths:
+            width *= 2
+            again = self._best(user_UE[short_S], k, width, barred.of_users(short_S))
+            for name, column in columns.items():
+                column[short_S] = getattr(again, name)
+            short_S = short_S[again.item_Uk[:, -1] < 0]
+        return found
+
+    def _best(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
+        path_UB, log_prob_UB = self.search(user_UE, width)
+        item_Uk, score_Uk, slot_Uk, num_U = self.ranker.rank(user_UE, path_UB, k, barred)
         held = np.maximum(slot_Uk, 0)
         path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, held, 1), -1)
         probability_Uk = np.exp(np.take_along_axis(log_prob_UB, held, 1))
         return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), num_U)
 
-    def _index_arrays(self) -> tuple[IntArray, IntArray, npt.NDArray[np.int32]]:
-        return self.index.path_ids, self.index.offsets, self.index.item_ids
 
-
-def lists_to_csr(lists: Sequence[Sequence[int]]) -> tuple[IntArray, IntArray]:
-    """Return ragged lists of ids as CSR (offsets int64 [n + 1], ids int64)."""
-    offsets = np.zeros(len(lists) + 1, dtype=np.int64)
-    np.cumsum([len(values) for values in lists], out=offsets[1:])
-    flat = (
-        np.concatenate([np.asarray(values, dtype=np.int64) for values in lists])
-        if offsets[-1]
-        else np.zeros(0, np.int64)
-    )
-    return offsets, flat
+def _lists(lists: Lists) -> ItemLists:
+    return lists if isinstance(lists, ItemLists) else ItemLists.from_rows(lists)

@@ -12,7 +12,8 @@ import torch
 from dr_core.arrays import DoubleArray, FloatArray, IntArray
 from dr_core.baselines.ann import HNSW, IVF, IVFPQ, LSH, AnnIndex, Found
 from dr_core.evaluation.evaluator import CHUNK, Point
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains
+from dr_core.evaluation.metrics import candidate_recall, contains
+from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates, rerank
 from pipelines.evaluation.methods import SUBJECT
 from pipelines.experiments.choose import Settings, choose

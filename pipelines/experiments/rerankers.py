@@ -6,13 +6,12 @@ import time
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from dr_core.arrays import IntArray
 from dr_core.baselines.rerankers import CandidateReranker
 from dr_core.evaluation.evaluator import Point
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, contains
-from dr_core.model.structure import beam_multiply_adds
+from dr_core.evaluation.metrics import candidate_recall, contains
+from dr_core.item_lists import ItemLists
 from pipelines.experiments.indexes import lists_of
 from pipelines.experiments.seed_data import Points, SeedData
 
@@ -31,21 +30,22 @@ def measure_rerankers(data: SeedData) -> tuple[Points, list[dict[str, Any]]]:
     retriever = evaluator.retriever_of(variant)
     histories, truths = halves(data.events.histories, TRAINING_USERS, data.run.seed)
     train_UE = data.encode(histories)
-    train_paths = retriever.search(torch.from_numpy(train_UE), beam)
+    train_paths = retriever.search(train_UE, beam)
     train_candidates = retriever.candidates(train_paths)
     owners = np.repeat(np.arange(len(train_UE)), np.diff(train_candidates.offsets))
     labels = contains(ItemLists.from_rows(truths), owners, train_candidates.item_ids, num_users=len(train_UE))
-    paths = retriever.search(evaluator.user_UE, beam)
-    candidates = retriever.candidates(paths)
-    user_UE, log_prob_UB = evaluator.user_UE.numpy(), paths.log_prob_NB.numpy()
-    beam_work = beam_multiply_adds(variant.model.structure.config, variant.model.space, evaluator.dim, beam)
+    user_UE = evaluator.user_UE.numpy()
+    paths = retriever.search(user_UE, beam)
+    candidates, log_prob_UB = retriever.candidates(paths), paths.log_prob_UB
+    beam_work = retriever.router.multiply_adds(beam)
+    bias_V = variant.model.reranker.item_vectors()[1].numpy()
     candidates_a_user = len(candidates.item_ids) / len(user_UE)
     points: Points = {}
     records = []
     for method, kind in RERANKERS.items():
         started = time.monotonic()
-        ranker = CandidateReranker(kind, evaluator.vector_VE, retriever.bias_V, data.run.counts, seed=data.run.seed)
-        ranker.fit(train_UE, train_candidates, train_paths.log_prob_NB.numpy(), labels)
+        ranker = CandidateReranker(kind, evaluator.vector_VE, bias_V, data.run.counts, seed=data.run.seed)
+        ranker.fit(train_UE, train_candidates, train_paths.log_prob_UB, labels)
         seconds = time.monotonic() - started
         point = Point(
             method,

@@ -10,7 +10,7 @@ import numpy as np
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.baselines.base import Events, ItemFeatures
 from dr_core.evaluation.evaluator import Evaluator, Point
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import evaluator_of, most_candidates
 from pipelines.evaluation.measurement import Measurement
@@ -63,8 +63,7 @@ class SeedData:
     def encode(self, histories: Sequence[IntArray]) -> FloatArray:
         """Return the states of histories under Deep Retrieval's encoder, float32 [U, E]."""
         retriever = self.evaluator.retriever_of(self.run.learned)
-        states = retriever.encode([history.tolist() for history in histories])
-        return np.asarray(states.numpy(), dtype=np.float32)
+        return retriever.encode(histories)
 
     @cached_property
     def events(self) -> Events:

@@ -11,7 +11,7 @@ import torch
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Baseline, VectorBaseline, rows
 from dr_core.evaluation.evaluator import CHUNK
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 
 def median_seconds(answer: Callable[[FloatArray], object], user_UE: FloatArray) -> float:

@@ -267,7 +267,7 @@ def refuse_other_structure(run: LearnedRun) -> None:
     Raises:
         ConfigError: K, D, J or the encoder differ from the live release's.
     """
-    releases = list_releases(run.spark, run.workdir)
+    releases = list_releases(run.workdir)
     live = next((release for release in releases if release.status == "live"), None)
     if live is None or any(release.release_id.startswith(f"{run.run.run_id}-") for release in releases):
         return

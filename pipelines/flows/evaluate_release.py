@@ -39,7 +39,7 @@ def evaluate_release(workdir_uri: str, release_id: str | None) -> dict[str, Any]
     """
     workdir = Workdir(workdir_uri)
     with lease(workdir, "run"), spark_session("dr evaluate") as spark:
-        release = find_release(spark, workdir, release_id)
+        release = find_release(workdir, release_id)
         runs = runs_of(spark, workdir, release)
         for run in runs:
             with one_thread():

@@ -50,7 +50,7 @@ def set_aside(spark: SparkSession, workdir: Workdir) -> None:
 
     What an earlier fresh start set aside stays there until a run that has gone live takes its place.
     """
-    is_live = live_release(spark, workdir) is not None
+    is_live = live_release(workdir) is not None
     if is_live and workdir.exists(PREVIOUS):
         workdir.filesystem.rm(workdir.path(PREVIOUS), recursive=True)
     for name in OWNED:

@@ -16,10 +16,11 @@ from pyspark.sql import functions as F
 from dr_core.errors import DeepRetrievalError
 from dr_core.evaluation.bootstrap import paired_bootstrap
 from dr_core.evaluation.evaluator import EvaluationUsers
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.paths.health import Health, HealthLimits, check_health
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 from pipelines.config.run import GatesConfig
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
@@ -158,7 +159,7 @@ def judge_integrity(spark: SparkSession, workdir: Workdir, release_id: str) -> l
     try:
         index = load_index(workdir, release_id)
         model = load_model(workdir.filesystem, workdir.path("models", release_id))
-        retriever = Retriever(model, index, beam=4, max_length=8)
+        retriever = model_retriever(model, index, beam=4, max_length=8)
         answered = retriever.retrieve(retriever.encode([[int(index.item_ids[0])]]), 1).item_Uk
         if answered[0, 0] < 0 or int(index.offsets[-1]) != placed:
             problem = "the retriever finds nothing, or its index has another size than item_paths"
@@ -236,12 +237,12 @@ def recall_of(
     """Return recall at k and candidate recall of a release, a figure a user; items it does not know are not found."""
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
     serving = json.loads(workdir.read_text("models", release_id, "serving.json"))
-    retriever = Retriever(
+    retriever = model_retriever(
         model, load_index(workdir, release_id), beam=int(serving["beam"]), max_length=int(serving["history_length"])
     )
     known = [history[history < model.num_items] for history in users.histories]
-    state_UE = retriever.encode([list(history) for history in known])
-    lists = retriever.retrieve(state_UE, k, excluded=[list(h) for h in known] if filter_history else None).item_Uk
+    state_UE = retriever.encode(known)
+    lists = retriever.retrieve(state_UE, k, excluded=known if filter_history else None).item_Uk
     truth = ItemLists.from_rows(users.truths)
     found = retriever.candidates(retriever.search(state_UE))
     return user_metrics(lists, truth, k).recall, candidate_recall(ItemLists(found.offsets, found.item_ids), truth)

@@ -10,7 +10,9 @@ from typing import Any
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.storage.releases import Release, publish
+from pipelines.serving.write_bundle import write_bundle
+from pipelines.storage.publish import publish
+from pipelines.storage.releases import Release
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ def publish_version(
             config_hash=run.config.identity(),
             gates=json.dumps(facts | {"seconds": seconds}),
             created_at=datetime.now(UTC).replace(tzinfo=None),
+            bundle_sha256=write_bundle(run.workdir, run.last_id),
         ),
     )
     logger.info("  release %s is %s", release.release_id, release.status)

@@ -158,7 +158,7 @@ def begin(run: RefreshedRun) -> None:
     Raises:
         ConfigError: nothing is live yet, or the live release has another structure.
     """
-    live = live_release(run.spark, run.workdir)
+    live = live_release(run.workdir)
     if live is None:
         raise ConfigError(f"{run.workdir.uri} has no live release to start from: `dr run` makes the first")
     record = run.run.record
@@ -234,7 +234,7 @@ def ingest(run: RefreshedRun, stage: Stage) -> Facts:
         catalogue=run.catalogue,
         seed=config.seed,
     )
-    learned = learned_intervals(list_releases(run.spark, run.workdir), run.parent_release)
+    learned = learned_intervals(list_releases(run.workdir), run.parent_release)
     ledger = run.workdir.read(run.spark, "intervals").where("kept > 0").select("source_interval").collect()
     labels = sorted(row[0] for row in ledger if row[0] not in learned and row[0] != "all")
     logger.info("  %d kept, %d late, learning %d interval(s)", summary.kept, summary.late, len(labels))
@@ -393,7 +393,7 @@ def gates(run: RefreshedRun, stage: Stage) -> Facts:
         users,
         run.last_id,
         run.parent,
-        ancestry(list_releases(run.spark, run.workdir), run.parent_release)[-1].release_id,
+        ancestry(list_releases(run.workdir), run.parent_release)[-1].release_id,
         k=config.serving.k,
         filter_history=config.serving.filter_history,
         seed=run.seed,

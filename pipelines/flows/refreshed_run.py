@@ -33,7 +33,7 @@ class RefreshedRun(LearnedRun):
     @cached_property
     def parent_release(self) -> Release:
         """The release that this run starts from."""
-        return next(row for row in list_releases(self.spark, self.workdir) if row.release_id == self.parent)
+        return next(row for row in list_releases(self.workdir) if row.release_id == self.parent)
 
     @property
     def warm_id(self) -> str:

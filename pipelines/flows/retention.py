@@ -59,7 +59,7 @@ def maintain(
         InputError: there is no release yet, or a run's record cannot be read.
     """
     with lease(workdir, "run"):
-        rows = list_releases(spark, workdir)
+        rows = list_releases(workdir)
         if not rows:
             raise InputError(f"{workdir.uri} has no release to maintain: `dr run` makes the first")
         records = run_records(workdir)

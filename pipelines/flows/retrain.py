@@ -21,7 +21,7 @@ LOSING_RELEASES = 3
 
 def draw_releases(spark: SparkSession, workdir: Workdir, config: RunConfig) -> None:
     """Draw ``report/releases.html`` again from the ``releases`` table, with whether a full run is due."""
-    releases = list_releases(spark, workdir)
+    releases = list_releases(workdir)
     if releases:
         write_releases_page(workdir, releases, retrain_due(releases, config))
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError, GateRefused
-from dr_core.evaluation.metrics import ItemLists, candidate_recall
+from dr_core.evaluation.metrics import candidate_recall
+from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
@@ -28,7 +29,7 @@ from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import measure, serving_beam
 from pipelines.flows.plan import Stage
@@ -224,8 +225,8 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         facts.items_moved, facts.items_moved_by_descent, facts.surrogate_before, facts.surrogate_after, before, after,
         health.occupied_paths, health.largest_path, facts.alpha,
     )  # fmt: skip
-    retriever = Retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
-    found = retriever.candidates(retriever.search(state_UE))
+    retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
+    found = retriever.candidates(retriever.search(state_UE.numpy()))
     recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
     return {
         **vars(facts),

@@ -63,12 +63,12 @@ def example_user(run: LearnedRun, evaluator: Evaluator, beam: int, k: int) -> di
     if not len(run.test):
         return None
     retriever = evaluator.retriever_of(run.learned)
-    history, user_UE = run.test.histories[0], evaluator.user_UE[:1]
+    history, user_UE = run.test.histories[0], evaluator.user_UE[:1].numpy()
     beam_paths = retriever.search(user_UE, beam)
     found = retriever.retrieve(user_UE, k, beam=beam, excluded=[history.tolist()])
     visits = [
         (path, log_prob, retriever.index.items(path))
-        for path, log_prob in zip(beam_paths.path_NB[0].tolist(), beam_paths.log_prob_NB[0].tolist(), strict=True)
+        for path, log_prob in zip(beam_paths.path_UB[0].tolist(), beam_paths.log_prob_UB[0].tolist(), strict=True)
     ][:VISITED_PATHS]
     recent, recommended = history[-SHOWN_HISTORY:], found.item_Uk[0][found.item_Uk[0] >= 0]
     on_paths = [items[:ITEMS_ON_A_VISITED_PATH].astype(np.int64) for _, _, items in visits]

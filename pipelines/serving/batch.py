@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +11,8 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
+from dr_core.item_lists import ItemLists
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 from pipelines.spark.worker_cache import cached_model, model_identity
 from pipelines.stages.structure.index import load_index
@@ -32,13 +36,10 @@ def retrieve_all(
 
     A user who has interacted with everything the beam finds gets fewer than k rows.
     """
-    uri, model_uri = workdir.uri, workdir.path("models", release_id)
-    identity = model_identity(model_uri)
+    uri, contents = workdir.uri, release_contents(workdir, release_id)
 
     def retrieve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        retriever = Retriever(
-            cached_model(model_uri, identity), load_index(Workdir(uri), release_id), beam=beam, max_length=max_length
-        )
+        retriever = cached_retriever(uri, release_id, contents, beam, max_length)
         for batch in batches:
             for start in range(0, batch.num_rows, USERS_PER_BATCH):
                 yield _recommend(retriever, batch.slice(start, USERS_PER_BATCH), k, filter_history)
@@ -52,8 +53,29 @@ def retrieve_all(
     }
 
 
+def release_contents(workdir: Workdir, release_id: str) -> tuple[str, str]:
+    """Return the identity of a release's model, and a hash that changes whenever a file of its index is written."""
+    folder = workdir.path("models", release_id)
+    index = [workdir.filesystem.ukey(path) for path in sorted(workdir.filesystem.ls(f"{folder}/index", detail=False))]
+    return model_identity(folder), hashlib.sha256(repr(index).encode()).hexdigest()
+
+
+@functools.lru_cache(maxsize=2)
+def cached_retriever(uri: str, release_id: str, contents: tuple[str, str], beam: int, max_length: int) -> Retriever:
+    """Build a retriever once a worker process; ``contents`` is :func:`release_contents`."""
+    workdir = Workdir(uri)
+    model = cached_model(workdir.path("models", release_id), contents[0])
+    return model_retriever(model, load_index(workdir, release_id), beam=beam, max_length=max_length)
+
+
+def item_lists(column: pa.ListArray) -> ItemLists:
+    """Return a column of lists without looking at any of them; null is an empty list."""
+    offsets = np.concatenate(([0], np.cumsum(column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))))
+    return ItemLists(offsets.astype(np.int64), column.flatten().to_numpy(zero_copy_only=False).astype(np.int64))
+
+
 def _recommend(retriever: Retriever, batch: pa.RecordBatch, k: int, filter_history: bool) -> pa.RecordBatch:
-    histories = batch.column(1).to_pylist()
+    histories = item_lists(batch.column(1))
     found = retriever.retrieve(retriever.encode(histories), k, excluded=histories if filter_history else None)
     users, ranks = np.nonzero(found.item_Uk >= 0)
     return pa.RecordBatch.from_arrays(

@@ -1,22 +1,15 @@
-"""Releases: one row, written in one commit, says what is live."""
+"""Releases: one row says what is live. Reading them takes no JVM; :mod:`pipelines.storage.publish` writes them."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from delta.tables import DeltaTable
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import functions as F
-
-from dr_core.errors import InputError, PublishConflict
-from pipelines.storage.faults import reach
-from pipelines.storage.schemas import SCHEMAS
-from pipelines.storage.workdir import Workdir, small_frame
-
-CONFLICT = "another release is live"
+from dr_core.errors import InputError
+from pipelines.storage import delta_reader
+from pipelines.storage.files import Files
 
 
 @dataclass(frozen=True)
@@ -37,92 +30,40 @@ class Release:
     config_hash: str
     gates: str
     created_at: datetime
+    """UTC, without a zone."""
+    bundle_sha256: str | None = None
+    """Of the manifest of what serves the release; none in releases that are older than bundles."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row with its gates as objects, ready for JSON."""
         return {**vars(self), "gates": json.loads(self.gates), "created_at": self.created_at.isoformat()}
 
 
-def list_releases(spark: SparkSession, workdir: Workdir) -> list[Release]:
-    """Return all releases, newest first."""
-    if not workdir.has_table(spark, "releases"):
-        return []
-    rows = workdir.read(spark, "releases").orderBy(F.desc("created_at"), "release_id").collect()
-    return [Release(**row.asDict()) for row in rows]
+def list_releases(folder: Files) -> list[Release]:
+    """Return all releases, newest first; none where nothing was published yet."""
+    rows = delta_reader.read_rows(folder.path("tables", "releases"), "ORDER BY created_at DESC, release_id")
+    names = {field.name for field in fields(Release)}
+    return [Release(**{name: value for name, value in row.items() if name in names}) for row in rows]
 
 
-def live_release(spark: SparkSession, workdir: Workdir) -> Release | None:
+def live_release(folder: Files) -> Release | None:
     """Return the live release, or None before the first."""
-    return next((release for release in list_releases(spark, workdir) if release.status == "live"), None)
+    return next((release for release in list_releases(folder) if release.status == "live"), None)
 
 
-def find_release(spark: SparkSession, workdir: Workdir, release_id: str | None) -> Release:
+def find_release(folder: Files, release_id: str | None) -> Release:
     """Return a release by id, or the live one.
 
     Raises:
         InputError: there is none.
     """
-    for release in list_releases(spark, workdir):
+    for release in list_releases(folder):
         if release.release_id == release_id or (release_id is None and release.status == "live"):
             return release
     wanted = f"release {release_id}" if release_id else "no live release"
     raise InputError(
-        f"{workdir.uri}: {wanted} {'is not here' if release_id else 'yet'}: see `dr releases list --workdir {workdir.uri}`"
+        f"{folder.uri}: {wanted} {'is not here' if release_id else 'yet'}: see `dr releases list --workdir {folder.uri}`"
     )
-
-
-def publish(spark: SparkSession, workdir: Workdir, release: Release) -> Release:
-    """Write a release in one commit; publishing the same release again changes nothing.
-
-    A release asked to go live takes the place of its parent, which is retired in the same commit. One without a parent
-    (day one) that finds another live release becomes a candidate: it never overwrites.
-
-    Raises:
-        PublishConflict: the live release is not the parent; nothing was changed.
-    """
-    rows = list_releases(spark, workdir)
-    existing = next((row for row in rows if row.release_id == release.release_id), None)
-    if existing is not None and (existing.status == release.status or release.parent_release is None):
-        return existing
-    if release.status == "live" and release.parent_release is None and any(row.status == "live" for row in rows):
-        release = replace(release, status="candidate")
-    if not rows:
-        reach("publish:before")
-        workdir.append(_frame(spark, [release]), "releases")
-    else:
-        _commit(spark, workdir, release, expected_live=release.parent_release)
-    reach("publish:after")
-    return release
-
-
-def promote(spark: SparkSession, workdir: Workdir, release_id: str) -> Release:
-    """Make a release live and retire the one that is; nothing is built again.
-
-    Raises:
-        InputError: there is no such release, or its data were deleted.
-        PublishConflict: another release went live meanwhile.
-    """
-    release = find_release(spark, workdir, release_id)
-    if release.status == "deleted":
-        raise InputError(f"{release_id}: its tables and model were deleted by maintenance; choose another release")
-    live = live_release(spark, workdir)
-    if live is not None and live.release_id == release_id:
-        return live
-    chosen = replace(release, status="live")
-    _commit(spark, workdir, chosen, expected_live=live and live.release_id)
-    return chosen
-
-
-def rollback(spark: SparkSession, workdir: Workdir) -> Release:
-    """Make the live release's parent live again.
-
-    Raises:
-        InputError: nothing is live, or the live release has no parent.
-    """
-    live = find_release(spark, workdir, None)
-    if live.parent_release is None:
-        raise InputError(f"{live.release_id} is the first release: there is none to go back to")
-    return promote(spark, workdir, live.parent_release)
 
 
 def ancestry(rows: list[Release], release: Release) -> list[Release]:
@@ -137,47 +78,3 @@ def ancestry(rows: list[Release], release: Release) -> list[Release]:
 def learned_intervals(rows: list[Release], release: Release) -> set[str]:
     """Return the labels of all intervals whose events a release has learned, itself or through its ancestors."""
     return {label for row in ancestry(rows, release) for label in json.loads(row.gates).get("learned", [])}
-
-
-def _commit(spark: SparkSession, workdir: Workdir, release: Release, *, expected_live: str | None) -> None:
-    """Insert or update a release and, when it goes live, retire the live one: one Delta commit.
-
-    The commit itself fails if another release than ``expected_live`` is live in the snapshot it changes; of two commits
-    at once Delta lets one through.
-    """
-    goes_live = release.status == "live"
-    source = _frame(spark, [release]).withColumn("retires", F.lit(False))
-    if goes_live:
-        source = source.unionByName(source.withColumn("retires", F.lit(True)))
-    is_expected = F.lit(False) if expected_live is None else F.col("old.release_id") == expected_live
-    other = F.raise_error(F.concat(F.lit(f"{CONFLICT}: live is "), F.col("old.release_id"))).cast("string")
-    matched = (
-        "(new.retires AND old.status = 'live' AND old.release_id <> new.release_id)"
-        " OR (NOT new.retires AND old.release_id = new.release_id)"
-    )
-    values: dict[str, str | Column] = {name: F.col(f"new.{name}") for name in SCHEMAS["releases"]}
-    workdir.check_lease()
-    reach("publish:before")
-    reach("publish:inside", after=0.5)
-    try:
-        (
-            DeltaTable.forPath(spark, workdir.table("releases"))
-            .alias("old")
-            .merge(source.alias("new"), matched)
-            .whenMatchedUpdate("new.retires", {"status": F.when(is_expected, F.lit("retired")).otherwise(other)})
-            .whenMatchedUpdate(set=values)
-            .whenNotMatchedInsert("NOT new.retires", values)
-            .execute()
-        )
-    except Exception as error:
-        if CONFLICT not in str(error) and "DELTA_CONCURRENT" not in str(error):
-            raise
-        raise PublishConflict(
-            f"{release.release_id} was not published: another release than {expected_live} is live or was being published;"
-            " it is kept, and the same command takes it up again"
-        ) from error
-
-
-def _frame(spark: SparkSession, releases: list[Release]) -> DataFrame:
-    schema = SCHEMAS["releases"]
-    return small_frame(spark, [tuple(vars(release)[name] for name in schema) for release in releases], schema)

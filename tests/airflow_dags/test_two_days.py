@@ -93,7 +93,7 @@ def test_two_days_and_a_rollback(in_airflow: InAirflow, spark: SparkSession, tmp
         assert (record["status"], record["exit_code"]) == ("done", 0)
         assert [stage["name"] for stage in record["stages"]] == list(STAGES)
         print(name, {stage["name"]: stage["seconds"] for stage in record["stages"]})
-    rows = sorted(list_releases(spark, Workdir(str(workdir))), key=lambda row: row.created_at)
+    rows = sorted(list_releases(Workdir(str(workdir))), key=lambda row: row.created_at)
     assert [row.status for row in rows] == ["retired", "live", "retired"], "the second day was rolled back to the first"
     assert [row.release_id for row in rows[1:]] == [f"{name}-1" for name in days]
     assert rows[1].parent_release == rows[0].release_id

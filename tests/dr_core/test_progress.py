@@ -16,7 +16,7 @@ from dr_core.baselines.item_cf import ItemCF
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
 from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.learning import trainer
 from dr_core.model.encoder import EncoderConfig
 from dr_core.progress import Progress

@@ -57,7 +57,7 @@ def test_another_measurement_or_service_trains_nothing(
     for table in LEARNED:
         pd.testing.assert_frame_equal(contents(workdir, table), contents(tiny_world.workdir, table))
     assert contents(workdir, "recommendations").groupby("user")["rank"].max().max() == 3
-    live = live_release(spark, Workdir(str(workdir)))
+    live = live_release(Workdir(str(workdir)))
     assert live is not None
     assert live.release_id == tiny_world.release_id
 
@@ -105,11 +105,11 @@ def test_a_fresh_start_from_a_log_that_cannot_be_read_deletes_nothing(
     if log == "empty":
         pd.read_parquet(tiny_world.logs["first"]).head(0).to_parquet(file)
     files = {path for path in workdir.rglob("*") if path.is_file()}
-    before = live_release(spark, Workdir(str(workdir)))
+    before = live_release(Workdir(str(workdir)))
     with pytest.raises(InputError, match=str(file)):
         again(workdir, str(file), fresh=True)
     assert {path for path in workdir.rglob("*") if path.is_file()} == files
-    assert live_release(spark, Workdir(str(workdir))) == before
+    assert live_release(Workdir(str(workdir))) == before
 
 
 def test_a_fresh_start_keeps_the_live_folder_until_it_is_finished(
@@ -124,11 +124,11 @@ def test_a_fresh_start_keeps_the_live_folder_until_it_is_finished(
         patch.setitem(__import__("pipelines.flows.steps", fromlist=["DAY_ONE"]).DAY_ONE, "warm_up", fail)
         with pytest.raises(KeyboardInterrupt):
             again(workdir, tiny_world.logs["first"], *overrides, fresh=True)
-    kept = live_release(spark, Workdir(str(workdir / "previous")))
+    kept = live_release(Workdir(str(workdir / "previous")))
     assert kept is not None
     assert kept.release_id == tiny_world.release_id
     done = again(workdir, tiny_world.logs["first"], *overrides)
-    live = live_release(spark, Workdir(str(workdir)))
+    live = live_release(Workdir(str(workdir)))
     assert live is not None
     assert live.release_id == done["release_id"] != tiny_world.release_id
     assert not (workdir / "previous").exists()

@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.learning.checkpoint import load_model
+from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 from pipelines.flows.delete_user import delete_user
 from pipelines.flows.evaluate_release import evaluate_release
@@ -25,7 +26,8 @@ from pipelines.flows.retention import maintain
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.faults import VARIABLE
-from pipelines.storage.releases import list_releases, live_release, promote, rollback
+from pipelines.storage.publish import promote, rollback
+from pipelines.storage.releases import list_releases, live_release
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import AGAIN, LATE, RETIRED, SCRIPT, TinyWorld, day, tiny_config
 
@@ -87,9 +89,9 @@ def contents(spark: SparkSession, workdir: Workdir, table: str, release_id: str 
 
 def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
     """One live release; every active item it knows on J distinct paths; index = inverse; answers any history."""
-    rows = list_releases(spark, workdir)
+    rows = list_releases(workdir)
     assert [row.status for row in rows].count("live") == 1
-    live = live_release(spark, workdir)
+    live = live_release(workdir)
     assert live is not None
     items = workdir.read(spark, "items").toPandas()
     assert sorted(items["item_id"]) == list(range(len(items)))
@@ -110,7 +112,7 @@ def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
 
 def retriever_of(workdir: Workdir, release_id: str, beam: int = 8) -> Retriever:
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
-    return Retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
+    return model_retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
 
 
 def test_days_follow_each_other(
@@ -118,7 +120,7 @@ def test_days_follow_each_other(
 ) -> None:
     workdir, done = two_days
     start = Workdir(str(first))
-    rows = list_releases(spark, workdir)
+    rows = list_releases(workdir)
     assert [row.status for row in rows] == ["live", "retired", "retired"]
     assert [row.parent_release for row in rows] == [done[0]["release_id"], done[0]["parent_release"], None]
     assert_sound(spark, workdir)
@@ -200,7 +202,7 @@ def test_a_day_killed_anywhere_ends_with_the_same_tables(
     workdir = copy_of(first, tmp_path / "W")
     for point in KILLED_AT:
         assert run_day(run_attached, tmp_path / "W", logs[9], day(9), crash_at=point) == -signal.SIGKILL, point
-        live = live_release(spark, workdir)
+        live = live_release(workdir)
         assert live is not None
         assert (
             retriever_of(workdir, live.release_id).retrieve(torch_state(workdir, live.release_id), 3).item_Uk[0, 0] >= 0
@@ -224,16 +226,16 @@ def test_a_refused_day_is_learned_with_the_next(
     spark: SparkSession, first: Path, logs: dict[str | int, str], tmp_path: Path
 ) -> None:
     workdir = copy_of(first, tmp_path / "W")
-    before = live_release(spark, workdir)
+    before = live_release(workdir)
     assert before is not None
     with pytest.raises(GateRefused, match="min_rows_share"):
         run_refresh(tiny_config(), workdir.uri, day(9), logs=logs["thin"])
-    refused = list_releases(spark, workdir)[0]
+    refused = list_releases(workdir)[0]
     assert refused.status == "refused"
     assert any(
         "rows" in verdict["gate"] and verdict["passed"] is False for verdict in json.loads(refused.gates)["verdicts"]
     )
-    assert live_release(spark, workdir) == before
+    assert live_release(workdir) == before
     assert_sound(spark, workdir)
 
     done = run_refresh(tiny_config(), workdir.uri, day(10), logs=logs[10])
@@ -256,7 +258,7 @@ def test_retention_and_removal_of_a_user(
     workdir = copy_of(Path(source.uri), tmp_path / "W")
     config = tiny_config()
     config = config.model_copy(update={"refresh": config.refresh.model_copy(update={"keep_releases": 0})}, deep=True)
-    oldest = list_releases(spark, workdir)[-1].release_id
+    oldest = list_releases(workdir)[-1].release_id
     kept = {table: contents(spark, workdir, table, done[1]["release_id"]) for table in RELEASE_TABLES}
     report = maintain(spark, workdir, config, vacuum_hours=0.0)
     assert report["deleted"] == [oldest]

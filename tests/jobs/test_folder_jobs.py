@@ -12,7 +12,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.stages.ingest.preprocess import SETTLED
-from pipelines.storage.releases import Release, live_release, publish
+from pipelines.storage.publish import publish
+from pipelines.storage.releases import Release, live_release
 from pipelines.storage.workdir import Workdir
 
 FIRST = Release(
@@ -70,7 +71,7 @@ def test_a_rollback_that_is_run_again_goes_back_once(
 ) -> None:
     for _ in range(2):
         assert call(capfd, "releases", three, "rollback", "--run-id", "back")["release_id"] == "b-1"
-    live = live_release(spark, three)
+    live = live_release(three)
     assert live is not None
     assert live.release_id == "b-1"
     assert verdict(three, "back") == ("done", 0, "")

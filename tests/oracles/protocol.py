@@ -11,7 +11,8 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from dr_core.arrays import AnyIntArray
-from dr_core.evaluation.metrics import ItemLists, contains, first_occurrences
+from dr_core.evaluation.metrics import contains, first_occurrences
+from dr_core.item_lists import ItemLists
 
 Event = TypeVar("Event")
 Split = Literal["halves", "leave_last_out"]

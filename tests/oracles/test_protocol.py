@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from tests.oracles.protocol import order_events, select_k, split_events, split_halves, split_last
 
 

@@ -32,7 +32,8 @@ from pipelines.stages.ingest.split import SplitConfig
 from pipelines.stages.structure.index import load_index
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.lease import lease
-from pipelines.storage.releases import Release, find_release, publish
+from pipelines.storage.publish import publish
+from pipelines.storage.releases import Release, find_release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
@@ -286,7 +287,7 @@ def test_folders_that_were_tampered_with_are_refused(spark: SparkSession, make_m
     publish(spark, workdir, release(workdir))
     refused("a release whose model is nowhere", lambda: run_refresh(config, workdir.uri, day), tmp_path)
     refused("a release whose index is nowhere", lambda: load_index(workdir, "r-1"), tmp_path)
-    refused("a release that does not exist", lambda: find_release(spark, workdir, "r-9"), tmp_path)
+    refused("a release that does not exist", lambda: find_release(workdir, "r-9"), tmp_path)
     model_folder(make_model, workdir)
     refused("another K, D or J than the live release's",
             lambda: run_refresh(config.model_copy(update={"seed": 1}), workdir.uri, day), tmp_path)  # fmt: skip

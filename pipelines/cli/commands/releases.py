@@ -12,12 +12,10 @@ from pipelines.cli.options import FolderOption, JsonOption
 
 def list_all(workdir: FolderOption, as_json: JsonOption = False) -> Answer:
     """List all releases, the oldest first."""
-    from pipelines.spark.session import spark_session
+    from pipelines.storage.files import Files
     from pipelines.storage.releases import list_releases
-    from pipelines.storage.workdir import Workdir
 
-    with spark_session("dr releases") as spark:
-        rows = [release.as_dict() for release in list_releases(spark, Workdir(workdir))]
+    rows = [release.as_dict() for release in list_releases(Files(workdir))]
     lines = [f"{row['release_id']:40} {row['status']:10} {row['created_at']}" for row in rows]
     return Answer(rows, "\n".join(lines) or f"no releases in {workdir}")
 
@@ -28,12 +26,10 @@ def show(
     as_json: JsonOption = False,
 ) -> Answer:
     """Show one release."""
-    from pipelines.spark.session import spark_session
+    from pipelines.storage.files import Files
     from pipelines.storage.releases import find_release
-    from pipelines.storage.workdir import Workdir
 
-    with spark_session("dr releases") as spark:
-        document = find_release(spark, Workdir(workdir), release).as_dict()
+    document = find_release(Files(workdir), release).as_dict()
     return Answer(document, "\n".join(f"{name:15} {value}" for name, value in document.items()))
 
 
@@ -44,7 +40,7 @@ def promote(
 ) -> Answer:
     """Make a release the live one."""
     from pipelines.spark.session import spark_session
-    from pipelines.storage.releases import promote as make_live
+    from pipelines.storage.publish import promote as make_live
     from pipelines.storage.workdir import Workdir
 
     with spark_session("dr releases") as spark:
@@ -55,7 +51,7 @@ def promote(
 def rollback(workdir: FolderOption, as_json: JsonOption = False) -> Answer:
     """Make the live release's parent the live one; to choose another release, use promote."""
     from pipelines.spark.session import spark_session
-    from pipelines.storage.releases import rollback as go_back
+    from pipelines.storage.publish import rollback as go_back
     from pipelines.storage.workdir import Workdir
 
     with spark_session("dr releases") as spark:

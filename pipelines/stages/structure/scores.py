@@ -23,7 +23,7 @@ from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
-from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
 from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, map_blocks, whole_blocks
 from pipelines.storage.workdir import Workdir
@@ -196,7 +196,7 @@ def score_blocks(
 
     def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
-        structure = CompiledStructure(network.structure)
+        structure = compiled_structure(network.structure)
         held: list[BlockScores] = []
         for block in whole_blocks(batches):
             terms = [

@@ -98,7 +98,7 @@ def test_unknown_keys_are_named_and_a_history_of_nothing_else_is_refused(model: 
 def test_an_explanation_holds_the_paths_of_what_is_recommended(model: DeepRetrieval) -> None:
     history = ["c1", "c2"]
     paths = model.explain(history, beam=6)
-    space = model.retriever.model.space
+    space = model.retriever.router.space
     assert len(paths) == 6
     assert all(len(path.nodes) == space.num_layers for path in paths)
     on_paths = {book for path in paths for book in path.items}

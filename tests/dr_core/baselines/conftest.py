@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dr_core.baselines.base import Events
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 
 NUM_ITEMS, NUM_TOPICS = 120, 6
 

@@ -8,7 +8,8 @@ from dr_core.baselines.base import Events, ItemFeatures
 from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.history_source import CutConfig
 from dr_core.baselines.popularity import Popularity
-from dr_core.evaluation.metrics import ItemLists, user_metrics
+from dr_core.evaluation.metrics import user_metrics
+from dr_core.item_lists import ItemLists
 from tests.dr_core.baselines.conftest import NUM_ITEMS, NUM_TOPICS
 
 CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)

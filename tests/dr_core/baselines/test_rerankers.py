@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dr_core.baselines.rerankers import CandidateReranker, CandidateRerankerConfig
-from dr_core.evaluation.metrics import ItemLists
+from dr_core.item_lists import ItemLists
 from dr_core.retrieval.candidates import Candidates
 
 NUM_ITEMS, DIM, PER_USER = 300, 8, 30

@@ -11,7 +11,8 @@ from dr_core.baselines.frequency import FrequencyConfig
 from dr_core.baselines.history_source import CutConfig
 from dr_core.baselines.popularity import Popularity
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig, corrected_log_softmax, plain_log_softmax
-from dr_core.evaluation.metrics import ItemLists, user_metrics
+from dr_core.evaluation.metrics import user_metrics
+from dr_core.item_lists import ItemLists
 from tests.dr_core.baselines.conftest import NUM_ITEMS, NUM_TOPICS
 
 CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)

@@ -7,13 +7,15 @@ import pytest
 import torch
 
 from dr_core.evaluation.evaluator import EvaluationUsers, Evaluator, Variant, choose_beam, nearest
-from dr_core.evaluation.metrics import ItemLists, candidate_recall, overlap, user_metrics
+from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
+from dr_core.item_lists import ItemLists
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig, beam_multiply_adds
+from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.candidates import rerank
+from dr_core.retrieval.from_model import compiled_structure
 from tests.oracles.protocol import select_k
 
 NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace(4, 2), (3, 8)
@@ -54,7 +56,7 @@ def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
     """Brute reranking of the very candidates is the oracle of the scan that serves."""
     point = evaluator.measure_beam(variant, beam)
     retriever = evaluator.retriever_of(variant)
-    found = retriever.candidates(retriever.search(evaluator.user_UE, beam))
+    found = retriever.candidates(retriever.search(evaluator.user_UE.numpy(), beam))
     np.testing.assert_array_equal(point.candidates, np.diff(found.offsets))
     expected = candidate_recall(ItemLists(found.offsets, found.item_ids), evaluator.truth)
     np.testing.assert_array_equal(point.candidate_recall, expected)
@@ -67,7 +69,7 @@ def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
                 np.testing.assert_array_equal(point.figures[(filtered, k, name)], getattr(metrics, name))
             reference = overlap(items[:, :k], evaluator.reference[filtered][:, :k])
             np.testing.assert_array_equal(point.figures[(filtered, k, "overlap")], reference)
-    work = beam_multiply_adds(variant.model.structure.config, SPACE, evaluator.dim, beam)
+    work = compiled_structure(variant.model.structure).multiply_adds(beam)
     assert point.multiply_adds == pytest.approx(work + point.mean_candidates * evaluator.dim)
 
 
@@ -90,7 +92,7 @@ def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant
     beam = 3
     point = evaluator.measure_paths_only(variant, beam, method="deep_retrieval_paths_only")
     retriever = evaluator.retriever_of(variant)
-    paths = retriever.search(evaluator.user_UE, beam).path_NB.numpy()
+    paths = retriever.search(evaluator.user_UE.numpy(), beam).path_UB
     lists = np.full((NUM_USERS, 8), -1)
     for user in range(NUM_USERS):
         listed: list[int] = []
@@ -101,7 +103,7 @@ def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant
         lists[user, : len(listed[:8])] = listed[:8]
     expected = user_metrics(lists, evaluator.truth, 8).precision
     np.testing.assert_array_equal(point.figures[(False, 8, "precision")], expected)
-    assert point.multiply_adds == beam_multiply_adds(variant.model.structure.config, SPACE, evaluator.dim, beam)
+    assert point.multiply_adds == compiled_structure(variant.model.structure).multiply_adds(beam)
 
 
 def test_a_curve_widens_until_it_reaches_the_candidates_asked_for(variant: Variant, evaluator: Evaluator) -> None:

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from dr_core.evaluation import metrics
 from dr_core.evaluation.metrics import (
-    ItemLists,
     candidate_recall,
     distinct_counts,
     distinct_lists,
     overlap,
     user_metrics,
 )
+from dr_core.item_lists import ItemLists
 
 NUM_ITEMS = 12
 item_rows = st.lists(st.lists(st.integers(0, NUM_ITEMS - 1), max_size=9), min_size=1, max_size=6)

@@ -9,9 +9,8 @@ from dr_core.learning.config import LearningConfig
 from dr_core.learning.em import Learned, learn
 from dr_core.learning.held_out import HeldOut, cut_in_halves, validation_columns
 from dr_core.learning.samples import Histories
-from dr_core.model.histories import encode_histories
 from dr_core.model.objective import batch_from_arrays
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 
 NUM_ITEMS, GROUP = 60, 15
 SMALL = {
@@ -38,8 +37,8 @@ def learned(**sections) -> Learned:
 def share_of_own_group(result: Learned) -> float:
     """Of ten items for users who are not learned from, the share that is of their group."""
     users = cut_in_halves(readers(2, 50))
-    retriever = Retriever(result.model, result.index, beam=5, max_length=8)
-    found = retriever.retrieve(encode_histories(result.model, users.histories, 8), 10)
+    retriever = model_retriever(result.model, result.index, beam=5, max_length=8)
+    found = retriever.retrieve(retriever.encode(users.histories), 10)
     groups = np.array([history[0] // GROUP for history in users.histories])
     return float((found.item_Uk // GROUP == groups[:, None])[found.item_Uk >= 0].mean())
 

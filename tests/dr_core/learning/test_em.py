@@ -14,7 +14,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure
 
 NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace(4, 2)
 
@@ -65,7 +65,7 @@ def test_the_best_candidates_and_the_current_paths_are_kept(world):
     """With S below the number of paths, an item keeps its own paths and its S best others among all that were scored."""
     model, states, paths = world
     candidates = scoring.score_states(model, states, paths, 3)
-    structure, users = CompiledStructure(model.structure), states.user_NE.numpy()
+    structure, users = compiled_structure(model.structure), states.user_NE.numpy()
     beams = structure.search(users, 3)[0]
     prob_NC = np.exp(structure.log_prob(users, np.tile(np.arange(SPACE.num_paths), (NUM_STATES, 1))))
     cut = 0

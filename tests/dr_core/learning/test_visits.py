@@ -8,7 +8,7 @@ from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.index import build_index
 from dr_core.retrieval.beam_search import beam_search
-from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.from_model import model_retriever
 
 NUM_ITEMS, BEAM = 120, 4
 
@@ -25,9 +25,9 @@ def world(make_model):
 
 def test_visited_paths_are_the_served_ones(world) -> None:
     model, path_VJ, user_UE = world
-    retriever = Retriever(model, build_index(np.arange(NUM_ITEMS), path_VJ), beam=BEAM, max_length=5)
+    retriever = model_retriever(model, build_index(np.arange(NUM_ITEMS), path_VJ), beam=BEAM, max_length=5)
     found = visited_paths(model, path_VJ, user_UE, BEAM)
-    np.testing.assert_array_equal(found, retriever.search(user_UE).path_NB.numpy())
+    np.testing.assert_array_equal(found, retriever.search(user_UE.numpy()).path_UB)
     plain = beam_search(model.structure, user_UE, BEAM).path_NB.numpy()
     assert (np.sort(found) != np.sort(plain)).any(), "the longest paths are not visited only because they are probable"
 

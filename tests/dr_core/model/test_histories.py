@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.histories import encode_histories, padded_histories
+from dr_core.model.histories import encode_histories
 
 NUM_ITEMS, LENGTH = 30, 4
 
@@ -33,8 +33,3 @@ def test_many_histories_are_encoded_like_each_alone(make_model) -> None:
     for user in (0, 511, 512, 1099):
         torch.testing.assert_close(together_UE[user], encode_histories(model, [histories[user]], LENGTH)[0])
     assert encode_histories(model, [], LENGTH).shape == (0, 8)
-
-
-def test_histories_are_padded_at_the_end() -> None:
-    rows, lengths = padded_histories([[5, 6, 7], [99, 1]], 2, 10)
-    assert (rows.tolist(), lengths.tolist()) == ([[6, 7], [1, -1]], [2, 1])

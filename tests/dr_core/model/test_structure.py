@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from dr_core.model.structure import StructureConfig, StructureModel, beam_multiply_adds
+from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.space import PathSpace
 
 USER_DIM = 5
@@ -138,23 +138,3 @@ def test_no_paths_and_no_states_are_allowed(structure_of: Build) -> None:
     model = structure_of(3, 2)
     assert model.log_prob(users(4), torch.zeros(4, 0, 2, dtype=torch.int64)).shape == (4, 0)
     assert model.log_prob(users(0), torch.zeros(0, 3, 2, dtype=torch.int64)).shape == (0, 3)
-
-
-def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix() -> None:
-    config, space = StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3)
-    assert beam_multiply_adds(config, space, USER_DIM, 1) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 1 + 1) + 6 * (1 + 1)
-    assert beam_multiply_adds(config, space, USER_DIM, 5) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 5) + 6 * (4 + 5)
-    assert beam_multiply_adds(config, space, USER_DIM, 10**6) == 3 * USER_DIM * 6 + 6 * 4 * (1 + 4 + 16) + 6 * (4 + 16)
-
-
-def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
-    config, space = StructureConfig(hidden=6), PathSpace(4, 3)
-    mlps = 2 * USER_DIM * 6 + 6 * 4 * (1 + 4) + 6 * 4
-    assert beam_multiply_adds(config, space, USER_DIM, 5) == mlps + 5 * 4 * USER_DIM
-
-
-@pytest.mark.parametrize(("most", "has"), [(0, False), (63, False), (64, True)])
-def test_paths_have_vectors_up_to_a_number_of_paths(most: int, has: bool) -> None:
-    config = StructureConfig(path_vectors=most)
-    assert StructureModel(config, PathSpace(8, 2), USER_DIM).has_path_vectors is has
-    assert not StructureModel(config, PathSpace(8, 1), USER_DIM).has_path_vectors, "one layer has no prefix"

@@ -9,9 +9,11 @@ import torch
 
 from dr_core.model.objective import decode_paths
 from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.paths.index import build_index
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
+from dr_core.retrieval.beam_kernel import USERS_AT_ONCE
 from dr_core.retrieval.beam_search import beam_search
+from dr_core.retrieval.from_model import compiled_structure
 
 NUM_USERS, DIM = 40, 12
 Build = Callable[..., StructureModel]
@@ -52,7 +54,7 @@ def test_the_search_finds_what_the_search_in_torch_finds(
     structure: Build, num_nodes: int, num_layers: int, beam: int
 ) -> None:
     model, user_UE = structure(num_nodes, num_layers), users()
-    paths, log_probs = CompiledStructure(model).search(user_UE, beam)
+    paths, log_probs = compiled_structure(model).search(user_UE, beam)
     expected = beam_search(model, torch.from_numpy(user_UE), beam)
     np.testing.assert_allclose(log_probs, expected.log_prob_NB.numpy(), rtol=1e-5, atol=1e-5)
     same = paths == expected.path_NB.numpy()
@@ -72,7 +74,7 @@ def test_with_sizes_paths_are_ranked_by_probability_per_item(
     """Against every path: of those whose prefix the beam keeps, the best by p(c|x) / |c|."""
     model, user_UE = structure(num_nodes, num_layers, spread=1.5), users()
     size_P = np.random.default_rng(beam).integers(1, 50, size=num_nodes**num_layers)
-    paths, log_probs = CompiledStructure(model, np.log(size_P).astype(np.float32)).search(user_UE, beam)
+    paths, log_probs = compiled_structure(model, np.log(size_P).astype(np.float32)).search(user_UE, beam)
     every = beam_search(model, torch.from_numpy(user_UE), num_nodes**num_layers)
     for user in range(NUM_USERS):
         log_prob_P = np.empty(num_nodes**num_layers)
@@ -91,22 +93,22 @@ def test_with_sizes_paths_are_ranked_by_probability_per_item(
 @pytest.mark.parametrize("size", [1, 3, 1000])
 def test_equal_sizes_change_nothing(structure: Build, size: int) -> None:
     model, user_UE = structure(40, 2), users()
-    plain = CompiledStructure(model).search(user_UE, 30)
-    sized = CompiledStructure(model, np.full(1600, np.log(size), np.float32)).search(user_UE, 30)
+    plain = compiled_structure(model).search(user_UE, 30)
+    sized = compiled_structure(model, np.full(1600, np.log(size), np.float32)).search(user_UE, 30)
     np.testing.assert_array_equal(sized[0], plain[0])
     np.testing.assert_allclose(sized[1], plain[1], rtol=1e-4, atol=1e-4)
 
 
 def test_equal_probabilities_stand_in_order_of_the_path(structure: Build) -> None:
     model = structure(4, 2, spread=0.0)
-    paths, log_probs = CompiledStructure(model).search(users(), 16)
+    paths, log_probs = compiled_structure(model).search(users(), 16)
     np.testing.assert_array_equal(paths, np.tile(np.arange(16), (NUM_USERS, 1)))
     np.testing.assert_allclose(log_probs, np.log(1 / 16), rtol=1e-5)
 
 
 @pytest.mark.parametrize("beam", [1, 3, 12])
 def test_a_user_who_is_not_a_number_leaves_the_others_as_they_were(structure: Build, beam: int) -> None:
-    compiled, user_UE = CompiledStructure(structure(6, 3)), users()
+    compiled, user_UE = compiled_structure(structure(6, 3)), users()
     paths, log_probs = compiled.search(user_UE, beam)
     user_UE[[0, USERS_AT_ONCE + 1, NUM_USERS - 1]] = np.nan
     others = ~np.isnan(user_UE).any(axis=1)
@@ -119,22 +121,22 @@ def test_a_user_who_is_not_a_number_leaves_the_others_as_they_were(structure: Bu
 @pytest.mark.parametrize("beam", [40, 150, 400])
 def test_wide_beams_go_through_the_heap_and_find_the_same(structure: Build, beam: int) -> None:
     model, user_UE = structure(40, 2, spread=0.3), users()
-    paths, log_probs = CompiledStructure(model).search(user_UE, beam)
-    every = CompiledStructure(model).search(user_UE, 1600)
+    paths, log_probs = compiled_structure(model).search(user_UE, beam)
+    every = compiled_structure(model).search(user_UE, 1600)
     np.testing.assert_allclose(log_probs, every[1][:, :beam], rtol=1e-5)
     assert all(len(set(row)) == len(row) for row in paths.tolist())
 
 
 def test_far_apart_probabilities_stay_finite(structure: Build) -> None:
     model = structure(6, 2, spread=15.0)
-    _, log_probs = CompiledStructure(model).search(users(), 36)
+    _, log_probs = compiled_structure(model).search(users(), 36)
     expected = beam_search(model, torch.from_numpy(users()), 36).log_prob_NB.numpy()
     assert np.isfinite(log_probs).all()
     np.testing.assert_allclose(log_probs, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_a_user_gets_the_same_alone_and_in_a_block(structure: Build) -> None:
-    compiled, user_UE = CompiledStructure(structure(6, 3)), users()
+    compiled, user_UE = compiled_structure(structure(6, 3)), users()
     assert len(user_UE) > 2 * USERS_AT_ONCE
     paths, log_probs = compiled.search(user_UE, 7)
     for row in (0, USERS_AT_ONCE, len(user_UE) - 1):
@@ -149,7 +151,7 @@ def test_given_paths_have_the_probability_that_torch_gives_them(
 ) -> None:
     model, user_UE = structure(num_nodes, num_layers), users()
     paths = np.random.default_rng(4).integers(-1, num_nodes**num_layers, (NUM_USERS, num_paths))
-    found = CompiledStructure(model).log_prob(user_UE, paths)
+    found = compiled_structure(model).log_prob(user_UE, paths)
     nodes = decode_paths(torch.from_numpy(np.maximum(paths, 0)), model.space)
     expected = model.log_prob(torch.from_numpy(user_UE), nodes).detach().numpy()
     np.testing.assert_allclose(found[paths >= 0], expected[paths >= 0], rtol=1e-5, atol=1e-5)
@@ -157,17 +159,63 @@ def test_given_paths_have_the_probability_that_torch_gives_them(
 
 
 def test_beams_and_given_paths_agree(structure: Build) -> None:
-    compiled, user_UE = CompiledStructure(structure(9, 3)), users()
+    compiled, user_UE = compiled_structure(structure(9, 3)), users()
     paths, log_probs = compiled.search(user_UE, 12)
     np.testing.assert_allclose(compiled.log_prob(user_UE, paths), log_probs, rtol=1e-5, atol=1e-6)
 
 
 def test_no_users_and_no_paths_are_fine(structure: Build) -> None:
-    compiled = CompiledStructure(structure(5, 2))
+    compiled = compiled_structure(structure(5, 2))
     assert compiled.search(users()[:0], 3)[0].shape == (0, 3)
     assert compiled.log_prob(users(), np.zeros((NUM_USERS, 0), np.int64)).shape == (NUM_USERS, 0)
 
 
 def test_a_beam_of_nothing_is_refused(structure: Build) -> None:
     with pytest.raises(ValueError, match="at least 1, was 0"):
-        CompiledStructure(structure(5, 2)).search(users(), 0)
+        compiled_structure(structure(5, 2)).search(users(), 0)
+
+
+@pytest.mark.parametrize(("beam", "kept"), [(1, (1, 1, 1)), (5, (1, 4, 5)), (10**6, (1, 4, 16))])
+def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix(
+    beam: int, kept: tuple[int, ...]
+) -> None:
+    model = StructureModel(StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3), 5)
+    expected = 3 * 5 * 6 + 6 * 4 * sum(kept) + 6 * (kept[1] + kept[2])
+    assert compiled_structure(model).multiply_adds(beam) == expected
+
+
+def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
+    model = StructureModel(StructureConfig(hidden=6), PathSpace(4, 3), 5)
+    assert compiled_structure(model).multiply_adds(5) == 2 * 5 * 6 + 6 * 4 * (1 + 4) + 6 * 4 + 5 * 4 * 5
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers"), [(7, 1), (6, 2), (5, 3), (3, 5)])
+@pytest.mark.parametrize("num_open", [1, 4, 30])
+def test_only_paths_of_the_index_are_visited_the_best_of_them_first(
+    structure: Build, num_nodes: int, num_layers: int, num_open: int
+) -> None:
+    """With a beam as wide as what is open nothing is lost, whatever lies on the other paths."""
+    model = structure(num_nodes, num_layers)
+    rng, space = np.random.default_rng(9), model.space
+    held = np.sort(rng.choice(space.num_paths, min(num_open, space.num_paths), replace=False))
+    path_V = np.repeat(held, rng.integers(1, 6, len(held)))
+    index = build_index(np.arange(len(path_V)), path_V)
+    sizes = np.log(rng.integers(1, 50, space.num_paths)).astype(np.float32)
+    user_UE = users()
+    visits = compiled_structure(model, sizes).within(index).visit(user_UE, num_open + 3)
+    every = compiled_structure(model).log_prob(user_UE, np.tile(held, (NUM_USERS, 1)))
+    rank = every - np.log(np.diff(index.offsets)).astype(np.float32)
+    for user in range(NUM_USERS):
+        order = held[np.argsort(-rank[user], kind="stable")]
+        found = visits.path_UB[user]
+        assert found[: len(held)].tolist() == order.tolist()
+        assert (found[len(held) :] == -1).all()
+    np.testing.assert_allclose(np.sort(visits.log_prob_UB[:, : len(held)]), np.sort(every), rtol=1e-4, atol=1e-4)
+    assert np.isneginf(visits.log_prob_UB[:, len(held) :]).all()
+
+
+def test_a_narrow_beam_spends_no_place_on_closed_prefixes(structure: Build) -> None:
+    model = structure(6, 2)
+    held = np.array([1, 8, 20, 33])
+    visits = compiled_structure(model).within(build_index(np.arange(4), held)).visit(users(), 4)
+    assert (np.sort(visits.path_UB) == held).all()

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex, build_index
 from dr_core.retrieval.candidates import Candidates, gather_candidates, rerank
-from dr_core.retrieval.retriever import lists_to_csr
 
 NUM_ITEMS, NUM_PATHS, NUM_USERS, BEAM, DIM = 50, 20, 9, 5, 7
 
@@ -76,7 +76,7 @@ def problem(seed: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray, Candidat
 def test_reranking_equals_sorting_by_score(k: int) -> None:
     users, vectors, bias, found = problem()
     excluded = [list(range(user, NUM_ITEMS, 4)) for user in range(NUM_USERS)]
-    items, scores, slots = rerank(users, found, vectors, bias, k, lists_to_csr(excluded))
+    items, scores, slots = rerank(users, found, vectors, bias, k, ItemLists.from_rows(excluded))
     for user in range(NUM_USERS):
         part = slice(found.offsets[user], found.offsets[user + 1])
         slot_of = dict(zip(found.item_ids[part].tolist(), found.beam_slots[part].tolist(), strict=True))
@@ -104,7 +104,7 @@ def test_one_users_exclusions_do_not_touch_another() -> None:
     plain, _, _ = rerank(users, found, vectors, bias, 10)
     excluded = [[] for _ in range(NUM_USERS)]
     excluded[4] = plain[4, :3].tolist() * 2
-    items, _, _ = rerank(users, found, vectors, bias, 10, lists_to_csr(excluded))
+    items, _, _ = rerank(users, found, vectors, bias, 10, ItemLists.from_rows(excluded))
     others = np.arange(NUM_USERS) != 4
     np.testing.assert_array_equal(items[others], plain[others])
     assert items[4, :7].tolist() == plain[4, 3:].tolist()
@@ -113,12 +113,12 @@ def test_one_users_exclusions_do_not_touch_another() -> None:
 def test_exclusions_that_are_no_item_change_nothing() -> None:
     users, vectors, bias, found = problem()
     plain = rerank(users, found, vectors, bias, 10)
-    barred = rerank(users, found, vectors, bias, 10, lists_to_csr([[-1, -7, NUM_ITEMS, 2**40]] * NUM_USERS))
+    barred = rerank(users, found, vectors, bias, 10, ItemLists.from_rows([[-1, -7, NUM_ITEMS, 2**40]] * NUM_USERS))
     for one, other in zip(plain, barred, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_ragged_lists_become_csr() -> None:
-    offsets, items = lists_to_csr([[3, 1], [], [2]])
+    offsets, items = ItemLists.from_rows([[3, 1], [], [2]])
     assert (offsets.tolist(), items.tolist(), items.dtype) == ([0, 2, 2, 3], [3, 1, 2], np.int64)
-    assert [part.tolist() for part in lists_to_csr([[], []])] == [[0, 0, 0], []]
+    assert [part.tolist() for part in ItemLists.from_rows([[], []])] == [[0, 0, 0], []]

@@ -12,7 +12,8 @@ from dr_core.errors import ConfigError
 from pipelines.config.run import RunConfig
 from pipelines.flows.refresh import SAMPLES_OWNER, Refresh
 from pipelines.stages.ingest.interval import Interval
-from pipelines.storage.releases import Release, promote, publish
+from pipelines.storage.publish import promote, publish
+from pipelines.storage.releases import Release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 

@@ -16,7 +16,8 @@ from dr_core.errors import InputError
 from dr_core.learning.checkpoint import load_model, save_model
 from pipelines.config.run import RunConfig
 from pipelines.flows.retention import RELEASE_TABLES, kept_releases, maintain
-from pipelines.storage.releases import Release, list_releases, promote, publish
+from pipelines.storage.publish import promote, publish
+from pipelines.storage.releases import Release, list_releases
 from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
@@ -108,7 +109,7 @@ def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
     folders = {path.name.removeprefix("release_id=") for path in (tmp_path / "tables" / "item_paths").glob("release_id=*")
                if any(path.glob("*.parquet"))}  # fmt: skip
     assert folders == set(before), "VACUUM removed the files"
-    assert {row.status for row in list_releases(spark, workdir) if row.release_id in ("r-0", "r-1")} == {"deleted"}
+    assert {row.status for row in list_releases(workdir) if row.release_id in ("r-0", "r-1")} == {"deleted"}
     with pytest.raises(InputError, match="deleted by maintenance"):
         promote(spark, workdir, "r-0")
     assert "item_paths" in RELEASE_TABLES

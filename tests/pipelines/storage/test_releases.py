@@ -10,20 +10,13 @@ from threading import Event
 import pytest
 from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
-from pipelines.storage.releases import (
-    Release,
-    ancestry,
-    find_release,
-    learned_intervals,
-    list_releases,
-    live_release,
-    promote,
-    publish,
-    rollback,
-)
-from pipelines.storage.workdir import Workdir
+from pipelines.storage.publish import promote, publish, rollback
+from pipelines.storage.releases import Release, ancestry, find_release, learned_intervals, list_releases, live_release
+from pipelines.storage.schemas import SCHEMAS
+from pipelines.storage.workdir import Workdir, small_frame
 
 RELEASE = Release(
     release_id="r-1",
@@ -40,20 +33,21 @@ RELEASE = Release(
     config_hash="cd",
     gates='{"health": {"gini": 0.25}}',
     created_at=datetime(2024, 1, 2, 3, 4, 5),
+    bundle_sha256="ef",
 )
 
 
 def test_publishing(spark: SparkSession, tmp_path: Path) -> None:
     """One folder, step by step: Delta commits are what this test spends its time on."""
     workdir = Workdir(str(tmp_path))
-    assert list_releases(spark, workdir) == []
-    assert live_release(spark, workdir) is None
+    assert list_releases(workdir) == []
+    assert live_release(workdir) is None
     with pytest.raises(InputError, match="no live release yet"):
-        find_release(spark, workdir, None)
+        find_release(workdir, None)
 
     published = publish(spark, workdir, RELEASE)
-    assert published == RELEASE == live_release(spark, workdir), "every value comes back as it was"
-    assert find_release(spark, workdir, None) == RELEASE
+    assert published == RELEASE == live_release(workdir), "every value comes back as it was"
+    assert find_release(workdir, None) == RELEASE
 
     again = publish(spark, workdir, replace(RELEASE, status="candidate", num_items=1))
     assert again == RELEASE, "publishing the same release again changes nothing"
@@ -61,17 +55,17 @@ def test_publishing(spark: SparkSession, tmp_path: Path) -> None:
 
     newer = replace(RELEASE, release_id="r-2", created_at=datetime(2024, 2, 1))
     assert publish(spark, workdir, newer).status == "candidate", "a live release is never overwritten"
-    assert live_release(spark, workdir) == RELEASE
+    assert live_release(workdir) == RELEASE
     assert publish(spark, workdir, newer).status == "candidate"
 
     refused = replace(RELEASE, release_id="r-3", status="refused", created_at=datetime(2024, 1, 15))
     assert publish(spark, workdir, refused).status == "refused"
-    assert [row.release_id for row in list_releases(spark, workdir)] == ["r-2", "r-3", "r-1"], "newest first"
+    assert [row.release_id for row in list_releases(workdir)] == ["r-2", "r-3", "r-1"], "newest first"
     assert len(DeltaTable.forPath(spark, workdir.table("releases")).history().collect()) == 3, "one commit each"
 
-    assert find_release(spark, workdir, "r-3").status == "refused"
+    assert find_release(workdir, "r-3").status == "refused"
     with pytest.raises(InputError, match="release r-9 is not here"):
-        find_release(spark, workdir, "r-9")
+        find_release(workdir, "r-9")
 
 
 def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path) -> None:
@@ -90,7 +84,7 @@ def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path
         )
 
     def statuses() -> dict[str, str]:
-        return {row.release_id: row.status for row in list_releases(spark, workdir)}
+        return {row.release_id: row.status for row in list_releases(workdir)}
 
     assert publish(spark, workdir, day(2, 1)).status == "live"
     assert statuses() == {"r-1": "retired", "r-2": "live"}
@@ -105,7 +99,7 @@ def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path
     publish(spark, workdir, day(3, 2, "refused"))
     publish(spark, workdir, day(3, 2))
     assert statuses() == {"r-1": "retired", "r-2": "retired", "r-3": "live"}, "a refused day that was done anew"
-    rows = list_releases(spark, workdir)
+    rows = list_releases(workdir)
     assert [row.release_id for row in ancestry(rows, rows[0])] == ["r-3", "r-2", "r-1"]
     assert learned_intervals(rows, rows[0]) == {"day 2", "day 3"}
 
@@ -135,7 +129,7 @@ def test_of_two_publishers_one_wins(spark: SparkSession, tmp_path: Path) -> None
     with ThreadPoolExecutor(2) as pool:
         outcomes = list(pool.map(attempt, rivals))
     assert sorted(outcomes) == ["conflict", "live"]
-    live = [row.release_id for row in list_releases(spark, workdir) if row.status == "live"]
+    live = [row.release_id for row in list_releases(workdir) if row.status == "live"]
     assert live == [rivals[outcomes.index("live")].release_id]
 
 
@@ -146,7 +140,7 @@ def test_a_reader_sees_one_live_release_while_others_are_published(spark: SparkS
 
     def read() -> None:
         while not is_over.is_set():
-            seen.append([row.release_id for row in list_releases(spark, workdir) if row.status == "live"])
+            seen.append([row.release_id for row in list_releases(workdir) if row.status == "live"])
 
     with ThreadPoolExecutor(1) as pool:
         reader = pool.submit(read)
@@ -164,3 +158,54 @@ def test_a_release_as_json_has_its_gates_as_objects() -> None:
     document = RELEASE.as_dict()
     assert document["gates"] == {"health": {"gini": 0.25}}
     assert document["created_at"] == "2024-01-02T03:04:05"
+
+
+def in_spark(spark: SparkSession, workdir: Workdir) -> list[Release]:
+    rows = workdir.read(spark, "releases").orderBy(F.desc("created_at"), "release_id").collect()
+    return [Release(**row.asDict()) for row in rows]
+
+
+@pytest.mark.parametrize("deletion_vectors", [False, True])
+def test_reading_without_a_jvm_equals_sparks(spark: SparkSession, tmp_path: Path, deletion_vectors: bool) -> None:
+    """Over a dozen commits, with a checkpoint among them, and whatever the way in which rows are deleted."""
+    workdir = Workdir(str(tmp_path))
+    publish(spark, workdir, RELEASE)
+    value = str(deletion_vectors).lower()
+    spark.sql(
+        f"ALTER TABLE delta.`{workdir.table('releases')}` SET TBLPROPERTIES"
+        f" ('delta.enableDeletionVectors' = {value}, 'delta.checkpointInterval' = 3)"
+    )
+    for number in range(2, 7):
+        moment = RELEASE.created_at.replace(day=number, microsecond=678)
+        release = replace(RELEASE, release_id=f"r-{number}", created_at=moment, parent_release=f"r-{number - 1}")
+        publish(spark, workdir, release)
+    DeltaTable.forPath(spark, workdir.table("releases")).delete("release_id = 'r-2'")
+    rollback(spark, workdir)
+    assert list((tmp_path / "tables/releases/_delta_log").glob("*.checkpoint*.parquet"))
+    if deletion_vectors:
+        assert list((tmp_path / "tables/releases").glob("deletion_vector*"))
+    found = list_releases(workdir)
+    assert found == in_spark(spark, workdir)
+    assert {row.release_id: row.status for row in found} == {
+        "r-1": "retired", "r-3": "retired", "r-4": "retired", "r-5": "live", "r-6": "retired",
+    }  # fmt: skip
+
+
+def test_a_table_older_than_bundles_is_read_and_written(spark: SparkSession, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path))
+    older = {name: kind for name, kind in SCHEMAS["releases"].items() if name != "bundle_sha256"}
+    row = tuple(vars(RELEASE)[name] for name in older)
+    workdir.append(small_frame(spark, [row], older), "releases")
+    assert live_release(workdir) == replace(RELEASE, bundle_sha256=None)
+    publish(spark, workdir, replace(RELEASE, release_id="r-2", parent_release="r-1", bundle_sha256="12"))
+    assert {row.release_id: (row.status, row.bundle_sha256) for row in list_releases(workdir)} == {
+        "r-1": ("retired", None), "r-2": ("live", "12"),
+    }  # fmt: skip
+
+
+def test_a_table_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "tables/releases/_delta_log"
+    log.mkdir(parents=True)
+    (log / f"{0:020}.json").write_text("not a commit")
+    with pytest.raises(InputError, match="tables/releases cannot be read"):
+        list_releases(Workdir(str(tmp_path)))

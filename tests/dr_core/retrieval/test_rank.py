@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from dr_core.item_lists import ItemLists
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import gather_candidates, rerank
-from dr_core.retrieval.retriever import lists_to_csr
-from dr_core.retrieval.scan import PathOrderedItems
+from dr_core.retrieval.rank import DotProductRanker
 
 NUM_USERS, DIM = 40, 12
 
@@ -25,24 +25,26 @@ def test_the_scan_finds_what_a_sort_of_all_candidates_finds(num_paths: int, k: i
     vectors = rng.standard_normal((num_items, DIM)).astype(np.float32)
     bias = rng.standard_normal(num_items).astype(np.float32)
     beams = rng.permuted(np.tile(np.arange(num_path_ids + 4), (NUM_USERS, 1)), axis=1)[:, :9].astype(np.int64)
-    excluded = lists_to_csr([rng.choice(num_items, size, replace=False) for size in rng.integers(0, 60, NUM_USERS)])
+    excluded = ItemLists.from_rows(
+        [rng.choice(num_items, size, replace=False) for size in rng.integers(0, 60, NUM_USERS)]
+    )
     found = gather_candidates(beams, index.path_ids, index.offsets, index.item_ids)
     expected = rerank(users(), found, vectors, bias, k, excluded)
-    items = PathOrderedItems(index, vectors, bias)
+    items = DotProductRanker.of(index, vectors, bias)
     assert items.most_repeats == num_paths
-    best, scores, slots, rows = items.best(users(), beams, k, excluded)
+    best, scores, slots, num_candidates = items.rank(users(), beams, k, excluded)
     np.testing.assert_array_equal(best, expected[0])
     np.testing.assert_allclose(scores, expected[1], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(slots, expected[2])
-    counts = np.bincount(mapping.ravel(), minlength=num_path_ids + 4)
-    np.testing.assert_array_equal(rows, counts[beams].sum(axis=1))
+    on_path = [set(np.flatnonzero((mapping == path).any(axis=1))) for path in range(num_path_ids + 4)]
+    assert num_candidates.tolist() == [len(set().union(*(on_path[path] for path in beam))) for beam in beams]
 
 
 def test_equal_scores_come_in_the_order_in_which_the_beam_found_them() -> None:
     index = build_index(np.arange(6), np.array([1, 0, 1, 0, 2, 1])[:, None])
-    items = PathOrderedItems(index, np.zeros((6, 2), np.float32), np.zeros(6, np.float32))
-    nothing = lists_to_csr([[]])
-    best, _, slots, _ = items.best(np.ones((1, 2), np.float32), np.array([[1, 0]]), 4, nothing)
+    items = DotProductRanker.of(index, np.zeros((6, 2), np.float32), np.zeros(6, np.float32))
+    nothing = ItemLists.from_rows([[]])
+    best, _, slots, _ = items.rank(np.ones((1, 2), np.float32), np.array([[1, 0]]), 4, nothing)
     assert best.tolist() == [[0, 2, 5, 1]]
     assert slots.tolist() == [[0, 0, 0, 1]]
 
@@ -60,8 +62,8 @@ def test_short_vectors_never_cost_an_item(spread: float) -> None:
     index = build_index(np.arange(num_items), rng.integers(0, 40, (num_items, 1)))
     user_UE = rng.standard_normal((20, dim)).astype(np.float32)
     beams = np.tile(np.arange(30), (20, 1))
-    _, scores, _, _ = PathOrderedItems(index, vectors, np.zeros(num_items, np.float32)).best(
-        user_UE, beams, 50, lists_to_csr([[]] * 20)
+    _, scores, _, _ = DotProductRanker.of(index, vectors, np.zeros(num_items, np.float32)).rank(
+        user_UE, beams, 50, ItemLists.from_rows([[]] * 20)
     )
     there = np.concatenate([index.item_ids[slice(*index.offsets[path : path + 2])] for path in range(30)])
     exact = -np.sort(-(user_UE.astype(np.float64) @ vectors[there].T.astype(np.float64)), axis=1)[:, :50]

@@ -1,65 +1,134 @@
-"""The scan of the visited paths' items, compiled for one core: vectors lie in the order of the index.
+"""Rankers: what orders the items of the visited paths. The dot product is a scan, compiled for one core, over vectors that
+lie in the order of the index.
 
-Deep Retrieval, section 2.2. Shape legend: U users, E user dimension, B beam, R rows of the index (an item has one on each
-of its paths), k items returned.
+Deep Retrieval, section 2.2. Shape legend: U users, E user dimension, V items, B beam, R rows of the index (an item has one
+on each of its paths), k items returned.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numba import njit
 
 from dr_core._heap import rise, sink, unwind
-from dr_core.arrays import FloatArray, IntArray
+from dr_core.arrays import FloatArray, Int8Array, IntArray
+from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.candidates import _slot, _table
+from dr_core.retrieval.candidates import _slot, _table, gather_candidates
+from dr_core.retrieval.filter import Allowed
 
 _BINS = 1024
 
 
-class PathOrderedItems:
-    """The reranker's items in the order of the index, each vector once more in eight bits a dimension.
+class Ranked(NamedTuple):
+    """The best items of each user's paths, best first."""
+
+    item_Uk: IntArray
+    """int64 item ids, -1 where there are fewer than k."""
+    score_Uk: FloatArray
+    """-inf where there is no item."""
+    slot_Uk: IntArray
+    """int64, place in the beam of the most probable path that holds the item; -1 where there is none."""
+    num_candidates_U: IntArray
+    """int64, distinct items on the paths, excluded ones among them."""
+
+
+class Ranker(Protocol):
+    """Anything that orders the items of the paths that a user visits."""
+
+    def rank(self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists) -> Ranked:
+        """Return each user's k best items on the paths (int64 path ids, most probable first, -1 for none) that are not
+        among the ``excluded``. Equal scores: the item found earlier by the beam first."""
+
+    def only(self, allowed: Allowed) -> Self:
+        """Return the ranker that knows only the allowed items."""
+
+    def bias(self, path_id: int) -> FloatArray:
+        """Return what the items of a path score for a user of whom nothing is known, in the order of the index."""
+
+    def multiply_adds(self, candidates: float) -> float:
+        """Count the multiply-adds of ranking so many candidates of one user."""
+
+
+class ScanRows(NamedTuple):
+    """What a scan reads, in the order of the index: each vector in eight bits a dimension."""
+
+    code_RE: Int8Array
+    step_R: FloatArray
+    """float32, what one step of a code is worth."""
+    bias_R: FloatArray
+
+    @classmethod
+    def of(cls, index: PathIndex, vector_VE: FloatArray, bias_V: FloatArray) -> ScanRows:
+        """Shorten the items' vectors and lay them out path by path."""
+        step_V = np.maximum(np.abs(vector_VE).max(axis=1, initial=0), np.float32(1e-30)) / np.float32(127)
+        code_VE = np.rint(vector_VE / step_V[:, None]).astype(np.int8)
+        return cls(code_VE[index.item_ids], step_V[index.item_ids], bias_V[index.item_ids])
+
+
+class DotProductRanker:
+    """Scores <x, e_v> + b_v.
 
     A scan reads a path's items in one go and is bound by memory: it scores the short vectors, knows how far each of these
     scores can be off, and reads the float32 vectors only of items that may still be among the k best. So the answer is
     that of the exact scores.
 
-    Attributes:
+    Args:
+        index: whose paths are visited.
+        vector_VE: float32 vectors of the items, or of the rows that they share.
+        rows: the same vectors in the order of the index.
         most_repeats: the most paths that one item lies on.
+        row_V: int64, the row of each item's vector; without entries: its own.
     """
 
-    def __init__(self, index: PathIndex, vector_VE: FloatArray, bias_V: FloatArray) -> None:
-        self.index = index
-        self.vector_VE, self.bias_V = np.ascontiguousarray(vector_VE), np.ascontiguousarray(bias_V)
-        step_V = np.maximum(np.abs(vector_VE).max(axis=1, initial=0), np.float32(1e-30)) / np.float32(127)
-        code_VE = np.rint(vector_VE / step_V[:, None]).astype(np.int8)
-        self.code_RE, self.step_R, self.bias_R = code_VE[index.item_ids], step_V[index.item_ids], bias_V[index.item_ids]
-        self.most_repeats = int(np.bincount(index.item_ids, minlength=1).max())
+    def __init__(
+        self, index: PathIndex, vector_VE: FloatArray, rows: ScanRows, most_repeats: int, row_V: IntArray | None = None
+    ) -> None:
+        self.index, self.vector_VE, self.rows, self.most_repeats = index, vector_VE, rows, most_repeats
+        self.row_V = np.zeros(0, np.int64) if row_V is None else row_V
 
-    def best(
-        self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: tuple[IntArray, IntArray]
-    ) -> tuple[IntArray, FloatArray, IntArray, IntArray]:
-        """Return each user's k best items on the paths by <x, e_v> + b_v.
+    @classmethod
+    def of(cls, index: PathIndex, vector_VE: FloatArray, bias_V: FloatArray) -> Self:
+        """Return the ranker of items whose vectors [V, E] and biases [V] are in memory."""
+        return cls(index, vector_VE, ScanRows.of(index, vector_VE, bias_V), most_repeats(index))
 
-        Args:
-            path_UB: int64 path ids, most probable first.
-            excluded: CSR (offsets, item ids) of items never to return.
-
-        Returns:
-            Items int64 [U, k] (-1 where there are fewer), scores float32 [U, k] (-inf there), beam slots int64 [U, k] of
-            the most probable path that holds the item, and rows scanned int64 [U]. Equal scores: the item found earlier
-            by the beam first.
-        """
+    def rank(self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists) -> Ranked:
+        """Return what :class:`Ranker` says; the cost grows with the items on the paths, not with V."""
         shape = (len(user_UE), k)
         items, slots = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         scores = np.full(shape, -np.inf, dtype=np.float32)
         start_UB, end_UB = self.index.lookup(path_UB)
-        scanned = (end_UB - start_UB).sum(axis=1)
+        count_U = (end_UB - start_UB).sum(axis=1)
         _scan(
-            np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, self.code_RE, self.step_R, self.bias_R,
-            self.vector_VE, self.most_repeats, *excluded, int(scanned.max(initial=0)), items, scores, slots,
+            np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, *self.rows, self.vector_VE, self.row_V,
+            self.most_repeats, *excluded, int(count_U.max(initial=0)), items, scores, slots,
         )  # fmt: skip
-        return items, scores, slots, scanned
+        if self.most_repeats > 1:
+            count_U = np.diff(gather_candidates(path_UB, *self.index.arrays).offsets)
+        return Ranked(items, scores, slots, count_U)
+
+    def only(self, allowed: Allowed) -> DotProductRanker:
+        """Return the ranker over the allowed items' rows."""
+        is_kept_R = allowed.rows(self.index)
+        code_RE, step_R, bias_R = self.rows
+        rows = ScanRows(code_RE[is_kept_R], step_R[is_kept_R], bias_R[is_kept_R])
+        return DotProductRanker(allowed.on(self.index), self.vector_VE, rows, self.most_repeats, self.row_V)
+
+    def bias(self, path_id: int) -> FloatArray:
+        """Return b_v of the items of a path."""
+        start, end = self.index.lookup(path_id)
+        return self.rows.bias_R[int(start) : int(end)]
+
+    def multiply_adds(self, candidates: float) -> float:
+        """Count E a candidate: the short vectors are as long as the others."""
+        return candidates * self.vector_VE.shape[1]
+
+
+def most_repeats(index: PathIndex) -> int:
+    """Return the most paths that one item of an index lies on."""
+    return int(np.bincount(index.item_ids, minlength=1).max())
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -110,10 +179,11 @@ def _possible(lows, highs, wanted, histogram, places):  # type: ignore[no-untype
 
 @njit(cache=True, nogil=True)
 def _scan(  # type: ignore[no-untyped-def]
-    user_UE, start_UB, end_UB, item_ids, code_RE, step_R, bias_R, vector_VE, most_repeats, excluded_offsets,
+    user_UE, start_UB, end_UB, item_ids, code_RE, step_R, bias_R, vector_VE, row_V, most_repeats, excluded_offsets,
     excluded_items, most_rows, item_Uk, score_Uk, slot_Uk,
 ):  # fmt: skip
     num_users, beam = start_UB.shape
+    is_shared = len(row_V) > 0
     k = item_Uk.shape[1]
     most_excluded = 0
     for user in range(num_users):
@@ -148,7 +218,7 @@ def _scan(  # type: ignore[no-untyped-def]
                 slot += 1
             row = start_UB[user, slot] + place - first[slot]
             item = np.int64(item_ids[row])
-            score = _dot(state, vector_VE[item]) + bias_R[row]
+            score = _dot(state, vector_VE[row_V[item] if is_shared else item]) + bias_R[row]
             if size == k and not score > scores[0]:
                 continue
             if is_barring:
