@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from dr_core.errors import InputError
 from pipelines.flows.day_one import run_day_one
 from pipelines.flows.evaluate_release import evaluate_release
+from pipelines.report.console import trim_console_table
 from pipelines.storage.releases import live_release
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import FIRST, TinyWorld, tiny_config
@@ -147,3 +149,17 @@ def test_a_release_of_several_seeds_is_measured_again_with_all_of_them(
 
     assert accuracy(measured) == accuracy(two)
     assert json.loads((workdir / "report" / "summary.json").read_text())["seeds"] == 2
+
+
+def test_a_world_without_held_out_users_is_served_without_figures(
+    spark: SparkSession, tiny_world: TinyWorld, workdir: Path
+) -> None:
+    """The beam is chosen by kept histories then, and the report has no results."""
+    for table in ("evaluation_users", "evaluation_histories"):
+        DeltaTable.forPath(spark, str(workdir / "tables" / table)).delete()
+    done = again(workdir, tiny_world.logs["first"], from_stage="serving")
+    assert (done["results"], done["curves"], done["differences"]) == ([], [], [])
+    assert done["structure"]["beam"] >= 1
+    assert done["release_id"] == tiny_world.release_id
+    assert "Deep Retrieval" in (workdir / "report" / "index.html").read_text()
+    assert trim_console_table(done).startswith("health")
