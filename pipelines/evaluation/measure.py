@@ -143,7 +143,9 @@ def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUs
 
 
 def served_beam(run: LearnedRun) -> int:
-    """Return B that the run's last version is served with."""
+    """Return B that the run's last version is, or is to be, served with."""
+    if run.has_run("serving"):
+        return int(run.result("serving")["beam"])
     return int(json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))["beam"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +10,7 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.serving.write_bundle import write_bundle
+from pipelines.storage.json_text import to_json
 from pipelines.storage.publish import publish
 from pipelines.storage.releases import Release
 
@@ -26,7 +26,7 @@ def write_serving(run: LearnedRun, beam: int) -> None:
         "filter_history": run.config.serving.filter_history,
         "history_length": run.config.history_length,
     }
-    run.workdir.write_text(json.dumps(serving), "models", run.last_id, "serving.json")
+    run.workdir.write_text(to_json(serving), "models", run.last_id, "serving.json")
 
 
 def publish_version(
@@ -71,7 +71,7 @@ def publish_version(
             J=run.num_paths,
             num_items=run.num_items,
             config_hash=run.config.identity(),
-            gates=json.dumps(facts | {"seconds": seconds}),
+            gates=to_json(facts | {"seconds": seconds}),
             created_at=datetime.now(UTC).replace(tzinfo=None),
             bundle_sha256=write_bundle(run.workdir, run.last_id),
         ),

@@ -7,7 +7,6 @@ pi_t, its scores and the model that was trained on it; the last one is the relea
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +30,7 @@ from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.from_model import model_retriever
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.evaluation.measure import measure, serving_beam
+from pipelines.evaluation.measure import measure, served_beam, serving_beam
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.serving.batch import retrieve_all
@@ -250,10 +249,8 @@ def index(run: LearnedRun, stage: Stage) -> Facts:
 
 
 def serving(run: LearnedRun, stage: Stage) -> Facts:
-    """Choose the beam that is served, on users who are not the test's, and write it beside the model."""
-    beam = serving_beam(run)
-    write_serving(run, beam)
-    return {"rows_in": len(run.validation), "rows_out": 1, "beam": beam}
+    """Choose the beam that is served, on users who are not the test's."""
+    return {"rows_in": len(run.validation), "rows_out": 1, "beam": serving_beam(run)}
 
 
 def publish(run: LearnedRun, stage: Stage) -> Facts:
@@ -261,6 +258,7 @@ def publish(run: LearnedRun, stage: Stage) -> Facts:
     data = run.result("preprocess")
     health = measure_health(run.mapping(run.config.em.rounds), run.space)
     run.workdir.write_array(run.counts, "models", run.last_id, "counts.npy")
+    write_serving(run, served_beam(run))
     release = publish_version(
         run,
         "live",
@@ -276,13 +274,12 @@ def publish(run: LearnedRun, stage: Stage) -> Facts:
 
 def retrieve(run: LearnedRun, stage: Stage) -> Facts:
     """Recommendations for every user."""
-    serving = json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))
     return retrieve_all(
         run.spark,
         run.workdir,
         release_id=run.last_id,
         k=run.config.serving.k,
-        beam=int(serving["beam"]),
+        beam=served_beam(run),
         max_length=run.config.history_length,
         filter_history=run.config.serving.filter_history,
     )

@@ -18,7 +18,7 @@ CONFLICT = "another release is live"
 
 
 def publish(spark: SparkSession, workdir: Workdir, release: Release) -> Release:
-    """Write a release in one commit; publishing the same release again changes nothing.
+    """Write a release in one commit; publishing the same release again changes nothing but what it is served from.
 
     A release asked to go live takes the place of its parent, which is retired in the same commit. One without a parent
     (day one) that finds another live release becomes a candidate: it never overwrites.
@@ -29,7 +29,12 @@ def publish(spark: SparkSession, workdir: Workdir, release: Release) -> Release:
     rows = list_releases(workdir)
     existing = next((row for row in rows if row.release_id == release.release_id), None)
     if existing is not None and (existing.status == release.status or release.parent_release is None):
-        return existing
+        if existing.bundle_sha256 == release.bundle_sha256:
+            return existing
+        served_anew = replace(existing, bundle_sha256=release.bundle_sha256)
+        live = next((row.release_id for row in rows if row.status == "live"), None)
+        _commit(spark, workdir, served_anew, expected_live=live)
+        return served_anew
     if release.status == "live" and release.parent_release is None and any(row.status == "live" for row in rows):
         release = replace(release, status="candidate")
     if not rows:
