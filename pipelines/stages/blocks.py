@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from torch import Tensor
@@ -15,8 +15,14 @@ from torch import Tensor
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from pipelines.spark.partitions import deal
 from pipelines.storage.samples_format import COLUMNS, list_column
+from pipelines.storage.workdir import Workdir
 
 ROWS_PER_BATCH = 256
+
+
+def read_samples(spark: SparkSession, workdir: Workdir, name: str) -> DataFrame:
+    """Return a samples table (Parquet)."""
+    return spark.read.parquet(workdir.table(name))
 
 
 def dealt_by_block(samples: DataFrame) -> DataFrame:
