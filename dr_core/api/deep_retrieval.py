@@ -24,6 +24,7 @@ from dr_core.learning.held_out import HeldOut, cut_in_halves
 from dr_core.learning.samples import Histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index
+from dr_core.retrieval.filter import Allowed
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
 from dr_core.threads import threads
@@ -224,12 +225,8 @@ class DeepRetrieval:
 
     def _serve(self, archive: Archive) -> None:
         self._archive = archive
-        self._retriever = self._retriever_over(np.arange(len(archive.keys)))
-
-    def _retriever_over(self, items: IntArray) -> Retriever:
-        """Return what serves some of the items."""
-        index = build_index(items, self._fitted.path_VJ[items])
-        return model_retriever(self._fitted.model, index, beam=1, max_length=self.config.history_length)
+        index = build_index(np.arange(len(archive.keys)), archive.path_VJ)
+        self._retriever = model_retriever(archive.model, index, beam=1, max_length=self.config.history_length)
 
     def _encode(self, histories: Sequence[IntArray]) -> FloatArray:
         return self.retriever.encode(histories)
@@ -238,7 +235,7 @@ class DeepRetrieval:
     def beam(self) -> int:
         """Paths that a search visits by default.
 
-        >>> 1 <= model.beam <= model.retriever.model.space.num_paths
+        >>> len(model.explain(["a1"])) == model.beam
         True
         """
         return int(self._fitted.facts["beam"])
@@ -327,8 +324,7 @@ class DeepRetrieval:
             ids, unknown = self._fitted.keys.ids(allowed)
             _warn_unknown(unknown, "allowed items")
             is_allowed = np.isin(np.arange(len(is_allowed)), ids)
-        held = np.flatnonzero(is_allowed).astype(np.int64)
-        return self._retriever_over(held), is_allowed
+        return self.retriever.only(Allowed(is_allowed)), is_allowed
 
     def _known(self, history: Sequence[Hashable]) -> IntArray:
         ids, unknown = self._fitted.keys.ids(history)

@@ -5,7 +5,7 @@ Shape legend: N user states, T targets a state, E user dimension, V items, R emb
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -29,16 +29,6 @@ class RerankerConfig(Config):
     """Distribution of the negatives: log-uniform over the popularity rank, or counts to the power `popularity_power`."""
     popularity_power: float = Field(0.75, ge=0, le=1)
     """Exponent of the counts for `popularity`: 0 is uniform, 1 follows the log."""
-
-
-class Reranker(Protocol):
-    """Anything that scores (user state, item) pairs."""
-
-    def score(self, user_NE: Tensor, item_NC: Tensor) -> Tensor:
-        """Return float32 scores [N, C] of the given items, higher is better."""
-
-    def loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
-        """Return the weighted sum (not the mean) of the training loss; targets of -1 carry no weight."""
 
 
 class SoftmaxReranker(nn.Module):

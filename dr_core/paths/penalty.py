@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,20 +25,11 @@ class Penalty:
     power: int
     alpha: float
 
-    POWERS: ClassVar[dict[str, int]] = {"quadratic": 2, "cubic": 3, "quartic": 4}
-
     def __post_init__(self) -> None:
         if not 2 <= self.power <= 16 or self.power != int(self.power):
             raise ValueError(f"power must be an integer from 2 to 16, got {self.power}")
         if not (math.isfinite(self.alpha) and self.alpha >= 0):
             raise ValueError(f"alpha must be finite and not negative, got {self.alpha}")
-
-    @classmethod
-    def named(cls, kind: str, alpha: float) -> "Penalty":
-        """The penalty called ``quadratic``, ``cubic`` or ``quartic``; raises ValueError for another name."""
-        if kind not in cls.POWERS:
-            raise ValueError(f"penalty kind must be one of {', '.join(cls.POWERS)}, got {kind!r}")
-        return cls(cls.POWERS[kind], alpha)
 
     def size_cost(self, size: ArrayLike) -> Float64Array:
         """f(size), float64, without alpha; ``size`` int [...] in items."""

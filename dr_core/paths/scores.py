@@ -329,32 +329,6 @@ def merge_streaming(old: ScoreRows, new: ScoreRows, decay: float, num_candidates
     return top_candidates(items[first], paths[first], scores[first], current[first], num_candidates)
 
 
-def merge_weights(
-    old_items: ArrayLike, old_weights: ArrayLike, new_items: ArrayLike, new_weights: ArrayLike, decay: float
-) -> tuple[Int64Array, Float64Array]:
-    """N_v carried on exactly like the scores: decay * old + new, over the items of either list.
-
-    Args:
-        old_items: int [n], distinct.
-        old_weights: float [n].
-        new_items: int [m], distinct.
-        new_weights: float [m].
-        decay: eta in (0, 1], as for the scores.
-
-    Returns:
-        Item ids int64 ascending and N_v float64.
-
-    Raises:
-        ValueError: ``decay`` outside (0, 1].
-    """
-    if not 0 < decay <= 1:
-        raise ValueError(f"decay must lie in (0, 1], got {decay}")
-    items = np.concatenate([integer_array(old_items, "old_items"), integer_array(new_items, "new_items")])
-    values = np.concatenate([decay * np.asarray(old_weights, dtype=np.float64), np.asarray(new_weights)])
-    item_ids, inverse = np.unique(items, return_inverse=True)
-    return item_ids, np.bincount(inverse, weights=values, minlength=len(item_ids)).astype(np.float64)
-
-
 def to_candidates(
     rows: ScoreRows, weights: Float64Array, current_paths: Int64Array, *, item_ids: Int64Array | None = None
 ) -> PathCandidates:

@@ -55,11 +55,6 @@ class PathSpace:
         return num_paths
 
     @property
-    def storage_dtype(self) -> np.dtype[Any]:
-        """int32 where every path id fits it (K^D < 2^31), else int64."""
-        return np.dtype(np.int32) if self.num_paths < 2**31 else np.dtype(np.int64)
-
-    @property
     def place_values(self) -> Int64Array:
         """int64 [D], K^(D-1), ..., K, 1."""
         return np.array([self.num_nodes**power for power in range(self.num_layers - 1, -1, -1)], dtype=np.int64)

@@ -18,6 +18,7 @@ from pipelines.evaluation.controls import Controls
 from pipelines.evaluation.learned_run import LearnedRun, without_items
 from pipelines.evaluation.measurement import Measurement
 from pipelines.evaluation.methods import BRUTE_FORCE, PATHS_ONLY, POPULARITY, SUBJECT, of_family
+from pipelines.evaluation.users import kept_users
 from pipelines.stages.training.petastorm import read_files
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ def measure(run: LearnedRun) -> dict[str, Any]:
         What the run's record keeps: ``rows_in``, ``rows_out``, ``beam``, ``controls_failed`` (by name, why) and
         ``controls_left_out`` (why none was trained, or None).
     """
+    if not len(run.test):
+        return _nobody_to_measure(run)
     evaluator = evaluator_of(run, run.learned.model, run.test, most_candidates(run))
     measurement = measure_learned(run, evaluator, served_beam(run))
     measurement.save(run.workdir, run.run.run_id)
@@ -53,6 +56,14 @@ def measure(run: LearnedRun) -> dict[str, Any]:
         "controls_failed": failed,
         "controls_left_out": left_out,
     }
+
+
+def _nobody_to_measure(run: LearnedRun) -> dict[str, Any]:
+    """Save an empty measurement: a release without figures."""
+    logger.info("  nobody is held out as a test user (split.num_test=0): the release has no figures")
+    beam = served_beam(run)
+    Measurement({}, {}, beam).save(run.workdir, run.run.run_id)
+    return {"rows_in": 0, "rows_out": 0, "beam": beam, "controls_failed": {}, "controls_left_out": "no test users"}
 
 
 def measure_learned(run: LearnedRun, evaluator: Evaluator, beam: int) -> Measurement:
@@ -152,13 +163,18 @@ def served_beam(run: LearnedRun) -> int:
 def serving_beam(run: LearnedRun) -> int:
     """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users.
 
+    Where nobody is held out, some users of ``user_histories`` take their place: how many candidates a beam finds depends
+    on histories alone.
+
     It needs the last model and mapping alone, and is cheap beside :func:`measure`.
     """
     serving = run.config.serving
     if serving.beam != "auto":
         return serving.beam
     wanted = serving.wanted_candidates
-    users = run.validation if len(run.validation) else run.test
+    users = next((some for some in (run.validation, run.test) if len(some)), None)
+    if users is None:
+        users = kept_users(run.spark, run.workdir, run.num_items)
     points = evaluator_of(run, run.learned.model, users, wanted).curve(run.learned, up_to=wanted)
     return int(choose_beam(points, wanted).beam or 1)
 

@@ -74,6 +74,8 @@ def differences(seeds: Sequence[Measurement], config: RunConfig, num_items: int)
     """Paired differences of Deep Retrieval against the other methods, at equal candidates and at equal multiply-adds."""
     rows = []
     known = methods_of([seed.curves for seed in seeds])
+    if SUBJECT not in known:
+        return []
     first = [name for name in (*CONTROLS, EXACT_CANDIDATES) if name in known]
     others = first + [name for name in known if name not in (*first, SUBJECT, BRUTE_FORCE)]
     for share in config.evaluation.difference_shares:

@@ -9,6 +9,9 @@ from pyspark.sql import functions as F
 from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.storage.workdir import Workdir
 
+KEPT_USERS = 512
+"""Users by whose searches a beam is chosen where nobody is held out."""
+
 
 def load_users(spark: SparkSession, workdir: Workdir, role: str, num_items: int | None = None) -> EvaluationUsers:
     """Return the users of a role (``validation`` or ``test``) with histories and truths, in order of their name.
@@ -26,3 +29,11 @@ def load_users(spark: SparkSession, workdir: Workdir, role: str, num_items: int 
         histories,
         [np.asarray(items, dtype=np.int64) for items in frame["truth"]],
     )
+
+
+def kept_users(spark: SparkSession, workdir: Workdir, num_items: int) -> EvaluationUsers:
+    """Return some users of ``user_histories`` with their histories and no truths: the first in order of a hash."""
+    chosen = workdir.read(spark, "user_histories").orderBy(F.xxhash64("user"), "user").limit(KEPT_USERS)
+    frame = chosen.select("user", F.filter("item_ids", lambda item: item < num_items).alias("history")).toPandas()
+    histories = [np.asarray(items, dtype=np.int64) for items in frame["history"]]
+    return EvaluationUsers(list(frame["user"]), histories, [np.zeros(0, np.int64)] * len(frame))

@@ -9,6 +9,7 @@ from typing import Any
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
 from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.serving.service import Service
 from pipelines.serving.write_bundle import write_bundle
 from pipelines.storage.json_text import to_json
 from pipelines.storage.publish import publish
@@ -76,5 +77,14 @@ def publish_version(
             bundle_sha256=write_bundle(run.workdir, run.last_id),
         ),
     )
+    _try_out(run, release)
     logger.info("  release %s is %s", release.release_id, release.status)
     return release
+
+
+def _try_out(run: LearnedRun, release: Release) -> None:
+    """Let the release answer once as it will be served: a fault shows now, and this host has compiled what serving runs."""
+    service = Service(run.workdir, release.release_id)
+    items = service.bundle.index.item_ids
+    if len(items):
+        service.explain([service.bundle.keys.keys[int(items[0])]], k=run.config.serving.k)

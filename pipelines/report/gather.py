@@ -80,6 +80,8 @@ def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dic
     """
     run, measurement = runs[0], seeds[0]
     config = run.config
+    if not measurement.operating:
+        return _unmeasured(run, seeds)
     k, filtered = config.serving.k, config.serving.filter_history
     evaluator = evaluator_of(run, run.learned.model, run.test, k)
     lists = _headline_lists(run, evaluator, measurement.beam, k, filtered)
@@ -98,12 +100,29 @@ def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dic
         "sweep": sweep_rows(runs),
         "example_paths": example_paths(run),
         "example_user": example_user(run, evaluator, measurement.beam, k),
-        "training": [
-            {key: epoch[key] for key in ("phase", "epoch", "loss_softmax", "loss_structure", "rows_per_second")}
-            for stage in run.run.record["stages"]
-            for epoch in stage["result"].get("epochs", [])
-        ],
+        "training": _training(run),
     }
+
+
+def _unmeasured(run: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]:
+    """Return what the report of a run without test users shows."""
+    config = run.config
+    return {
+        "dataset": f"{config.name} ({run.logs or config.dataset.path or 'generated'})",
+        "config_text": yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        "notes": notes(run, seeds),
+        "path_sizes": path_sizes(run),
+        "example_paths": example_paths(run),
+        "training": _training(run),
+    }
+
+
+def _training(run: LearnedRun) -> list[dict[str, Any]]:
+    return [
+        {key: epoch[key] for key in ("phase", "epoch", "loss_softmax", "loss_structure", "rows_per_second")}
+        for stage in run.run.record["stages"]
+        for epoch in stage["result"].get("epochs", [])
+    ]
 
 
 def _headline_lists(run: LearnedRun, evaluator: Evaluator, beam: int, k: int, filtered: bool) -> dict[str, IntArray]:

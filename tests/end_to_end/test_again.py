@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from delta.tables import DeltaTable
 from pyspark.sql import SparkSession
 
 from dr_core.errors import InputError
 from pipelines.flows.day_one import run_day_one
 from pipelines.flows.evaluate_release import evaluate_release
+from pipelines.report.console import trim_console_table
 from pipelines.storage.releases import live_release
 from pipelines.storage.workdir import Workdir
 from tests.end_to_end.world import FIRST, TinyWorld, tiny_config
@@ -95,6 +97,11 @@ def test_one_stage_or_all_from_one_on_are_done_again(
         pd.testing.assert_frame_equal(contents(workdir, table), contents(tiny_world.workdir, table))
 
 
+def files_of(workdir: Path) -> set[Path]:
+    """Return all files but those of the lease, which every holder numbers anew."""
+    return {path for path in workdir.rglob("*") if path.is_file() and path.suffix != ".lease"}
+
+
 @pytest.mark.parametrize("log", ["missing", "without columns", "empty"])
 def test_a_fresh_start_from_a_log_that_cannot_be_read_deletes_nothing(
     spark: SparkSession, tiny_world: TinyWorld, workdir: Path, tmp_path: Path, log: str
@@ -104,11 +111,10 @@ def test_a_fresh_start_from_a_log_that_cannot_be_read_deletes_nothing(
         pd.DataFrame({"who": ["a"], "what": ["b"]}).to_parquet(file)
     if log == "empty":
         pd.read_parquet(tiny_world.logs["first"]).head(0).to_parquet(file)
-    files = {path for path in workdir.rglob("*") if path.is_file()}
-    before = live_release(Workdir(str(workdir)))
+    before, files = live_release(Workdir(str(workdir))), files_of(workdir)
     with pytest.raises(InputError, match=str(file)):
         again(workdir, str(file), fresh=True)
-    assert {path for path in workdir.rglob("*") if path.is_file()} == files
+    assert files_of(workdir) == files
     assert live_release(Workdir(str(workdir))) == before
 
 
@@ -147,3 +153,17 @@ def test_a_release_of_several_seeds_is_measured_again_with_all_of_them(
 
     assert accuracy(measured) == accuracy(two)
     assert json.loads((workdir / "report" / "summary.json").read_text())["seeds"] == 2
+
+
+def test_a_world_without_held_out_users_is_served_without_figures(
+    spark: SparkSession, tiny_world: TinyWorld, workdir: Path
+) -> None:
+    """The beam is chosen by kept histories then, and the report has no results."""
+    for table in ("evaluation_users", "evaluation_histories"):
+        DeltaTable.forPath(spark, str(workdir / "tables" / table)).delete()
+    done = again(workdir, tiny_world.logs["first"], from_stage="serving")
+    assert (done["results"], done["curves"], done["differences"]) == ([], [], [])
+    assert done["structure"]["beam"] >= 1
+    assert done["release_id"] == tiny_world.release_id
+    assert "Deep Retrieval" in (workdir / "report" / "index.html").read_text()
+    assert trim_console_table(done).startswith("health")

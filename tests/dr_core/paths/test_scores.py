@@ -15,7 +15,6 @@ from dr_core.paths.scores import (
     from_fixed,
     merge_blocks,
     merge_streaming,
-    merge_weights,
     to_candidates,
     top_candidates,
 )
@@ -272,17 +271,9 @@ def test_merging_with_nothing_and_impossible_arguments() -> None:
     for decay in (0.0, 1.5):
         with pytest.raises(ValueError, match="decay"):
             merge_streaming(rows, rows, decay, 5)
-        with pytest.raises(ValueError, match="decay"):
-            merge_weights([0], [1.0], [0], [1.0], decay)
     twice = rows.select(np.array([0, 0, 1]))
     with pytest.raises(ValueError, match="repeat"):
         merge_streaming(rows, twice, 0.9, 5)
-
-
-def test_weights_decay_and_merge_like_the_scores() -> None:
-    items, weights = merge_weights([1, 3], [10.0, 4.0], [3, 2], [1.0, 7.0], 0.5)
-    np.testing.assert_array_equal(items, [1, 2, 3])
-    np.testing.assert_array_equal(weights, [5.0, 7.0, 3.0])
 
 
 @pytest.mark.parametrize("own_ids", [False, True])

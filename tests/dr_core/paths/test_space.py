@@ -45,12 +45,6 @@ def test_spaces_that_cannot_be_numbered_are_refused(num_nodes: int, num_layers: 
         PathSpace(num_nodes, num_layers)
 
 
-def test_storage_is_narrow_where_it_fits() -> None:
-    assert PathSpace(1000, 3).storage_dtype == np.int32
-    assert PathSpace(2, 31).storage_dtype == np.int64
-    assert PathSpace(2, 30).storage_dtype == np.int32
-
-
 def test_values_out_of_range_are_refused() -> None:
     space = PathSpace(4, 2)
     for nodes in ([[4, 0]], [[0, -1]], [[0]], [[0.5, 1.0]]):

@@ -75,7 +75,7 @@ def test_one_part_is_coordinate_descent_exactly(catalogue: PathCandidates, num_s
 
 @pytest.mark.parametrize("num_parts", [1, 2, 4, 16])
 def test_parts_gain_nearly_what_one_part_gains(catalogue: PathCandidates, num_parts: int) -> None:
-    penalty = Penalty.named("quartic", derive_alpha(float(catalogue.weights.mean()), 90))
+    penalty = Penalty(4, derive_alpha(float(catalogue.weights.mean()), 90))
     local = coordinate_descent(catalogue, penalty, num_paths=3, num_sweeps=5)
     paths, _ = sweep_parts(catalogue, penalty, num_parts=num_parts, num_sweeps=5)
     gained = penalised_surrogate(catalogue, paths, penalty) - local.objective_before
@@ -84,7 +84,7 @@ def test_parts_gain_nearly_what_one_part_gains(catalogue: PathCandidates, num_pa
 
 @pytest.mark.parametrize("num_parts", [2, 16])
 def test_parts_do_not_rush_into_the_same_short_paths(catalogue: PathCandidates, num_parts: int) -> None:
-    penalty = Penalty.named("quartic", derive_alpha(float(catalogue.weights.mean()), 90))
+    penalty = Penalty(4, derive_alpha(float(catalogue.weights.mean()), 90))
     local = coordinate_descent(catalogue, penalty, num_paths=3, num_sweeps=5)
     _, sizes = sweep_parts(catalogue, penalty, num_parts=num_parts, num_sweeps=5)
     assert sizes.counts.max() <= 1.25 * local.sizes.counts.max()
@@ -117,7 +117,7 @@ def test_blocks_one_after_the_other_are_coordinate_descent_exactly(catalogue: Pa
 
 
 def test_threads_come_to_the_same_paths_in_every_run_and_close_to_one_thread(catalogue: PathCandidates) -> None:
-    penalty = Penalty.named("quartic", derive_alpha(float(catalogue.weights.mean()), 90))
+    penalty = Penalty(4, derive_alpha(float(catalogue.weights.mean()), 90))
     options = {"block": 1100, "num_sweeps": 5, "num_threads": 3, "step_rows": 20}
     paths, _ = sweep_blocks(catalogue, penalty, **options)
     again, _ = sweep_blocks(catalogue, penalty, **options)

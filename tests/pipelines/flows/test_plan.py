@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.plan_picture import pictures
 from dr_core.errors import ConfigError
 from pipelines.config.load import validate_config
 from pipelines.config.run import RunConfig
@@ -103,3 +104,8 @@ def test_airflow_has_the_plan_as_it_is_today() -> None:
     stages = plan.day_one(3)
     expected = dict.fromkeys((stage.job, None if stage.round is None else str(stage.round)) for stage in stages)
     assert jobs == [list(pair) for pair in expected]
+
+
+def test_the_pictures_in_the_docs_are_of_todays_plan() -> None:
+    for name, picture in pictures().items():
+        assert (ROOT / "docs" / name).read_text() == picture, "python -m benchmarks.plan_picture"

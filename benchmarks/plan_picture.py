@@ -1,20 +1,18 @@
-"""Draws a DAG from its structure: ``python -m benchmarks.dag_picture DESCRIPTION deep_retrieval_daily_refresh docs/daily_refresh.svg``.
-
-DESCRIPTION is what tests/airflow_dags/describe_dags.py writes in Airflow's environment.
-"""
+"""Draws the stages of day one and of a refresh from the plan: ``python -m benchmarks.plan_picture`` writes docs/*.svg."""
 
 from __future__ import annotations
 
-import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pipelines.flows import plan
 
 COLUMNS, WIDTH, HEIGHT, GAP, LANE = 6, 118, 34, 26, 50
 ROW = 2 * LANE + 30
 NOTES = {
-    "ingest": "the day, once",
-    "samples": "new + replay",
+    "ingest": "the interval, once",
+    "samples": "histories, cut",
     "e_step": "Torch, warm",
     "targets": "from softmax",
     "scores": "merged, decayed",
@@ -24,7 +22,16 @@ NOTES = {
     "gates": "figures, verdicts",
     "publish": "live, or refused",
     "retrieve": "recommendations",
-    "mark_live": "Asset",
+    "preprocess": "logs to tables",
+    "choose": "K, budget",
+    "warm_up": "encoder, softmax",
+    "initialize": "first paths",
+    "e_step_1": "Torch, paths fixed",
+    "scores_1": "s[v, c]",
+    "assign_1": "M-step",
+    "serving": "the beam",
+    "evaluate": "beside controls",
+    "report": "page, summary",
 }
 
 
@@ -85,10 +92,20 @@ def draw(tasks: dict[str, Any]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def pictures() -> dict[str, str]:
+    """Return each picture by its file's name in docs/: day one with one EM round, and a refresh."""
+    return {"day_one.svg": draw(tasks_of(plan.day_one(1))), "daily_refresh.svg": draw(tasks_of(plan.refresh()))}
+
+
+def tasks_of(stages: Sequence[plan.Stage]) -> dict[str, Any]:
+    """Return the boxes of a plan, each with those before it; what goes live is drawn in green."""
+    return {stage.name: {"after": list(stage.needs), "outlets": stage.name == "publish"} for stage in stages}
+
+
 def main() -> None:
-    """Draw one DAG."""
-    description, dag, target = sys.argv[1:4]
-    Path(target).write_text(draw(json.loads(Path(description).read_text())["dags"][dag]["tasks"]))
+    """Write the pictures."""
+    for name, picture in pictures().items():
+        (Path(__file__).parents[1] / "docs" / name).write_text(picture)
 
 
 if __name__ == "__main__":
