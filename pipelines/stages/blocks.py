@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -45,14 +45,14 @@ def num_tasks(num_blocks: int, most_tasks: int) -> int:
 def map_blocks(samples: DataFrame, work: Callable[[pa.Table], pa.Table], schema: str | StructType) -> DataFrame:
     """Apply a function to each block as a whole; the rows that it returns have the given schema."""
 
-    def map_whole(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def map_whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for block in whole_blocks(batches):
             yield from work(block).to_batches()
 
     return dealt_by_block(samples).mapInArrow(map_whole, schema)
 
 
-def whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def whole_blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield one table a block of rows that come in order of their blocks."""
     held: list[pa.RecordBatch] = []
     for batch in batches:

@@ -8,7 +8,7 @@ do not depend on partitioning, order or retries. A task adds up its blocks befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,10 +193,10 @@ def item_weights(samples: DataFrame) -> DataFrame:
 
 def score_blocks(
     model: FrozenModel, config: ScoresConfig, rows_held: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return what a task does with its samples, sorted by block: rows of ``SCORE_SCHEMA``, scores in fixed point."""
 
-    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
         structure = compiled_structure(network.structure)
         held: list[BlockScores] = []
