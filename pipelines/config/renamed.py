@@ -23,6 +23,8 @@ RENAMED = FIRST_FORM | {
     "evaluation.difference_shares": "evaluation.compare_at_shares",
 }
 """Former name by today's, all of them."""
+GONE = {"reranker.negatives": "popularity"}
+"""Former settings that have one value left; a file may still say it."""
 
 
 def renamed_keys(tree: dict[str, Any], *, is_first_form: bool = False) -> tuple[dict[str, Any], list[str]]:
@@ -35,6 +37,10 @@ def renamed_keys(tree: dict[str, Any], *, is_first_form: bool = False) -> tuple[
         ConfigError: a key is set to one value by its former name and to another by today's.
     """
     tree, notes = copy.deepcopy(tree), list[str]()
+    for key, only in GONE.items():
+        if _get(tree, key) == only:
+            _pop(tree, key)
+            notes.append(f"{key} is always {only!r} now")
     found = {old: _pop(tree, old) for old in RENAMED if _get(tree, old) is not None}
     for old, value in found.items():
         if _get(tree, RENAMED[old]) not in (None, value):

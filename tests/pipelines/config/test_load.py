@@ -252,6 +252,13 @@ def test_former_names_of_settings_say_nothing_about_the_list_that_is_served(capl
     ]
 
 
+def test_a_setting_that_has_one_value_left_may_still_be_named() -> None:
+    config = validate_config(MINIMAL | {"reranker": {"negatives": "popularity", "num_negatives": 7}}, "old.yaml")
+    assert config.reranker.num_negatives == 7
+    with pytest.raises(ConfigError, match=r"old\.yaml: reranker\.negatives='log_uniform': unknown key"):
+        validate_config(MINIMAL | {"reranker": {"negatives": "log_uniform"}}, "old.yaml")
+
+
 def test_a_former_name_is_not_outvoted_in_silence_by_the_name_of_today() -> None:
     both = MINIMAL | {"paths": {"spare": 3.0, "path_length_slack": 1.5}}
     message = r"world\.yaml: paths\.spare=3\.0: it is called paths\.path_length_slack now, which is set as well"
