@@ -154,7 +154,10 @@ def test_the_console_table_lists_brute_force_first_and_ends_with_health_and_stru
 
 
 def test_the_console_says_which_algorithm_ran_and_leaves_the_reason_to_the_report() -> None:
-    summary = {"run_id": "r", "structure": {"K": 5, "m_step": "both: an item has one path", "search": "p/|c|: few paths"}}
+    summary = {
+        "run_id": "r",
+        "structure": {"K": 5, "m_step": "both: an item has one path", "search": "p/|c|: few paths"},
+    }
     assert trim_console_table(summary) == "structure  K=5  m_step=both  search=p/|c|"
 
 
