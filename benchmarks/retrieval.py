@@ -41,7 +41,7 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure import StructureConfig
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
-from dr_core.paths.kmeans_tree import balanced_hierarchical_kmeans
+from dr_core.paths.kmeans_tree import fit_kmeans_tree
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
 from dr_core.retrieval.rank import DotProductRanker
@@ -122,9 +122,9 @@ def first_paths(item_VE: Vectors, space: PathSpace, seed: int) -> npt.NDArray[np
     faiss.omp_set_num_threads(2)
     clusters = faiss.Kmeans(DIM, space.num_paths, niter=10, max_points_per_centroid=64, seed=seed)
     clusters.train(item_VE)
-    path_C = balanced_hierarchical_kmeans(clusters.centroids, space, 1, seed, capacity=1.0, refinement=10)
+    _, path_C = fit_kmeans_tree(clusters.centroids, space, seed, capacity=1.0, refinement=10)
     cluster_V = clusters.index.search(item_VE, 1)[1][:, 0]
-    return path_C[cluster_V]
+    return path_C[cluster_V, None]
 
 
 @dataclass

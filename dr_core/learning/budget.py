@@ -41,7 +41,7 @@ def choose_structure(config: LearningConfig, num_items: int, num_paths: int) -> 
     """Choose K and the items wanted on a visited path from V, J and the budget.
 
     A beam of B that is to find C candidates needs C / B items on a visited path; K is the smallest with
-    K^D >= spare V J / (C / B): fewer, longer paths cost far fewer node scores at equal recall.
+    K^D >= path_length_slack V J / (C / B): fewer, longer paths cost far fewer node scores at equal recall.
     """
     candidates = float(config.budget.candidates or max(1.0, config.budget.candidate_share * num_items))
     wanted = max(1.0, candidates / config.budget.beam)
@@ -50,9 +50,9 @@ def choose_structure(config: LearningConfig, num_items: int, num_paths: int) -> 
     ]
     num_layers = config.paths.num_layers
     if config.paths.num_nodes == "auto":
-        num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers, config.paths.spare)
+        num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers, config.paths.path_length_slack)
         reasons.append(
-            f"K={num_nodes}: the smallest with K^{num_layers} >= {config.paths.spare:g} x {num_items} items x J={num_paths} / {wanted:.1f}"
+            f"K={num_nodes}: the smallest with K^{num_layers} >= {config.paths.path_length_slack:g} x {num_items} items x J={num_paths} / {wanted:.1f}"
         )
     else:
         num_nodes = config.paths.num_nodes

@@ -131,6 +131,11 @@ def structure_config(manifest: dict[str, Any]) -> StructureConfig:
     return StructureConfig.model_validate({"path_vectors": 0} | manifest["structure"])
 
 
+def reranker_config(manifest: dict[str, Any]) -> RerankerConfig:
+    """Return the softmax's settings from a model's manifest; an older one also names how its negatives were drawn."""
+    return RerankerConfig.model_validate({name: it for name, it in manifest["reranker"].items() if name != "negatives"})
+
+
 def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalModel:
     """Load a model written by :func:`save_model`, in evaluation mode.
 
@@ -144,7 +149,7 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
     model = DeepRetrievalModel(
         EncoderConfig.model_validate(manifest["encoder"]),
         structure_config(manifest),
-        RerankerConfig.model_validate(manifest["reranker"]),
+        reranker_config(manifest),
         PathSpace(**manifest["space"]),
         np.zeros(manifest["num_items"]),
     )

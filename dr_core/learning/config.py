@@ -32,8 +32,8 @@ class PathsConfig(Config):
     """The shape of the structure and where it starts."""
 
     num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
-    """K, nodes a layer; `auto` is the smallest K with K^D >= spare x V J / (items on a visited path)."""
-    spare: float = Field(2.0, ge=1)
+    """K, nodes a layer; `auto` is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
+    path_length_slack: float = Field(2.0, ge=1)
     """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
     which saves beams; less keeps paths even, which saves candidates."""
     num_layers: int = Field(2, ge=2)

@@ -42,7 +42,7 @@ class MixedTargetsConfig(Config):
     where the softmax knows items better than their few events do (docs/decisions.md)."""
     draws: int = Field(8, ge=1)
     """Items drawn a user state, with replacement."""
-    top: int = Field(300, ge=1)
+    best_items: int = Field(300, ge=1)
     """Only a state's best items can be drawn. What lies beyond them the structure learns from true events alone: take more
     where the softmax is flat and lists are long (docs/decisions.md)."""
     temperature: float = Field(0.8, gt=0)
@@ -50,9 +50,9 @@ class MixedTargetsConfig(Config):
     exact_below: int = Field(100_000, ge=1)
     """With at most this many items every item is scored; above, only those of the best groups, whose vectors have to be
     gathered: with 54,000 items that takes 2.7 times as long as scoring all."""
-    probes: int = Field(96, ge=1)
+    probed_groups: int = Field(96, ge=1)
     """Groups of items scored a state, above `exact_below`."""
-    head: int = Field(2048, ge=0)
+    always_scored: int = Field(2048, ge=0)
     """Items with the largest bias, scored for every state above `exact_below`."""
 
 
@@ -102,7 +102,7 @@ class TargetSampler:
         size_G = torch.from_numpy(sizes)
         mean_GE = torch.zeros(len(sizes), self.vector_VE.shape[1]).index_add_(0, group_V, self.vector_VE[item_V])
         self.centre_GE = mean_GE / size_G[:, None]
-        self.head_H = bias.detach().argsort(descending=True, stable=True)[: config.head]
+        self.head_H = bias.detach().argsort(descending=True, stable=True)[: config.always_scored]
 
     @torch.inference_mode()
     def sample(self, user_NE: Tensor, seed: int) -> Tensor:
@@ -117,7 +117,7 @@ class TargetSampler:
     def _best(self, query_NE: Tensor) -> tuple[Tensor, Tensor]:
         if self.exact:
             return self._best_of_all(query_NE)
-        num_probes = min(self.config.probes, len(self.centre_GE))
+        num_probes = min(self.config.probed_groups, len(self.centre_GE))
         group_NG = (query_NE @ self.centre_GE.T).topk(num_probes, dim=1).indices
         member_NC = self.member_GS[group_NG].flatten(1)
         vectors_NCE = self.vector_VE[member_NC.clamp_min(0)]
@@ -126,12 +126,12 @@ class TargetSampler:
         score_NC = score_NC.masked_fill((member_NC < 0) | in_head, -torch.inf)
         score_NC = torch.cat([score_NC, query_NE @ self.vector_VE[self.head_H].T], dim=1)
         item_NC = torch.cat([member_NC.clamp_min(0), self.head_H.expand(len(query_NE), -1)], dim=1)
-        top = score_NC.topk(min(self.config.top, score_NC.shape[1]), dim=1)
+        top = score_NC.topk(min(self.config.best_items, score_NC.shape[1]), dim=1)
         return top.values, item_NC.gather(1, top.indices)
 
     def _best_of_all(self, query_NE: Tensor) -> tuple[Tensor, Tensor]:
         num_states, num_items = len(query_NE), len(self.vector_VE)
-        item_NC = np.zeros((num_states, min(self.config.top, num_items)), dtype=np.int64)
+        item_NC = np.zeros((num_states, min(self.config.best_items, num_items)), dtype=np.int64)
         value_NC = np.full(item_NC.shape, np.nan, dtype=np.float32)
         score = torch.empty(min(STATES_AT_ONCE, num_states), num_items)
         for start in range(0, num_states, STATES_AT_ONCE):

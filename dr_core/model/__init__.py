@@ -1,1 +1,1 @@
-"""User encoder, structure model p(c|x), reranker, beam search and objective."""
+"""User encoder, structure model p(c|x), reranker and objective."""

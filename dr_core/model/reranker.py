@@ -25,10 +25,8 @@ class RerankerConfig(Config):
     """`full` is the softmax over all items, exact and O(V) a state; `sampled` scores shared negatives only."""
     num_negatives: int = Field(4096, ge=1)
     """Negatives shared by a batch; `sampled` only."""
-    negatives: Literal["log_uniform", "popularity"] = "popularity"
-    """Distribution of the negatives: log-uniform over the popularity rank, or counts to the power `popularity_power`."""
     popularity_power: float = Field(0.75, ge=0, le=1)
-    """Exponent of the counts for `popularity`: 0 is uniform, 1 follows the log."""
+    """Negatives are drawn by their counts to this power: 0 is uniform, 1 follows the log."""
 
 
 class SoftmaxReranker(nn.Module):
@@ -50,7 +48,7 @@ class SoftmaxReranker(nn.Module):
         row_counts = torch.zeros(num_rows, dtype=torch.float64).index_add_(0, item_rows, counts_V.double())
         bias_R1 = torch.log((row_counts + 1) / (row_counts + 1).sum()).float()[:, None]
         self.output_bias = nn.Embedding(num_rows, 1, _weight=bias_R1)
-        weights = _negative_weights(config, row_counts)
+        weights = (row_counts + 1).pow(config.popularity_power)
         self.register_buffer("negative_cumulative", torch.cumsum(weights / weights.sum(), 0))
         expected = (weights / weights.sum() * config.num_negatives).log()
         self.register_buffer("negative_log_expected", expected.float())
@@ -137,12 +135,3 @@ class SoftmaxReranker(nn.Module):
 def _scores(user_NE: Tensor, vector_NCE: Tensor, bias_NC1: Tensor) -> Tensor:
     """Return <x, e> + b for C items of each state, [N, C]."""
     return torch.einsum("ne,nce->nc", user_NE, vector_NCE) + bias_NC1[..., 0]
-
-
-def _negative_weights(config: RerankerConfig, row_counts: Tensor) -> Tensor:
-    if config.negatives == "popularity":
-        return (row_counts + 1).pow(config.popularity_power)
-    order = torch.argsort(row_counts, descending=True, stable=True)
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(len(order))
-    return torch.log((rank.double() + 2) / (rank.double() + 1))

@@ -160,7 +160,6 @@ def fit_kmeans_tree(
     iterations: int = 20,
     refinement: int = 1,
     sample: int = 200_000,
-    items_per_leaf: float | None = None,
 ) -> tuple[KMeansTree, Int64Array]:
     """Split the items into K balanced clusters, each of these into K, and so on for D layers.
 
@@ -179,8 +178,6 @@ def fit_kmeans_tree(
             easiest to predict; 10 gives the most compact leaves, the hardest to predict.
         sample: items from which the codebooks are learned, at most. All items are assigned, which takes 4 * V * K
             bytes at the first layer.
-        items_per_leaf: if given, a node of n items has at most n / items_per_leaf children, rounded up, so that a
-            space much larger than the catalogue does not end in leaves of one item.
 
     Returns:
         The tree, and the leaf of each item, int64 [V].
@@ -188,7 +185,7 @@ def fit_kmeans_tree(
     Raises:
         ValueError: no vector, a vector not finite, or an option out of range.
     """
-    _check_options(vectors, capacity, iterations, refinement, sample, items_per_leaf)
+    _check_options(vectors, capacity, iterations, refinement, sample)
     rng = np.random.default_rng(seed)
     units = unit_rows(vectors)
     learn = np.arange(len(units))
@@ -208,14 +205,13 @@ def fit_kmeans_tree(
         layer = []
         for members in np.split(by_parent, np.flatnonzero(np.diff(parent_of_item[by_parent])) + 1):
             seeds = unit_rows(parents[parent_of_item[members[0]]] + codebook)
-            numbers = _children(units[members], seeds, items_per_leaf)
             found, labels, costs = lloyd(
                 units[members],
-                seeds[numbers],
-                room=math.ceil(capacity * len(members) / len(numbers)),
+                seeds,
+                room=math.ceil(capacity * len(members) / len(seeds)),
                 iterations=refinement if depth else 0,
             )
-            child_ids = path_of_item[members[0]] * space.num_nodes + numbers
+            child_ids = path_of_item[members[0]] * space.num_nodes + np.arange(len(seeds))
             path_of_item[members] = child_ids[labels]
             held = np.unique(labels)
             layer.append((child_ids[held], found[held], costs[held]))
@@ -226,61 +222,6 @@ def fit_kmeans_tree(
         parent_of_item = np.searchsorted(prefixes[-1], path_of_item)
     tree = KMeansTree(space, tuple(prefixes), tuple(centroids), tuple(prices), np.zeros(len(prefixes[-1])))
     return replace(tree, neighbour_prices=_neighbour_prices(tree, units, path_of_item)), path_of_item
-
-
-def balanced_hierarchical_kmeans(
-    vectors: NDArray[Any],
-    space: PathSpace,
-    num_paths: int,
-    seed: int,
-    capacity: float = 1.2,
-    iterations: int = 20,
-    sample: int = 200_000,
-    *,
-    refinement: int = 1,
-    items_per_leaf: float | None = None,
-) -> Int64Array:
-    """Paths from item vectors: each item's leaf in a balanced tree, then the nearest other leaves.
-
-    Args:
-        vectors: float [V, E].
-        space: [K]^D.
-        num_paths: J.
-        seed: of seeding and sampling.
-        capacity: as in :func:`fit_kmeans_tree`, like the options that follow.
-        iterations: Lloyd steps for each layer's codebook.
-        sample: items from which the codebooks are learned, at most.
-        refinement: Lloyd steps of each parent below the first layer.
-        items_per_leaf: fewer children where given.
-
-    Returns:
-        int64 [V, J], distinct in a row. The first column respects the capacity at every node, the others about 1.5
-        times the mean a leaf.
-
-    Raises:
-        ValueError: an option out of range, vectors not finite, or J above K^D.
-    """
-    _check_num_paths(num_paths, space)
-    tree, leaves = fit_kmeans_tree(
-        vectors,
-        space,
-        seed,
-        capacity=capacity,
-        iterations=iterations,
-        refinement=refinement,
-        sample=sample,
-        items_per_leaf=items_per_leaf,
-    )
-    return tree.assign(vectors, num_paths, first_paths=leaves)
-
-
-def _children(points: Float32Array, seeds: Float32Array, items_per_leaf: float | None) -> Int64Array:
-    """Numbers, int64 ascending, of the children a node may have: all, or those nearest to most of its items."""
-    if items_per_leaf is None or len(points) > items_per_leaf * (len(seeds) - 1):
-        return np.arange(len(seeds))
-    nearest = np.bincount(np.argmax(points @ seeds.T, axis=1), minlength=len(seeds))
-    num_children = max(1, math.ceil(len(points) / items_per_leaf))
-    return np.sort(np.argsort(-nearest, kind="stable")[:num_children])
 
 
 def _neighbour_prices(tree: KMeansTree, units: Float32Array, leaves: Int64Array) -> Float64Array:
@@ -325,7 +266,6 @@ def _check_options(
     iterations: int,
     refinement: int,
     sample: int,
-    items_per_leaf: float | None,
 ) -> None:
     if vectors.ndim != 2 or vectors.size == 0 or not np.isfinite(vectors).all():
         raise ValueError(f"vectors must be [V, E], finite and at least one, got shape {vectors.shape}")
@@ -335,5 +275,3 @@ def _check_options(
         raise ValueError(f"iterations and sample must be at least 1, got {iterations} and {sample}")
     if refinement < 0:
         raise ValueError(f"refinement must not be negative, got {refinement}")
-    if items_per_leaf is not None and items_per_leaf <= 0:
-        raise ValueError(f"items_per_leaf must be positive, got {items_per_leaf}")

@@ -91,9 +91,9 @@ def correct_alpha(alpha: float, measured: float, wanted: float, max_factor: floa
 
 
 def suggest_num_nodes(
-    num_items: int, paths_per_item: int, items_per_visited_path: float, num_layers: int, spare: float = 2.0
+    num_items: int, paths_per_item: int, items_per_visited_path: float, num_layers: int, path_length_slack: float = 2.0
 ) -> int:
-    """The smallest K >= 2 with K^D >= spare * V * J / l.
+    """The smallest K >= 2 with K^D >= path_length_slack * V * J / l.
 
     Fewer, longer paths cost far fewer node scores at equal recall, so that K need not be larger than this.
 
@@ -102,19 +102,19 @@ def suggest_num_nodes(
         paths_per_item: J.
         items_per_visited_path: l, items wanted on a visited path.
         num_layers: D.
-        spare: how many times longer a visited path is than the mean path.
+        path_length_slack: how many times longer a visited path is than the mean path.
 
     Raises:
         ValueError: an argument is not positive.
     """
     _require_positive(
-        spare=spare,
+        path_length_slack=path_length_slack,
         num_items=num_items,
         paths_per_item=paths_per_item,
         items_per_visited_path=items_per_visited_path,
         num_layers=num_layers,
     )
-    wanted_paths = spare * num_items * paths_per_item / items_per_visited_path
+    wanted_paths = path_length_slack * num_items * paths_per_item / items_per_visited_path
     num_nodes = max(2, int(wanted_paths ** (1.0 / num_layers)) - 1)
     while num_nodes**num_layers < wanted_paths:
         num_nodes += 1

@@ -1,1 +1,1 @@
-"""Retrieval: beam, index and reranker together, for one user or a block of users."""
+"""Retrieval: encode, search the structure by beam, take the paths' items, rank them; for one user or a block of users."""

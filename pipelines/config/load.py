@@ -95,7 +95,10 @@ def validate_config(tree: dict[str, Any], source: str, *, is_first_form: bool = 
     Raises:
         ConfigError: names the first wrong key.
     """
-    tree, notes = renamed_keys(tree, is_first_form=is_first_form)
+    try:
+        tree, notes = renamed_keys(tree, is_first_form=is_first_form)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from error
     for note in notes:
         logger.info("%s: %s", source, note)
     try:

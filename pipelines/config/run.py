@@ -32,7 +32,7 @@ class EvaluationConfig(Config):
     """Further list lengths to measure, beside `serving.k`, which the headlines show."""
     curve_shares: tuple[float, ...] = (0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.045, 0.05, 0.07, 0.1)
     """Candidates, as shares of the items, around which every method's curve has a point."""
-    difference_shares: tuple[float, ...] = (0.01, 0.025, 0.05)
+    compare_at_shares: tuple[float, ...] = (0.01, 0.025, 0.05)
     """Candidates, as shares of the items, at which methods are compared pair by pair."""
     controls: bool = True
     """Train and measure `random_paths`, `embedding_paths` and the further variants."""

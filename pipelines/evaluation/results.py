@@ -78,7 +78,7 @@ def differences(seeds: Sequence[Measurement], config: RunConfig, num_items: int)
         return []
     first = [name for name in (*CONTROLS, EXACT_CANDIDATES) if name in known]
     others = first + [name for name in known if name not in (*first, SUBJECT, BRUTE_FORCE)]
-    for share in config.evaluation.difference_shares:
+    for share in config.evaluation.compare_at_shares:
         candidates = share * num_items
         own_work = float(np.mean([nearest(seed.curves[SUBJECT], candidates).multiply_adds or 0.0 for seed in seeds]))
         for axis, at in (("candidates", candidates), ("multiply_adds", own_work)):

@@ -62,7 +62,7 @@ def preprocess(run: LearnedRun, stage: Stage) -> Facts:
         config.split,
         history_length=config.history_length,
         run_id=run.run.run_id,
-        interval=run.interval and Interval.from_label(run.interval),
+        interval=Interval.from_label(run.interval) if run.interval else None,
         logs=run.logs,
         catalogue=run.catalogue,
         seed=run.seed,

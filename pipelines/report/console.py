@@ -61,6 +61,11 @@ def _health_line(summary: Summary) -> str:
     return f"health     {', '.join(shown)}" if shown else ""
 
 
+def _short(value: float | str) -> str:
+    """Return a figure, or a choice without the reason for it."""
+    return value.split(":")[0] if isinstance(value, str) else formats.plain(value)
+
+
 def _structure_line(summary: Summary) -> str:
-    shown = [f"{name}={formats.plain(value)}" for name, value in summary.structure if value is not None]
+    shown = [f"{name}={_short(value)}" for name, value in summary.structure if value is not None]
     return f"structure  {'  '.join(shown)}" if shown else ""

@@ -184,6 +184,9 @@ def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
         for name, text in meanings.items()
         if getattr(summary.structure, name) is not None
     ]
+    for name, shown in (("m_step", "M-step"), ("path_vectors", "last layer"), ("search", "search by")):
+        kind, _, reason = (getattr(summary.structure, name) or "").partition(": ")
+        found += [(shown, kind, reason)] if kind else []
     num_nodes, num_layers = summary.structure.K, summary.structure.D
     if num_nodes is not None and num_layers is not None:
         found.insert(2, ("Kᴰ", formats.count(num_nodes**num_layers), "possible paths"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,7 @@ def retrieve_all(
     """
     uri, contents = workdir.uri, release_contents(workdir, release_id)
 
-    def retrieve(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def retrieve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         retriever = cached_retriever(uri, release_id, contents, beam, max_length)
         for batch in batches:
             for start in range(0, batch.num_rows, USERS_PER_BATCH):

@@ -11,4 +11,4 @@ import torch  # noqa: F401
 from pyspark.daemon import manager
 
 if __name__ == "__main__":
-    manager()
+    manager()  # type: ignore[no-untyped-call]

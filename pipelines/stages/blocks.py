@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import StructType
 from torch import Tensor
@@ -15,8 +15,14 @@ from torch import Tensor
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
 from pipelines.spark.partitions import deal
 from pipelines.storage.samples_format import COLUMNS, list_column
+from pipelines.storage.workdir import Workdir
 
 ROWS_PER_BATCH = 256
+
+
+def read_samples(spark: SparkSession, workdir: Workdir, name: str) -> DataFrame:
+    """Return a samples table (Parquet)."""
+    return spark.read.parquet(workdir.table(name))
 
 
 def dealt_by_block(samples: DataFrame) -> DataFrame:
@@ -39,14 +45,14 @@ def num_tasks(num_blocks: int, most_tasks: int) -> int:
 def map_blocks(samples: DataFrame, work: Callable[[pa.Table], pa.Table], schema: str | StructType) -> DataFrame:
     """Apply a function to each block as a whole; the rows that it returns have the given schema."""
 
-    def map_whole(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def map_whole(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for block in whole_blocks(batches):
             yield from work(block).to_batches()
 
     return dealt_by_block(samples).mapInArrow(map_whole, schema)
 
 
-def whole_blocks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def whole_blocks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Yield one table a block of rows that come in order of their blocks."""
     held: list[pa.RecordBatch] = []
     for batch in batches:

@@ -25,8 +25,8 @@ def write_paths(spark: SparkSession, workdir: Workdir, path_VJ: npt.NDArray[np.i
 
 
 def _write(rows: DataFrame, workdir: Workdir, release_id: str) -> None:
-    columns = [F.lit(release_id).alias("release_id"), "item_id", "rank", "path_id", F.lit(0.0).alias("gain")]
-    workdir.write_release(rows.select(*columns), "item_paths", release_id)
+    release, gain = F.lit(release_id).alias("release_id"), F.lit(0.0).alias("gain")
+    workdir.write_release(rows.select(release, "item_id", "rank", "path_id", gain), "item_paths", release_id)
 
 
 def read_paths(

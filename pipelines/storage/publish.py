@@ -60,7 +60,7 @@ def promote(spark: SparkSession, workdir: Workdir, release_id: str) -> Release:
     if live is not None and live.release_id == release_id:
         return live
     chosen = replace(release, status="live")
-    _commit(spark, workdir, chosen, expected_live=live and live.release_id)
+    _commit(spark, workdir, chosen, expected_live=live.release_id if live else None)
     return chosen
 
 

@@ -174,7 +174,7 @@ def read_record(workdir: Workdir, run_id: str) -> dict[str, Any]:
     if not workdir.exists("runs", f"{run_id}.json"):
         raise InputError(f"{path} is missing: {workdir.uri} holds no run of that name")
     try:
-        record = {"version": 1} | json.loads(workdir.read_text("runs", f"{run_id}.json"))
+        record: dict[str, Any] = {"version": 1} | json.loads(workdir.read_text("runs", f"{run_id}.json"))
         version = int(record["version"])
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is not a run's record ({error}): remove it to begin that run anew") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def _schema(text: str) -> dict[str, str]:
-    return dict(column.strip().split(" ") for column in text.split(","))  # type: ignore[misc]
+    return dict(column.strip().split(" ") for column in text.split(","))
 
 
 SCHEMAS: dict[str, dict[str, str]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 from delta.tables import DeltaTable
@@ -19,7 +19,7 @@ from pipelines.storage.schemas import PARTITIONS, SCHEMAS
 
 def small_frame(spark: SparkSession, rows: Sequence[tuple[Any, ...]], schema: dict[str, str]) -> DataFrame:
     """Return a few rows of this process as one partition; through Arrow, so that no Python worker has to start."""
-    fields = StructType.fromDDL(", ".join(f"{name} {kind}" for name, kind in schema.items()))
+    fields = cast(StructType, StructType.fromDDL(", ".join(f"{name} {kind}" for name, kind in schema.items())))
     records = [dict(zip(schema, row, strict=True)) for row in rows]
     return spark.createDataFrame(pa.Table.from_pylist(records, to_arrow_schema(fields)), fields).coalesce(1)
 

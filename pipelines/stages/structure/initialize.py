@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -77,7 +77,7 @@ def assign_on_spark(
 
     identity = file_identity(vectors_uri)
 
-    def assign(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def assign(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         vectors = cached_array(vectors_uri, identity)
         for batch in batches:
             items = batch.column(0).to_numpy()

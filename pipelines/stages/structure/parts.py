@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,7 +67,7 @@ class PartFiles:
             self.universe = np.sort(used.distinct().toPandas()["path_id"].to_numpy(np.int64))
         uri, folder, universe = self.uri, self.folder, self.universe
 
-        def write(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def write(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             workdir = Workdir(uri)
             for part, block, table in blocks_of(batches, block_items):
                 candidates = candidates_from_table(table)
@@ -230,10 +230,10 @@ class PartFiles:
 
     def _over_parts(
         self, work: Callable[[CandidateFiles], Iterator[pa.RecordBatch]]
-    ) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
         uri, folder = self.uri, self.folder
 
-        def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             for batch in batches:
                 for part in batch.column("id").to_pylist():
                     yield from work(_files(Workdir(uri), folder, part))
@@ -287,7 +287,7 @@ def coded(candidates: PathCandidates, universe: IntArray | None) -> PathCandidat
     )
 
 
-def blocks_of(batches: Iterator[pa.RecordBatch], block_items: int) -> Iterator[tuple[int, int, pa.Table]]:
+def blocks_of(batches: Iterable[pa.RecordBatch], block_items: int) -> Iterator[tuple[int, int, pa.Table]]:
     """Cut rows that are sorted by part into (part, number of the block, at most ``block_items`` rows of one part)."""
     part, number, kept, num_kept = -1, 0, list[pa.RecordBatch](), 0
     for batch in batches:

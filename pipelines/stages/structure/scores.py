@@ -8,7 +8,7 @@ do not depend on partitioning, order or retries. A task adds up its blocks befor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,14 @@ from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
-from pipelines.stages.blocks import block_batches, dealt_by_block, encode_batch, map_blocks, whole_blocks
+from pipelines.stages.blocks import (
+    block_batches,
+    dealt_by_block,
+    encode_batch,
+    map_blocks,
+    read_samples,
+    whole_blocks,
+)
 from pipelines.storage.workdir import Workdir
 
 MERGE_PARTS = 16
@@ -57,11 +64,6 @@ class FrozenModel:
             model.set_item_paths(np.array(paths))
             model.paths_identity = self.paths_identity  # type: ignore[assignment]
         return model, paths
-
-
-def read_samples(spark: SparkSession, workdir: Workdir, name: str) -> DataFrame:
-    """Return a samples table (Parquet)."""
-    return spark.read.parquet(workdir.table(name))
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,10 @@ def item_weights(samples: DataFrame) -> DataFrame:
 
 def score_blocks(
     model: FrozenModel, config: ScoresConfig, rows_held: int
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """Return what a task does with its samples, sorted by block: rows of ``SCORE_SCHEMA``, scores in fixed point."""
 
-    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         network, _ = model.load()
         structure = compiled_structure(network.structure)
         held: list[BlockScores] = []

@@ -9,8 +9,7 @@ from pyspark.sql import SparkSession
 
 from dr_core.learning.mixed_targets import ItemGroups, MixedTargetsConfig, TargetSampler, draw_seed, with_drawn
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
-from pipelines.stages.blocks import block_batches, encode_batch, map_blocks
-from pipelines.stages.structure.scores import read_samples
+from pipelines.stages.blocks import block_batches, encode_batch, map_blocks, read_samples
 from pipelines.stages.training.samples import write_row_groups
 from pipelines.storage.workdir import Workdir
 

@@ -8,7 +8,7 @@ and every rank runs the same number of steps, counted from the Parquet footers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from petastorm import make_batch_reader
     from pyarrow.filesystem import DaskFileSystem
+
+Columns = dict[str, npt.NDArray[np.generic]]
+"""Some samples, by the columns of :data:`COLUMNS`."""
 
 
 class _FsspecFiles(DaskFileSystem):  # type: ignore[misc]
@@ -76,7 +79,7 @@ def read_rows(
     num_shards: int,
     seed: int,
     columns: tuple[str, ...] = COLUMNS,
-) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+) -> Iterator[Columns]:
     """Yield this shard's row groups as columns of arrays, each row of the table exactly once over all shards.
 
     Raises:
@@ -105,9 +108,7 @@ def read_rows(
                 yield {name: np.asarray(getattr(group, name)) for name in columns}
 
 
-def read_files(
-    filesystem: AbstractFileSystem, folder: str, columns: tuple[str, ...] = COLUMNS
-) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+def read_files(filesystem: AbstractFileSystem, folder: str, columns: tuple[str, ...] = COLUMNS) -> Iterator[Columns]:
     """Yield the table's files in the order of their names, straight from Parquet: for one process that wants a look."""
     for path in sorted(filesystem.glob(f"{folder}/**/*.parquet")):
         with filesystem.open(path, "rb") as file:
@@ -155,12 +156,12 @@ class PetastormSource:
             if step >= first_step:
                 yield batch_from_arrays(columns)
 
-    def _batches(self, epoch: int) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    def _batches(self, epoch: int) -> Iterator[Columns]:
         generator = np.random.default_rng((self.seed, epoch, self.shard))
         epoch_seed = int(np.random.default_rng((self.seed, epoch)).integers(2**31))
         groups = read_rows(self.filesystem, self.folder, shard=self.shard, num_shards=self.num_shards, seed=epoch_seed)
-        held: list[dict[str, npt.NDArray[np.generic]]] = []
-        rest: dict[str, npt.NDArray[np.generic]] | None = None
+        held: list[Columns] = []
+        rest: Columns | None = None
         for group in groups:
             held.append(group)
             if len(held) == self.window:
@@ -170,12 +171,13 @@ class PetastormSource:
 
     def _cut(
         self,
-        held: list[dict[str, npt.NDArray[np.generic]]],
-        rest: dict[str, npt.NDArray[np.generic]] | None,
+        held: list[Columns],
+        rest: Columns | None,
         generator: np.random.Generator,
         *,
         last: bool,
-    ) -> Iterator[dict[str, npt.NDArray[np.generic]]]:
+    ) -> Generator[Columns, None, Columns | None]:
+        """Yield whole batches of the rows in an order of their own; return the rows that are left."""
         parts = ([rest] if rest else []) + held
         if not parts:
             return None

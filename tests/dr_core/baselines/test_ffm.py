@@ -7,10 +7,10 @@ import torch
 from dr_core.baselines.base import Events, ItemFeatures
 from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.history_source import CutConfig
-from dr_core.baselines.popularity import Popularity
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.item_lists import ItemLists
 from tests.dr_core.baselines.conftest import NUM_ITEMS, NUM_TOPICS
+from tests.oracles.popularity import Popularity
 
 CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)
 CONFIG = FFMConfig(pair_dim=8, cut=CUT, epochs=10, learning_rate=1e-2, num_negatives=60)

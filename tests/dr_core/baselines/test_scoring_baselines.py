@@ -8,9 +8,9 @@ from dr_core.baselines.base import Baseline, Events, best, incidence, weighted
 from dr_core.baselines.ease import EASE, EASEConfig
 from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
-from dr_core.baselines.popularity import Popularity
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.item_lists import ItemLists
+from tests.oracles.popularity import Popularity
 
 
 class SmallVAE(MultVAE):

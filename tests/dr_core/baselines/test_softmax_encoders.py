@@ -5,11 +5,11 @@ import pytest
 
 from dr_core.baselines.base import Events
 from dr_core.baselines.history_source import CutConfig, HistorySource, padded
-from dr_core.baselines.popularity import Popularity
 from dr_core.baselines.softmax_encoders import KINDS, softmax_encoder
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.model.reranker import RerankerConfig
+from tests.oracles.popularity import Popularity
 
 CUT = CutConfig(history_length=7, positions=3, targets=4, batch_rows=5)
 

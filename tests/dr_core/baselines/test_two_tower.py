@@ -9,11 +9,11 @@ import torch
 from dr_core.baselines.base import Events, ItemFeatures
 from dr_core.baselines.frequency import FrequencyConfig
 from dr_core.baselines.history_source import CutConfig
-from dr_core.baselines.popularity import Popularity
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig, corrected_log_softmax, plain_log_softmax
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.item_lists import ItemLists
 from tests.dr_core.baselines.conftest import NUM_ITEMS, NUM_TOPICS
+from tests.oracles.popularity import Popularity
 
 CUT = CutConfig(history_length=20, positions=4, targets=3, batch_rows=64)
 CONFIG = TwoTowerConfig(dim=16, hidden=32, cut=CUT, epochs=15, learning_rate=1e-2, frequency=FrequencyConfig(rate=0.05))

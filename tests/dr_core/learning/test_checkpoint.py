@@ -66,6 +66,15 @@ def test_a_model_from_before_path_vectors_comes_back_too(make_model: ModelMaker,
     assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
 
 
+def test_a_model_from_when_negatives_had_a_choice_comes_back_too(make_model: ModelMaker, tmp_path: Path) -> None:
+    model = make_model(reranker=RerankerConfig(loss="sampled", num_negatives=4))
+    save_model(model, LOCAL, str(tmp_path))
+    manifest = json.loads((tmp_path / MANIFEST).read_text())
+    manifest["reranker"]["negatives"] = "popularity"
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    assert load_model(LOCAL, str(tmp_path)).reranker.config == model.reranker.config
+
+
 def test_another_kind_of_filesystem_holds_models_too(make_model: ModelMaker) -> None:
     memory = fsspec.filesystem("memory")
     save_model(make_model(), memory, "/models/m")

@@ -83,7 +83,7 @@ def test_the_same_seed_gives_the_same_mapping_and_model(default: Learned) -> Non
         {"paths": {"start": "random"}, "em": SMALL["em"] | {"rounds": 4}},
         {"em": SMALL["em"] | {"joint_epochs": 2}},
         {"mixed_targets": {"share": 0.0}},
-        {"mixed_targets": {"exact_below": 10, "probes": 8, "top": 20}},
+        {"mixed_targets": {"exact_below": 10, "probed_groups": 8, "best_items": 20}},
     ],
     ids=["refinement", "descent", "two paths", "random start", "joint", "no mixed targets", "grouped targets"],
 )

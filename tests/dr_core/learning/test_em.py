@@ -86,7 +86,7 @@ def test_mixed_targets_carry_their_share_of_every_state(world):
     model, states, _ = world
     states = States(states.user_NE, states.target_NT, states.weight_NT.clone())
     states.weight_NT[3] = 0
-    config = MixedTargetsConfig(share=0.4, draws=6, top=5)
+    config = MixedTargetsConfig(share=0.4, draws=6, best_items=5)
     mixed = states.mixed(TargetSampler(model.reranker, config, None), seed=1)
     drawn, weight = mixed.target_NT[:, NUM_TARGETS:], mixed.weight_NT[:, NUM_TARGETS:]
     torch.testing.assert_close(weight.sum(1), 0.4 * mixed.weight_NT.sum(1))

@@ -48,16 +48,16 @@ def frequencies(drawn_NM: torch.Tensor) -> np.ndarray:
 
 def expected_frequencies(reranker: SoftmaxReranker, config: MixedTargetsConfig) -> np.ndarray:
     score_NV = reranker.score_all(users()).double()
-    top = score_NV.topk(config.top, dim=1)
+    top = score_NV.topk(config.best_items, dim=1)
     wanted = torch.zeros_like(score_NV)
     return wanted.scatter_(1, top.indices, torch.softmax(top.values / config.temperature, dim=1)).numpy()
 
 
-@pytest.mark.parametrize(("top", "temperature"), [(20, 0.8), (5, 2.0)])
+@pytest.mark.parametrize(("best_items", "temperature"), [(20, 0.8), (5, 2.0)])
 def test_exact_draws_follow_the_softmax_of_the_best_items(
-    reranker: SoftmaxReranker, top: int, temperature: float
+    reranker: SoftmaxReranker, best_items: int, temperature: float
 ) -> None:
-    config = MixedTargetsConfig(draws=20_000, top=top, temperature=temperature)
+    config = MixedTargetsConfig(draws=20_000, best_items=best_items, temperature=temperature)
     found = frequencies(TargetSampler(reranker, config, None).sample(users(), seed=1))
     wanted = expected_frequencies(reranker, config)
     assert ((found > 0) <= (wanted > 0)).all(), "an item below the best was drawn"
@@ -88,18 +88,18 @@ def test_the_best_are_those_of_a_stable_sort(kind: str, num_columns: int, wanted
 def test_a_softmax_that_is_not_a_number_draws_nothing(reranker: SoftmaxReranker) -> None:
     reranker.bias.fill_(float("nan"))
     with pytest.raises(RuntimeError, match="invalid multinomial distribution"):
-        TargetSampler(reranker, MixedTargetsConfig(top=20), None).sample(users(), seed=1)
+        TargetSampler(reranker, MixedTargetsConfig(best_items=20), None).sample(users(), seed=1)
 
 
 def test_more_best_items_wanted_than_there_are(reranker: SoftmaxReranker) -> None:
-    config = MixedTargetsConfig(draws=50, top=10 * NUM_ITEMS)
+    config = MixedTargetsConfig(draws=50, best_items=10 * NUM_ITEMS)
     drawn = TargetSampler(reranker, config, None).sample(users(), seed=1)
     assert int(drawn.min()) >= 0
     assert int(drawn.max()) < NUM_ITEMS
 
 
 def test_groups_find_most_of_what_the_exact_softmax_draws(reranker: SoftmaxReranker) -> None:
-    config = MixedTargetsConfig(draws=20_000, top=60, exact_below=100, probes=8, head=30)
+    config = MixedTargetsConfig(draws=20_000, best_items=60, exact_below=100, probed_groups=8, always_scored=30)
     groups = ItemGroups.from_labels(clusters())
     found = frequencies(TargetSampler(reranker, config, groups).sample(users(), seed=2))
     wanted = expected_frequencies(reranker, config)
@@ -112,10 +112,12 @@ def test_groups_find_most_of_what_the_exact_softmax_draws(reranker: SoftmaxReran
     assert np.abs(blind - wanted).sum(1).mean() / 2 > 2 * total_variation.mean()
 
 
-@pytest.mark.parametrize("head", [0, 25, NUM_ITEMS])
-def test_probing_every_group_is_exact(reranker: SoftmaxReranker, head: int) -> None:
+@pytest.mark.parametrize("always_scored", [0, 25, NUM_ITEMS])
+def test_probing_every_group_is_exact(reranker: SoftmaxReranker, always_scored: int) -> None:
     """No item counts twice, though the head's items stand in groups too."""
-    config = MixedTargetsConfig(draws=20_000, top=50, exact_below=100, probes=NUM_CLUSTERS, head=head)
+    config = MixedTargetsConfig(
+        draws=20_000, best_items=50, exact_below=100, probed_groups=NUM_CLUSTERS, always_scored=always_scored
+    )
     sampler = TargetSampler(reranker, config, ItemGroups.from_labels(clusters() % 7))
     found = frequencies(sampler.sample(users(), seed=3))
     wanted = expected_frequencies(reranker, config)
@@ -126,7 +128,7 @@ def test_probing_every_group_is_exact(reranker: SoftmaxReranker, head: int) -> N
 
 @pytest.mark.parametrize("exact_below", [100, 1000])
 def test_same_seed_same_draws(reranker: SoftmaxReranker, exact_below: int) -> None:
-    config = MixedTargetsConfig(exact_below=exact_below, top=40, probes=4)
+    config = MixedTargetsConfig(exact_below=exact_below, best_items=40, probed_groups=4)
     sampler = TargetSampler(reranker, config, ItemGroups.from_labels(clusters()))
     first = sampler.sample(users(), seed=5)
     torch.rand(10)

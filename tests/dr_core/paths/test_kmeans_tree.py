@@ -8,7 +8,6 @@ import pytest
 
 from dr_core.paths.kmeans_tree import (
     KMeansTree,
-    balanced_hierarchical_kmeans,
     fit_kmeans_tree,
     random_paths,
 )
@@ -21,6 +20,11 @@ def clustered_vectors(seed: int, *, num_items: int = 600, num_clusters: int = 12
     members = rng.choice(num_clusters, size=num_items, p=rng.dirichlet(np.full(num_clusters, 2.0)))
     lengths = rng.exponential(1.0, (num_items, 1)) + 0.1
     return ((centers[members] + 0.5 * rng.normal(size=(num_items, num_dims))) * lengths).astype(np.float32)
+
+
+def start_paths(vectors: np.ndarray, space: PathSpace, num_paths: int, seed: int, **options) -> np.ndarray:
+    tree, leaves = fit_kmeans_tree(vectors, space, seed, **options)
+    return tree.assign(vectors, num_paths, first_paths=leaves)
 
 
 def rows_are_distinct(paths: np.ndarray) -> bool:
@@ -72,7 +76,7 @@ def test_the_capacity_holds_at_every_node(seed: int, num_layers: int) -> None:
 @pytest.mark.parametrize("num_items", [1, 2, 3, 7, 30])
 def test_catalogues_smaller_than_the_width_still_get_distinct_paths(num_items: int) -> None:
     space = PathSpace(10, 2)
-    paths = balanced_hierarchical_kmeans(clustered_vectors(0, num_items=num_items), space, 3, seed=0)
+    paths = start_paths(clustered_vectors(0, num_items=num_items), space, 3, seed=0)
     assert paths.shape == (num_items, 3)
     space.check(paths)
     assert rows_are_distinct(paths)
@@ -81,17 +85,17 @@ def test_catalogues_smaller_than_the_width_still_get_distinct_paths(num_items: i
 
 @pytest.mark.parametrize("vectors", [np.zeros((40, 4)), np.ones((40, 4)), np.repeat(np.eye(4), 10, axis=0)])
 def test_items_that_cannot_be_told_apart_are_spread_within_the_capacity(vectors: np.ndarray) -> None:
-    paths = balanced_hierarchical_kmeans(vectors, PathSpace(4, 2), 3, seed=0)
+    paths = start_paths(vectors, PathSpace(4, 2), 3, seed=0)
     assert rows_are_distinct(paths)
     assert np.bincount(paths[:, 0]).max() <= 4
 
 
 def test_the_start_is_repeatable_and_depends_on_directions_alone() -> None:
     vectors, space = clustered_vectors(1), PathSpace(6, 2)
-    first = balanced_hierarchical_kmeans(vectors, space, 3, seed=5)
-    np.testing.assert_array_equal(first, balanced_hierarchical_kmeans(vectors.copy(), space, 3, seed=5))
-    np.testing.assert_array_equal(first, balanced_hierarchical_kmeans(vectors * 4, space, 3, seed=5))
-    assert np.any(first != balanced_hierarchical_kmeans(vectors, space, 3, seed=6))
+    first = start_paths(vectors, space, 3, seed=5)
+    np.testing.assert_array_equal(first, start_paths(vectors.copy(), space, 3, seed=5))
+    np.testing.assert_array_equal(first, start_paths(vectors * 4, space, 3, seed=5))
+    assert np.any(first != start_paths(vectors, space, 3, seed=6))
 
 
 def cosines(tree: KMeansTree, vectors: np.ndarray, paths: np.ndarray) -> np.ndarray:
@@ -175,18 +179,9 @@ def test_unseen_items_spread_about_as_evenly_as_those_the_tree_was_fitted_on() -
 
 def test_learning_on_a_sample_still_assigns_every_item_within_the_capacity() -> None:
     vectors, space = clustered_vectors(9, num_items=2000), PathSpace(5, 2)
-    paths = balanced_hierarchical_kmeans(vectors, space, 2, 0, sample=300)
+    paths = start_paths(vectors, space, 2, 0, sample=300)
     assert np.bincount(paths[:, 0]).max() <= math.ceil(1.2 * math.ceil(1.2 * 2000 / 5) / 5)
     assert rows_are_distinct(paths)
-
-
-def test_leaves_hold_what_was_asked_for_where_the_space_is_far_too_large() -> None:
-    vectors, space = clustered_vectors(10, num_items=2000), PathSpace(20, 3)
-    tree, leaves = fit_kmeans_tree(vectors, space, 0, items_per_leaf=25)
-    assert 15 <= len(leaves) / tree.num_leaves <= 40
-    crowded, _ = fit_kmeans_tree(vectors, space, 0)
-    assert len(leaves) / crowded.num_leaves < 2
-    assert rows_are_distinct(tree.assign(vectors, 3, first_paths=leaves))
 
 
 def test_impossible_requests_are_refused() -> None:
@@ -194,11 +189,10 @@ def test_impossible_requests_are_refused() -> None:
     for call in (
         lambda: random_paths(5, 3, space, 0),
         lambda: random_paths(5, 0, space, 0),
-        lambda: balanced_hierarchical_kmeans(vectors, space, 3, 0),
+        lambda: start_paths(vectors, space, 3, 0),
         lambda: fit_kmeans_tree(vectors, space, 0, capacity=0.9),
         lambda: fit_kmeans_tree(vectors, space, 0, iterations=0),
         lambda: fit_kmeans_tree(vectors, space, 0, refinement=-1),
-        lambda: fit_kmeans_tree(vectors, space, 0, items_per_leaf=0.0),
         lambda: fit_kmeans_tree(vectors[:0], space, 0),
         lambda: fit_kmeans_tree(vectors * np.nan, space, 0),
         lambda: fit_kmeans_tree(vectors, space, 0)[0].assign(vectors[:, :3], 1),

@@ -231,6 +231,43 @@ def test_former_names_of_keys_mean_what_they_meant(caplog: pytest.LogCaptureFixt
     assert FORMER["samples"] == {"history_length": 40}, "what was read is left alone"
 
 
+def test_former_names_of_settings_say_nothing_about_the_list_that_is_served(caplog: pytest.LogCaptureFixture) -> None:
+    former = {
+        "paths": {"spare": 1.5},
+        "mixed_targets": {"top": 30, "probes": 5, "head": 0},
+        "evaluation": {"k": [5], "difference_shares": [0.5]},
+    }
+    with caplog.at_level("INFO", "pipelines.config.load"):
+        config = validate_config(MINIMAL | former, "old.yaml")
+    mixed = config.mixed_targets
+    assert (mixed.best_items, mixed.probed_groups, mixed.always_scored) == (30, 5, 0)
+    assert (config.paths.path_length_slack, config.evaluation.compare_at_shares) == (1.5, (0.5,))
+    assert (config.serving.k, config.training.validation_k) == (10, 10), "the first of evaluation.k was not served"
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        "old.yaml: evaluation.difference_shares is called evaluation.compare_at_shares now",
+        "old.yaml: mixed_targets.head is called mixed_targets.always_scored now",
+        "old.yaml: mixed_targets.probes is called mixed_targets.probed_groups now",
+        "old.yaml: mixed_targets.top is called mixed_targets.best_items now",
+        "old.yaml: paths.spare is called paths.path_length_slack now",
+    ]
+
+
+def test_a_setting_that_has_one_value_left_may_still_be_named() -> None:
+    config = validate_config(MINIMAL | {"reranker": {"negatives": "popularity", "num_negatives": 7}}, "old.yaml")
+    assert config.reranker.num_negatives == 7
+    with pytest.raises(ConfigError, match=r"old\.yaml: reranker\.negatives='log_uniform': unknown key"):
+        validate_config(MINIMAL | {"reranker": {"negatives": "log_uniform"}}, "old.yaml")
+
+
+def test_a_former_name_is_not_outvoted_in_silence_by_the_name_of_today() -> None:
+    both = MINIMAL | {"paths": {"spare": 3.0, "path_length_slack": 1.5}}
+    message = r"world\.yaml: paths\.spare=3\.0: it is called paths\.path_length_slack now, which is set as well"
+    with pytest.raises(ConfigError, match=message):
+        validate_config(both, "world.yaml")
+    same = MINIMAL | {"paths": {"spare": 1.5, "path_length_slack": 1.5}}
+    assert validate_config(same, "world.yaml").paths.path_length_slack == 1.5
+
+
 def test_an_older_record_is_read_and_one_of_another_project_is_named() -> None:
     record = {"run_id": "r", "config": MINIMAL | {"evaluation": {"k": [7], "beam": 3}}}
     config = recorded_config(record, "runs/r.json")

@@ -15,7 +15,7 @@ CONFIG = RunConfig.model_validate(
         "name": "world",
         "dataset": {},
         "serving": {"k": 5},
-        "evaluation": {"difference_shares": [0.5], "bootstrap": 100},
+        "evaluation": {"compare_at_shares": [0.5], "bootstrap": 100},
     }
 )
 NUM_USERS = 20

@@ -153,6 +153,14 @@ def test_the_console_table_lists_brute_force_first_and_ends_with_health_and_stru
     assert closing.splitlines()[1] == "structure  K=35  D=2  J=3  S=20  alpha=0.4871  beam=9"
 
 
+def test_the_console_says_which_algorithm_ran_and_leaves_the_reason_to_the_report() -> None:
+    summary = {
+        "run_id": "r",
+        "structure": {"K": 5, "m_step": "both: an item has one path", "search": "p/|c|: few paths"},
+    }
+    assert trim_console_table(summary) == "structure  K=5  m_step=both  search=p/|c|"
+
+
 def test_a_console_table_of_nothing_is_empty() -> None:
     assert trim_console_table({"run_id": "r"}) == ""
 

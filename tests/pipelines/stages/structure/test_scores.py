@@ -15,13 +15,13 @@ from dr_core.learning.config import ScoresConfig
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
 from dr_core.retrieval.beam_search import beam_search
+from pipelines.stages.blocks import read_samples
 from pipelines.stages.structure.scores import (
     Carried,
     accumulate_scores,
     item_weights,
     measure_likelihood,
     path_scores,
-    read_samples,
 )
 from pipelines.storage.item_paths import write_paths
 

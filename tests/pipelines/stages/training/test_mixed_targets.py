@@ -13,7 +13,7 @@ from pipelines.stages.training.petastorm import row_group_sizes
 from pipelines.storage.workdir import Workdir
 
 DRAWS, TOP = 5, 8
-CONFIG = MixedTargetsConfig(share=0.6, draws=DRAWS, top=TOP)
+CONFIG = MixedTargetsConfig(share=0.6, draws=DRAWS, best_items=TOP)
 
 
 def mix(
@@ -119,7 +119,7 @@ def test_the_table_keeps_its_row_groups_for_the_readers(world, mixed: pd.DataFra
 
 
 def test_many_items_are_drawn_through_their_groups(spark: SparkSession, world, plain: pd.DataFrame) -> None:
-    config: dict[str, object] = {"exact_below": 10, "probes": 3, "head": 4}
+    config: dict[str, object] = {"exact_below": 10, "probed_groups": 3, "always_scored": 4}
     targets = matrix(mix(spark, world, "mixed_groups", **config), "targets")
     drawn = targets[..., -DRAWS:]
     np.testing.assert_array_equal(targets[..., :-DRAWS], matrix(plain, "targets"))
@@ -132,7 +132,7 @@ def test_a_model_or_groups_written_again_under_their_name_are_read_again(
 ) -> None:
     """A worker that has drawn with the first contents draws with the second: the table of a fresh name says what is right."""
     workdir, labels = world.workdir, np.arange(world.model.num_items)
-    config: dict[str, object] = {"exact_below": 10, "probes": 2, "head": 0}
+    config: dict[str, object] = {"exact_below": 10, "probed_groups": 2, "always_scored": 0}
 
     def write(model_id: str, number: int) -> pd.DataFrame:
         model = make_model(num_items=len(labels), num_nodes=5, num_paths=2, seed=10 + number * (changed == "model"))

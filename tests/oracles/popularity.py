@@ -1,4 +1,4 @@
-"""The most popular items, for everybody."""
+"""The most popular items, for everybody: the floor that every baseline has to beat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dr_core.item_lists import ItemLists
 
 
 class Popularity(Baseline):
-    """Items by the events of the training users: the list that every method has to beat."""
+    """Items by the events of the training users, most first."""
 
     name = "popularity"
 
