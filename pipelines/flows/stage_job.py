@@ -97,8 +97,8 @@ def run_job(
         _refuse_other_config(record, config)
         label = source.interval and source.interval.label
         run = LearnedRun(None, config, workdir, record, config.seed, source.logs, source.catalogue, label)  # type: ignore[arg-type]
-        begin(run)
         with record.job(job_key(job, number), is_last=job == plan.day_one(1)[-1].job):
+            begin(run)
             if rounds is not None and rounds != config.em.rounds:
                 raise ConfigError(
                     f"--rounds {rounds}: the caller has planned {rounds} EM rounds, the configuration has"
