@@ -41,8 +41,8 @@ SWEPT: dict[str, list[Any]] = {
     "rounds": [0],
     "random_start": [1],
     "mean_path": [2],
-    "assignment": ["best path", "refinement"],
-    "assignment_random": ["refinement"],
+    "assignment": ["best path", "descent"],
+    "assignment_random": ["descent"],
     "encoder": ["mean"],
     "coherence": ["learned", "shuffled"],
     "two_tower": ["plain@0.1"],
@@ -338,7 +338,7 @@ def test_a_sweep_turns_one_knob_at_a_time(
     assert rows[("alpha", "0")]["largest_path"] > rows[("alpha", "100")]["largest_path"]
     assert rows[("beam", "4")]["candidates"] > rows[("beam", "1")]["candidates"]
     assert 0 < rows[("encoder", "mean")]["brute_force_precision"] < 1
-    assert rows[("assignment", "best path")]["largest_path"] > rows[("assignment", "refinement")]["largest_path"]
+    assert rows[("assignment", "best path")]["largest_path"] > rows[("assignment", "descent")]["largest_path"]
     assert {row["study"] for row in rows.values() if "overlap" in row} >= {
         "beam",
         "nodes",
