@@ -12,7 +12,7 @@ DEMO := var/demo/$(NAME)
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: install airflow demo test lint bench soak package clean help
+.PHONY: install airflow demo test test-unit lint bench soak package clean help
 
 install: $(VENV)/installed ## install everything into .venv (half a minute)
 
@@ -38,6 +38,9 @@ demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another wo
 test: install ## run the linters and all tests
 	@$(MAKE) --no-print-directory -j2 airflow lint $(CLASSES)
 	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
+
+test-unit: install ## run the tests that start no JVM
+	$(BIN)/python -m pytest -m unit
 
 $(CLASSES): $(VENV)/installed tests/load_classes.py
 	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m tests.load_classes
@@ -71,4 +74,4 @@ clean: ## remove the environment and everything the demo and the tests wrote
 	rm -rf $(VENV) $(AIRFLOW) .venv-package var build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
 help: ## show this
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18

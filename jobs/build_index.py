@@ -1,17 +1,10 @@
-"""Inverted index of the last mapping, after the health gate."""
-
-from __future__ import annotations
+"""Inverted index of the last mapping, after the health gate; then what the model is served with."""
 
 import sys
-from collections.abc import Sequence
 
-from jobs._common import Step, run_job
+from pipelines.cli.job import stage_job
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job and return its exit code."""
-    return run_job("build_index", __doc__, lambda day, arguments: [Step("index", day.index)], argv)
-
+main = stage_job("build_index", __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

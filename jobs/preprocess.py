@@ -3,18 +3,11 @@
 With --start and --end only the events of that interval, else the whole log.
 """
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Sequence
 
-from jobs._common import Step, run_job
+from pipelines.cli.job import stage_job
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the job and return its exit code."""
-    return run_job("preprocess", __doc__, lambda day, arguments: [Step("preprocess", day.preprocess)], argv)
-
+main = stage_job("preprocess", __doc__)
 
 if __name__ == "__main__":
     sys.exit(main())

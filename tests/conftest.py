@@ -4,7 +4,7 @@ import json
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,8 @@ ModelMaker = Callable[..., DeepRetrievalModel]
 SamplesWriter = Callable[..., dict[str, np.ndarray]]
 RunAttached = Callable[..., tuple[int, str]]
 Contents = Callable[..., pd.DataFrame]
+SYSTEM_FOLDERS = ("end_to_end", "jobs", "airflow_dags")
+SYSTEM_FIXTURES = {"tiny_world", "run_attached", "submit", "in_airflow"}
 LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes longer than running it; with one compiler alone
     # the JVM would keep 48 MB of code, throw away what no longer fits, and compile it again
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=256m -XX:+UseSerialGC",
@@ -39,6 +41,30 @@ LIGHT = {  # for a few rows: compiling a query, by Spark or by the JVM, takes lo
     "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.databricks.delta.snapshotPartitions": "1",
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test with its tier: ``unit`` starts no JVM, ``spark`` uses the one session, ``system`` whole programs.
+
+    A test that says its tier itself keeps it: one that starts a JVM of its own, without a fixture.
+    """
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in ("unit", "spark", "system")):
+            item.add_marker(
+                tier(item.path.relative_to(Path(__file__).parent).parts[0], getattr(item, "fixturenames", ()))
+            )
+
+
+def tier(folder: str, fixtures: Sequence[str]) -> str:
+    """Return the tier of a test.
+
+    Args:
+        folder: below ``tests/``.
+        fixtures: names of all that the test uses, itself or through others.
+    """
+    if folder in SYSTEM_FOLDERS or SYSTEM_FIXTURES & set(fixtures):
+        return "system"
+    return "spark" if "spark" in fixtures else "unit"
 
 
 @pytest.fixture(scope="session", autouse=True)

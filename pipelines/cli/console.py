@@ -9,8 +9,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+import typer
+
 from dr_core.errors import DeepRetrievalError, TryAgain, typed
 
+EXIT_CODES = (
+    "Exit codes: 0 done, 1 bug, 2 bad configuration or arguments, 3 refused by a data or quality gate, 75 try again."
+)
 LINE = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
 LOGGERS = ("pipelines", "dr_core")
 """The project's own."""
@@ -28,6 +33,15 @@ def explain(program: str, error: BaseException) -> int:
     else:
         print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
     return code
+
+
+def misused(program: str, error: typer.TyperException) -> str:
+    """Say on stderr, in one line, which argument of a program is wrong. Return what is wrong with it."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else program
+    message = " ".join(error.format_message().split())
+    print(f"{command}: {message.rstrip('.')}; see {command} --help", file=sys.stderr)
+    return message
 
 
 @contextmanager

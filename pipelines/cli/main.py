@@ -12,12 +12,9 @@ from typer.core import TyperCommand
 from pipelines.cli.answer import Answer
 from pipelines.cli.commands import experiments, learn, machine, measure, releases
 from pipelines.cli.commands.retrieve import retrieve
-from pipelines.cli.console import explain, results_only, start_logging
+from pipelines.cli.console import EXIT_CODES, explain, misused, results_only, start_logging
 from pipelines.cli.progress import shown_progress
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 bug, 2 bad configuration or arguments, 3 refused by a data or quality gate, 75 try again."
-)
 LEARN, MEASURE, USE, MACHINE = "Learn", "Measure", "Use", "This machine"
 
 
@@ -41,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         done = typer.main.get_command(app)(arguments, prog_name="dr", standalone_mode=False)
     except typer.TyperException as error:
-        done = _misused(error)
+        message = misused("dr", error)
+        done = Answer({"error": message, "exit_code": 2}, exit_code=2)
     if not isinstance(done, Answer):  # --help and completion print by themselves
         return int(done or 0)
     if "--json" in arguments:
@@ -49,15 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif done.text:
         print(done.text)
     return done.exit_code
-
-
-def _misused(error: typer.TyperException) -> Answer:
-    """Say in one line which argument is wrong."""
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context else "dr"
-    message = " ".join(error.format_message().split())
-    print(f"{command}: {message.rstrip('.')}; see {command} --help", file=sys.stderr)
-    return Answer({"error": message, "exit_code": 2}, exit_code=2)
 
 
 def _add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,10 +28,35 @@ WorkdirOption = Annotated[
 FolderOption = Annotated[
     str, typer.Option("--workdir", metavar="W", help="Work folder of an earlier run, a path or URI.")
 ]
+NeededWorkdirOption = Annotated[str, typer.Option("--workdir", metavar="W", help="Work folder, a path or URI.")]
+"""Of jobs."""
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=V", help="Override one key of the configuration; may be repeated."),
 ]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Root of all randomness, in place of the configured one.")
+]
+
+
+def _run_id(text: str | None) -> str | None:
+    from pipelines.storage.run_record import NAME
+
+    if text is not None and not re.fullmatch(NAME, text):
+        raise typer.BadParameter(f"{text}: letters, digits, '.', '_' and '-' are allowed, the first a letter or digit")
+    return text
+
+
+RunIdOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run-id",
+        metavar="R",
+        callback=_run_id,
+        help="Name of the run's record, runs/R.json (default: follows from the other options).",
+    ),
+]
+"""Of jobs. Those on a whole work folder keep no record without it."""
 LogsOption = Annotated[
     str | None,
     typer.Option("--logs", metavar="P", help="The logs, in place of dataset.path.", rich_help_panel=DATA),

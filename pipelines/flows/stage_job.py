@@ -7,11 +7,12 @@ other by the run id, which the same configuration, log, catalogue, seed and inte
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dr_core.errors import ConfigError
+from dr_core.errors import ConfigError, TryAgain
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.flows import plan
@@ -30,6 +31,19 @@ JOBS = tuple(dict.fromkeys(stage.job for stage in plan.day_one(1)))
 def job_key(job: str, number: int | str | None) -> str:
     """Return the name of a job's verdict in the record: ``preprocess``, ``assign_paths_2``, ``train_model_final``."""
     return job if number is None else f"{job}_{number}"
+
+
+def record_refusal(key: str, workdir_uri: str, run_id: str, error: ConfigError) -> None:
+    """Leave a configuration's error as a job's verdict. A folder in use keeps the record of its user.
+
+    Args:
+        key: of the verdict.
+        workdir_uri, run_id: of the record.
+        error: why the job does not begin.
+    """
+    workdir = Workdir(workdir_uri)
+    with suppress(ConfigError, TryAgain), lease(workdir, "run"), Run(workdir, run_id, "").job(key):
+        raise error
 
 
 def stages_of(job: str, number: str | None, rounds: int) -> list[plan.Stage]:

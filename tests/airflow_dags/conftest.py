@@ -57,6 +57,15 @@ def in_airflow(tmp_path_factory: pytest.TempPathFactory) -> InAirflow:
     return run
 
 
+def put_program(name: str, environment: Path) -> Path:
+    """Make a script of this folder the spark-submit of an environment, and return the program."""
+    program = environment / "bin" / "spark-submit"
+    program.parent.mkdir(parents=True)
+    program.write_text(f"#!{sys.executable}\n" + Path(__file__).with_name(name).read_text())
+    program.chmod(0o755)
+    return program
+
+
 def call(command: list[str], environment: dict[str, str]) -> None:
     """Run a command; what it says is shown if the test fails."""
     ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

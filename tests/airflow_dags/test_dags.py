@@ -5,23 +5,25 @@ import importlib
 import json
 import shutil
 import sys
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from jobs._common import build_parser, stage_order
-from jobs.refresh import STAGES
+from pipelines.flows import plan
+from pipelines.flows.stage_job import job_key
 from pipelines.stages.ingest.interval import Interval
+from tests.airflow_dags.conftest import put_program
 
 HERE = Path(__file__).parent
 DAGS = HERE.parents[1] / "airflow_dags"
 REFUSED = {"status": "refused", "exit_code": 3, "message": "recall fell by 0.2"}
 RUNNING = {"status": "running", "exit_code": None, "message": ""}
+STAGES = [stage.name for stage in plan.refresh()]
 WRONG = {"status": "failed", "exit_code": 2, "message": "paths.layers: unknown key"}
 InAirflow = Callable[..., Any]
 
@@ -36,16 +38,13 @@ class Ran:
     failures: list[list[str]]
     calls: list[dict[str, Any]]
 
-    def parsed(self) -> list[tuple[str, Namespace]]:
-        """Return job and arguments of every call, as the job's own parser reads them."""
+    def parsed(self) -> list[tuple[str, SimpleNamespace]]:
+        """Return job and arguments of every call, as the job's own command reads them."""
         return [parse(Path(call["script"]).stem, call["arguments"]) for call in self.calls]
 
 
-def parse(job: str, arguments: list[str]) -> tuple[str, Namespace]:
-    module = importlib.import_module(f"jobs.{job}")
-    words = ("warm_up", "final") if any(text.startswith("--round=") for text in arguments) else None
-    parser = module.build_parser() if hasattr(module, "build_parser") else build_parser(job, None, words)
-    return job, parser.parse_args(arguments)
+def parse(job: str, arguments: list[str]) -> tuple[str, SimpleNamespace]:
+    return job, SimpleNamespace(**importlib.import_module(f"jobs.{job}").main.parse(arguments, {}).params)
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +58,7 @@ def described(in_airflow: InAirflow) -> dict[str, Any]:
 def runs(in_airflow: InAirflow, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
     """One run of each kind, by what is special about it."""
     folder = tmp_path_factory.mktemp("stand_in")
-    bin_folder = folder / "environment" / "bin"
-    bin_folder.mkdir(parents=True)
-    program = bin_folder / "spark-submit"
-    program.write_text(f"#!{sys.executable}\n" + (HERE / "spark_submit.py").read_text())
-    program.chmod(0o755)
+    bin_folder = put_program("spark_submit.py", folder / "environment").parent
     day = "daily-202401{0}T0000-202401{1}T0000".format
     plan = {
         f"{day(11, 12)} publish": [[3, REFUSED]],
@@ -139,7 +134,7 @@ def test_the_daily_refresh_is_one_chain_of_the_jobs_stages(described: dict[str, 
 
 def test_the_bootstrap_is_one_chain_of_the_jobs_of_day_one(described: dict[str, Any]) -> None:
     tasks = described["dags"]["deep_retrieval_bootstrap"]["tasks"]
-    jobs = dict.fromkeys(job.replace(" --round ", "_") for _, job in stage_order(rounds=3))
+    jobs = dict.fromkeys(job_key(stage.job, stage.round) for stage in plan.day_one(3))
     assert [name for name in tasks if name != "mark_live"] == list(jobs)
     assert [task["after"] for name, task in tasks.items() if name != "mark_live"] == [[], *([job] for job in jobs)][:-1]
 
@@ -184,12 +179,12 @@ def test_the_arguments_of_a_day_are_what_the_job_reads(runs: dict[str, Ran]) -> 
 
 def test_the_arguments_of_day_one_are_what_the_jobs_read(runs: dict[str, Ran]) -> None:
     parsed = runs["bootstrap"].parsed()
-    called = [f"{job} --round {given.round}" if hasattr(given, "round") else job for job, given in parsed]
-    assert called == list(dict.fromkeys(job for _, job in stage_order(rounds=3)))
+    called = [f"{job} --round {given.number}" if hasattr(given, "number") else job for job, given in parsed]
+    assert called == list(dict.fromkeys(plan.command(stage) for stage in plan.day_one(3)))
     assert {(given.start, given.end, given.logs) for _, given in parsed} == {
         ("2024-01-01", "2024-01-10", "/logs/first")
     }
-    assert {tuple(given.set) for _, given in parsed} == {("em.rounds=3",)}
+    assert {(given.rounds, given.overrides) for _, given in parsed} == {(3, ())}
     assert len({given.run_id for _, given in parsed}) == 1
 
 
@@ -245,8 +240,3 @@ def test_a_bug_is_tried_again(runs: dict[str, Ran]) -> None:
 
 def test_a_day_after_a_failed_one_runs(runs: dict[str, Ran]) -> None:
     assert runs["in use"].tasks["ingest"] == ["success", 1]
-
-
-def test_the_picture_shows_every_task(described: dict[str, Any]) -> None:
-    picture = (DAGS.parent / "docs" / "daily_refresh.svg").read_text()
-    assert all(f">{name}</text>" in picture for name in described["dags"]["deep_retrieval_daily_refresh"]["tasks"])

@@ -3,7 +3,7 @@
 import importlib
 import json
 import os
-import shutil
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs._common import stage_order
 from pipelines.cli.main import main as dr
+from pipelines.flows import plan
+from pipelines.flows.stage_job import JOBS
 from pipelines.storage.workdir import Workdir
 
 Submit = Callable[..., tuple[int, str]]
 JOBS_FOLDER = Path(importlib.import_module("jobs").__file__ or "").parent
-JOBS = sorted({job.split(" ")[0] for _, job in stage_order(rounds=1)})
 COMMON_OPTIONS = {
-    "-h", "--help", "--config", "--workdir", "--logs", "--catalogue", "--set", "--seed", "--start", "--end", "--run-id",
+    "-h", "--help", "--config", "--workdir", "--logs", "--catalogue", "--set", "--seed", "--start", "--end", "--run-id", "--rounds",
 }  # fmt: skip
 
 ONE_AFTER_THE_OTHER = """\
@@ -61,41 +61,42 @@ def complaint(error_output: str, job: str) -> str:
 def chain(submit: Submit, config: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
     """The work folder after all jobs of a run, and the JSON line of each.
 
-    The first job has a spark-submit of its own. The others are run as programs, one after the other, each with its own
-    Spark session, by one spark-submit: a JVM takes longer to warm up than these jobs take.
+    They are run as programs, one after the other, each with its own Spark session, by one spark-submit: a JVM takes longer
+    to warm up than these jobs take. Two ranks train.
     """
     folder = tmp_path_factory.mktemp("chain")
-    common = ["--config", config, "--workdir", str(folder / "w")]
-    jobs = [job.split(" ") for job in dict.fromkeys(job for _, job in stage_order(rounds=1))]
-    (first, *options), *others = [[str(JOBS_FOLDER / f"{name}.py"), *common, *more] for name, *more in jobs]
-    code, output = submit(first, *options)
+    common = ["--config", config, "--workdir", str(folder / "w"), "--rounds", "1"]
+    calls = [command.split(" ") for command in dict.fromkeys(plan.command(stage) for stage in plan.day_one(1))]
+    program = folder / "one_after_the_other.py"
+    program.write_text(ONE_AFTER_THE_OTHER)
+    code, output = submit(
+        str(program), json.dumps([[str(JOBS_FOLDER / f"{job}.py"), *common, *more] for job, *more in calls])
+    )
     assert code == 0
-    lines = output.strip().splitlines()[-1:]
-    (folder / "one_after_the_other.py").write_text(ONE_AFTER_THE_OTHER)
-    code, output = submit(str(folder / "one_after_the_other.py"), json.dumps(others))
-    assert code == 0
-    lines += [line for line in output.splitlines() if line.startswith('{"job"')]
-    return str(folder / "w"), [json.loads(line) for line in lines]
+    return str(folder / "w"), [json.loads(line) for line in output.splitlines() if line.startswith('{"job"')]
 
 
 def test_the_jobs_in_order_lead_from_logs_to_a_live_release_and_a_report(
     chain: tuple[str, list[dict[str, Any]]], spark: SparkSession
 ) -> None:
     workdir, lines = chain
-    order = stage_order(rounds=1)
-    assert [line["stage"] for line in lines] == [stage for stage, _ in order if stage != "choose"]
-    assert sorted({line["job"] for line in lines}) == JOBS
+    order = [stage.name for stage in plan.day_one(1)]
+    firsts = {plan.command(stage): stage.name for stage in reversed(plan.day_one(1))}
+    assert [line["stage"] for line in lines] == [name for name in order if name in firsts.values()]
+    assert [(line["job"], line["stage"]) for line in lines][1::8] == [("samples", "samples"), ("build_index", "index")]
+    assert {line["job"] for line in lines} == set(JOBS)
     assert len({line["run_id"] for line in lines}) == 1
     assert all(line["exit_code"] == 0 and line["seconds"] > 0 for line in lines)
     assert all(line["rows_in"] > 0 and line["rows_out"] > 0 for line in lines)
     assert lines[0]["rows_in"] == lines[0]["kept"] + lines[0]["quarantined"] + lines[0]["filtered"]
     record = record_of(workdir)
     assert (record["status"], record["exit_code"], record["message"]) == ("done", 0, "")
-    assert [stage["name"] for stage in record["stages"]] == [stage for stage, _ in order if stage != "report"]
+    assert [stage["name"] for stage in record["stages"]] == [name for name in order if name != "report"]
     assert {verdict["exit_code"] for verdict in record["jobs"].values()} == {0}
     assert {"train_model_warm_up", "train_model_1", "train_model_final", "report"} <= set(record["jobs"])
+    published = next(line for line in lines if line["job"] == "publish")
     (release,) = Workdir(workdir).read(spark, "releases").collect()
-    assert (release.status, release.release_id) == ("live", lines[-3]["release_id"])
+    assert (release.status, release.release_id) == ("live", published["release_id"])
     summary = json.loads(Path(workdir, "report", "summary.json").read_text())
     assert summary["run_id"] == record["run_id"]
     assert Path(lines[-1]["report"]).exists()
@@ -129,36 +130,14 @@ def test_dr_run_takes_a_run_of_jobs_for_its_own(
     assert json.loads(capfd.readouterr().out)["run_id"] == lines[0]["run_id"]
 
 
-def test_two_ranks_train_under_spark_submit_as_well(
-    chain: tuple[str, list[dict[str, Any]]], submit: Submit, config: str, tmp_path: Path
-) -> None:
-    workdir = shutil.copytree(chain[0], tmp_path / "w")
-    run_id = chain[1][0]["run_id"]
-    record = record_of(workdir) | {"run_id": "two", "config_hash": ""}
-    (workdir / "runs" / f"{run_id}.json").unlink()
-    shutil.rmtree(workdir / "tables" / "releases")
-    (workdir / "runs" / "two.json").write_text(json.dumps(record))
-    (workdir / "models" / "two-warm").mkdir()
-    for name in ("counts.npy", "validation.npz"):
-        shutil.copy(workdir / "models" / f"{run_id}-warm" / name, workdir / "models" / "two-warm")
-    arguments = ["--config", config, "--workdir", str(workdir), "--run-id", "two", "--set", "training.num_processes=2"]
-    code, output = submit(str(JOBS_FOLDER / "train_model.py"), *arguments, "--round", "warm_up")
-    assert code == 0
-    assert json.loads(output.strip().splitlines()[-1])["stage"] == "warm_up"
-    assert (workdir / "models" / "two-warm" / "model.safetensors").exists()
-    assert [stage["name"] for stage in record_of(workdir)["stages"]] == [stage["name"] for stage in record["stages"]]
-
-
 @pytest.mark.parametrize("job", JOBS)
 def test_every_job_explains_its_options(job: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        call(job, "--help")
-    assert ended.value.code == 0
+    assert call(job, "--help") == 0
     text = capsys.readouterr().out
     has_rounds = job in ("train_model", "accumulate_scores", "assign_paths")
-    shown = {word.strip("[],") for word in text.split() if word.strip("[],").startswith("-")} - {"-"}
+    shown = set(re.findall(r"(?:│ [* ]  | )(--?[a-z-]+) ", text.split("Options", 2)[-1]))
     assert shown == COMMON_OPTIONS | ({"--round"} if has_rounds else set())
-    assert "exit codes: 0 done" in text
+    assert "Exit codes: 0 done" in text
 
 
 @pytest.mark.parametrize(
@@ -167,7 +146,8 @@ def test_every_job_explains_its_options(job: str, capsys: pytest.CaptureFixture[
         (["--set", "paths.layers=3"], ["paths.layers", "unknown key", "num_layers"]),
         (["--set", "paths.num_layers=1"], ["paths.num_layers=1", "greater than or equal to 2"]),
         (["--config", "missing.yaml"], ["missing.yaml does not exist"]),
-        (["--run-id", "a/b"], ["--run-id a/b"]),
+        (["--run-id", "a/b"], ["'--run-id': a/b"]),
+        (["--no-such-option"], ["--no-such-option", "see preprocess --help"]),
         (["--start", "2024-01-01"], ["--start and --end belong together"]),
     ],
 )
@@ -177,7 +157,8 @@ def test_wrong_arguments_end_with_2_and_one_line(
     assert call("preprocess", "--config", config, "--workdir", str(tmp_path), *arguments) == 2
     said = capfd.readouterr()
     line = json.loads(said.out)
-    assert (line["job"], line["exit_code"]) == ("preprocess", 2)
+    assert (line["job"], line["exit_code"], line["run_id"]) == ("preprocess", 2, None)
+    assert line["seconds"] >= 0
     for word in words:
         assert word in complaint(said.err, "preprocess")
     assert not Path(tmp_path, "runs").exists()
@@ -195,6 +176,39 @@ def test_a_round_beyond_the_last_and_a_stage_out_of_turn_are_refused(
     record = record_of(tmp_path)
     assert (record["status"], record["exit_code"]) == ("failed", 2)
     assert call("train_model", *arguments, "final", "--seed", "5") == 2
+
+
+def test_a_caller_who_planned_other_rounds_is_refused_by_the_first_job(
+    config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--config", config, "--workdir", str(tmp_path), "--run-id", "r", "--rounds", "2"]
+    assert call("preprocess", *arguments) == 2
+    said = capfd.readouterr()
+    line = complaint(said.err, "preprocess")
+    assert "--rounds 2: the caller has planned 2 EM rounds, the configuration has em.rounds=1" in line
+    assert (json.loads(said.out)["stage"], json.loads(said.out)["exit_code"]) == ("preprocess", 2)
+    assert record_of(tmp_path)["jobs"]["preprocess"]["exit_code"] == 2
+    assert not Path(tmp_path, "tables").exists()
+
+
+@pytest.mark.parametrize(
+    ("job", "key", "arguments"),
+    [
+        ("preprocess", "preprocess", []),
+        ("preprocess", "preprocess", ["--start", "yesterday", "--end", "2024-01-02"]),
+        ("train_model", "train_model_final", ["--round", "final"]),
+        ("refresh", "refresh", ["--start", "2024-01-02", "--end", "2024-01-03"]),
+    ],
+)
+def test_a_wrong_configuration_of_a_named_run_stands_in_its_record(
+    job: str, key: str, arguments: list[str], config: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    wrong = [] if "yesterday" in arguments else ["--set", "paths.layers=3"]
+    assert call(job, "--config", config, "--workdir", str(tmp_path), "--run-id", "r", *wrong, *arguments) == 2
+    record = record_of(tmp_path)
+    assert (record["status"], record["exit_code"], record["jobs"][key]["exit_code"]) == ("failed", 2, 2)
+    assert ("paths.layers" if wrong else "yesterday") in record["message"]
+    assert json.loads(capfd.readouterr().out)["run_id"] == "r"
 
 
 def test_a_log_that_is_not_there_is_named(

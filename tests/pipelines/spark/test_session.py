@@ -34,6 +34,7 @@ def lock_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.system
 def test_ctrl_c_in_a_spark_job_is_one_line_and_leaves_nothing_running() -> None:
     program = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED], stderr=subprocess.PIPE, text=True, start_new_session=True

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.system
 NOISE = ("loading settings", "NativeCodeLoader", "default log level")
 PROGRAM = """
 import sys
