@@ -25,7 +25,7 @@ serving: {k: 5, beam: 4, history_length: 12}
 samples: {positions: 3, targets: 3, num_blocks: 2}
 encoder: {dim: 16}
 structure: {hidden: 8}
-training: {num_processes: 2, batch_rows: 32}
+training: {num_processes: 1, batch_rows: 32}
 mixed_targets: {draws: 2, best_items: 40}
 budget: {candidates: 20, beam: 4}
 paths: {paths_per_item: 1}

@@ -58,22 +58,47 @@ def complaint(error_output: str, job: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def chain(submit: Submit, config: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict[str, Any]]]:
-    """The work folder after all jobs of a run, and the JSON line of each.
+def submitted(
+    submit: Submit, config: str, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    """A folder, and the JSON lines of all jobs of a run in ``w``, then of the first ones of a run of two ranks in ``two``.
 
     They are run as programs, one after the other, each with its own Spark session, by one spark-submit: a JVM takes longer
-    to warm up than these jobs take. Two ranks train.
+    to warm up than these jobs take.
     """
-    folder = tmp_path_factory.mktemp("chain")
-    common = ["--config", config, "--workdir", str(folder / "w"), "--rounds", "1"]
-    calls = [command.split(" ") for command in dict.fromkeys(plan.command(stage) for stage in plan.day_one(1))]
+    folder = tmp_path_factory.mktemp("submitted")
+    commands = list(dict.fromkeys(plan.command(stage) for stage in plan.day_one(1)))
+    places = [["--workdir", str(folder / "w"), "--rounds", "1"]] * len(commands)
+    commands += commands[: commands.index("train_model --round warm_up") + 1]
+    places += [["--workdir", str(folder / "two"), "--set", "training.num_processes=2"]] * 3
+    calls = [
+        [str(JOBS_FOLDER / f"{job}.py"), "--config", config, *place, *more]
+        for (job, *more), place in zip((command.split(" ") for command in commands), places, strict=True)
+    ]
     program = folder / "one_after_the_other.py"
     program.write_text(ONE_AFTER_THE_OTHER)
-    code, output = submit(
-        str(program), json.dumps([[str(JOBS_FOLDER / f"{job}.py"), *common, *more] for job, *more in calls])
-    )
+    code, output = submit(str(program), json.dumps(calls))
     assert code == 0
-    return str(folder / "w"), [json.loads(line) for line in output.splitlines() if line.startswith('{"job"')]
+    return folder, [json.loads(line) for line in output.splitlines() if line.startswith('{"job"')]
+
+
+@pytest.fixture(scope="module")
+def chain(submitted: tuple[Path, list[dict[str, Any]]]) -> tuple[str, list[dict[str, Any]]]:
+    """The work folder after all jobs of a run, and the JSON line of each."""
+    folder, lines = submitted
+    return str(folder / "w"), lines[:-3]
+
+
+def test_two_ranks_train_under_spark_submit_as_well(submitted: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, lines = submitted
+    assert [(line["stage"], line["exit_code"]) for line in lines[-3:]] == [
+        ("preprocess", 0),
+        ("samples", 0),
+        ("warm_up", 0),
+    ]
+    record = record_of(folder / "two")
+    assert record["config"]["training"]["num_processes"] == 2
+    assert (folder / "two" / "models" / f"{record['run_id']}-warm" / "model.safetensors").exists()
 
 
 def test_the_jobs_in_order_lead_from_logs_to_a_live_release_and_a_report(
@@ -83,7 +108,6 @@ def test_the_jobs_in_order_lead_from_logs_to_a_live_release_and_a_report(
     order = [stage.name for stage in plan.day_one(1)]
     firsts = {plan.command(stage): stage.name for stage in reversed(plan.day_one(1))}
     assert [line["stage"] for line in lines] == [name for name in order if name in firsts.values()]
-    assert [(line["job"], line["stage"]) for line in lines][1::8] == [("samples", "samples"), ("build_index", "index")]
     assert {line["job"] for line in lines} == set(JOBS)
     assert len({line["run_id"] for line in lines}) == 1
     assert all(line["exit_code"] == 0 and line["seconds"] > 0 for line in lines)
