@@ -137,8 +137,8 @@ class TargetSampler:
         for start in range(0, num_states, STATES_AT_ONCE):
             some_NE = query_NE[start : start + STATES_AT_ONCE]
             score_NV = torch.mm(some_NE, self.vector_VE.T, out=score[: len(some_NE)])
-            here = slice(start, start + len(some_NE))
-            take_best(score_NV.numpy(), item_NC[here], value_NC[here])
+            rows = slice(start, start + len(some_NE))
+            take_best(score_NV.numpy(), item_NC[rows], value_NC[rows])
         return torch.from_numpy(value_NC), torch.from_numpy(item_NC)
 
 

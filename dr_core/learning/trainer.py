@@ -382,7 +382,7 @@ class Trainer:
         usable = [(m, turn) for m, turn in found if all(m.get(key) == value for key, value in same.items())]
         for manifest, turn in sorted(usable, key=lambda pair: (pair[0]["epoch"], pair[0]["step"]), reverse=True):
             try:
-                held = {
+                tensors = {
                     name: checkpoint.read_tensors(filesystem, f"{folder}/{turn}", name, manifest)
                     for name in manifest["sha256"]
                 }
@@ -393,10 +393,10 @@ class Trainer:
         else:
             return 0, 0, [], None, sums
         self.turn = 1 - turn
-        self.model.load_state_dict(held["model.safetensors"])
+        self.model.load_state_dict(tensors["model.safetensors"])
         for name, optimizer in self.optimizers.items():
-            checkpoint.restore_optimizer(optimizer, held[f"{name}.safetensors"])
-        best = held.get("best.safetensors")
+            checkpoint.restore_optimizer(optimizer, tensors[f"{name}.safetensors"])
+        best = tensors.get("best.safetensors")
         if _world() > 1:
             dist.barrier()
         self.report(

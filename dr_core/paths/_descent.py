@@ -68,14 +68,14 @@ def _best_candidate(
 
 
 @njit(cache=True, inline="always")
-def _least_loaded(fillers: _Array, own: _Array, sizes: _Array) -> int:
-    """The filler on the shortest path that is not among the item's ``own`` paths; ties: the first."""
+def _least_loaded(fillers: _Array, current: _Array, sizes: _Array) -> int:
+    """The filler on the shortest path that is not among the item's ``current`` paths; ties: the first."""
     best = _NONE
     for filler in fillers:
-        is_own = False
-        for path in own:
-            is_own = is_own or path == filler
-        if not is_own and (best == _NONE or sizes[filler] < sizes[best]):
+        is_current = False
+        for path in current:
+            is_current = is_current or path == filler
+        if not is_current and (best == _NONE or sizes[filler] < sizes[best]):
             best = filler
     return best
 

@@ -213,8 +213,8 @@ def fit_kmeans_tree(
             )
             child_ids = path_of_item[members[0]] * space.num_nodes + np.arange(len(seeds))
             path_of_item[members] = child_ids[labels]
-            held = np.unique(labels)
-            layer.append((child_ids[held], found[held], costs[held]))
+            used = np.unique(labels)
+            layer.append((child_ids[used], found[used], costs[used]))
         prefixes.append(np.concatenate([ids for ids, _, _ in layer]))
         centroids.append(np.concatenate([found for _, found, _ in layer]))
         prices.append(np.concatenate([costs for _, _, costs in layer]))

@@ -127,17 +127,17 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
             paths = np.concatenate((paths, np.empty(len(paths) + count, np.int64)))
             times = np.concatenate((times, np.empty(len(times) + count, np.float32)))
         is_open_F[:] = True
-        held = 0
+        num_visited = 0
         for place in range(count):
             path, left = -key_H[0], count - place - 1
             sink(score_H, key_H, left, score_H[left], key_H[left])
             reached = 0.0
             for budget in range(num_budgets):
                 if is_open_F[budget]:
-                    share = min(1.0, (wanted_F[budget] - held) / size_P[path])
+                    share = min(1.0, (wanted_F[budget] - num_visited) / size_P[path])
                     reached += share
                     captured_F[budget] += share * mass_P[path]
-                    if held + size_P[path] >= wanted_F[budget]:
+                    if num_visited + size_P[path] >= wanted_F[budget]:
                         is_open_F[budget] = False
                         price = mass_P[path] / size_P[path]
                         price_F[budget] += price
@@ -148,7 +148,7 @@ def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-
                 break
             paths[filled], times[filled] = path, reached
             filled += 1
-            held += size_P[path]
+            num_visited += size_P[path]
         offsets[state + 1] = filled
         mass_P[touched[:count]] = 0.0
     return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, cost_P
@@ -159,7 +159,11 @@ def _offers(data, indices, indptr, considered, path_V, offsets, paths, times, co
     """Return the moves worth making, at most ``_OFFERS`` an item: items, paths and what each is worth more than staying."""
     item_W = np.empty(_OFFERS * len(considered), np.int64)
     path_W, profit_W = np.empty_like(item_W), np.empty(len(item_W))
-    gain_P, is_met_P, touched = np.zeros(len(cost_P)), np.zeros(len(cost_P), np.bool_), np.empty(len(cost_P), np.int64)
+    gain_P, is_touched_P, touched = (
+        np.zeros(len(cost_P)),
+        np.zeros(len(cost_P), np.bool_),
+        np.empty(len(cost_P), np.int64),
+    )
     filled = 0
     for item in considered:
         count = 0
@@ -167,16 +171,16 @@ def _offers(data, indices, indptr, considered, path_V, offsets, paths, times, co
             state, mass = indices[entry], data[entry]
             for visit in range(offsets[state], offsets[state + 1]):
                 path = paths[visit]
-                if not is_met_P[path]:
-                    is_met_P[path] = True
+                if not is_touched_P[path]:
+                    is_touched_P[path] = True
                     touched[count] = path
                     count += 1
                 gain_P[path] += mass * times[visit]
-        own = gain_P[path_V[item]] - cost_P[path_V[item]]
+        staying = gain_P[path_V[item]] - cost_P[path_V[item]]
         first = filled
         for path in touched[:count]:
-            profit = gain_P[path] - cost_P[path] - own
-            gain_P[path], is_met_P[path] = 0.0, False
+            profit = gain_P[path] - cost_P[path] - staying
+            gain_P[path], is_touched_P[path] = 0.0, False
             if profit <= 1e-12:
                 continue
             place = filled

@@ -201,8 +201,8 @@ def _scan(  # type: ignore[no-untyped-def]
         for slot in range(beam):
             start, end = start_UB[user, slot], end_UB[user, slot]
             first[slot + 1] = first[slot] + end - start
-            here = slice(first[slot], first[slot + 1])
-            _bound(state, start, end, code_RE, step_R, bias_R, half, lows[here], highs[here])
+            its_rows = slice(first[slot], first[slot + 1])
+            _bound(state, start, end, code_RE, step_R, bias_R, half, lows[its_rows], highs[its_rows])
         excluded = excluded_items[excluded_offsets[user] : excluded_offsets[user + 1]]
         wanted = (k + len(excluded)) * most_repeats  # rows enough for k items that are not excluded
         num_rows = first[beam]

@@ -138,9 +138,9 @@ class Retriever:
     def _best(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
         path_UB, log_prob_UB = self.search(user_UE, width)
         item_Uk, score_Uk, slot_Uk, num_U = self.ranker.rank(user_UE, path_UB, k, barred)
-        held = np.maximum(slot_Uk, 0)
-        path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, held, 1), -1)
-        probability_Uk = np.exp(np.take_along_axis(log_prob_UB, held, 1))
+        column_Uk = np.maximum(slot_Uk, 0)
+        path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, column_Uk, 1), -1)
+        probability_Uk = np.exp(np.take_along_axis(log_prob_UB, column_Uk, 1))
         return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), num_U)
 
 

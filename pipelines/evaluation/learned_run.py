@@ -23,7 +23,7 @@ from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
 ROUND_FIGURES = (
-    "surrogate_before", "surrogate_after", "likelihood_before", "likelihood_after", "items_moved", "occupied_paths",
+    "surrogate_before", "surrogate_after_descent", "surrogate_after", "likelihood_before", "likelihood_after", "items_moved", "occupied_paths",
     "largest_path", "validation_recall",
 )  # fmt: skip
 """What an M-step's facts say of its round."""
@@ -167,7 +167,7 @@ class LearnedRun:
         for t in range(1, self.config.em.rounds + 1):
             epoch, done = self.result(f"e_step_{t}")["epochs"][-1], self.result(f"assign_{t}")
             softmax = epoch["loss_softmax"] if epoch["loss_softmax"] is not None else warm[-1]["loss_softmax"]
-            figures = {name: done[name] for name in ROUND_FIGURES}
+            figures = {name: done.get(name) for name in ROUND_FIGURES}
             rows.append({"round": t, "loss_structure": epoch["loss_structure"], "loss_softmax": softmax, **figures})
         return rows
 

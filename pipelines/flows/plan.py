@@ -113,10 +113,6 @@ def refresh() -> tuple[Stage, ...]:
     )  # fmt: skip
 
 
-LEARNED_BY = "index"
-"""Day one's last stage that determines what is learned; those after it may be done anew without training."""
-
-
 def identities(stages: Iterable[Stage], config: Mapping[str, Any], inputs: str) -> dict[str, str]:
     """Return what each stage's result depends on, as a hash: its settings, and those of all stages that it needs.
 

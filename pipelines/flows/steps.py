@@ -220,9 +220,10 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         max_blocks=config.em.likelihood_blocks,
     )
     logger.info(
-        "  %d items moved (%d by the descent), surrogate %s -> %s, likelihood %.4f -> %.4f, %d paths, largest %d, alpha %s",
-        facts.items_moved, facts.items_moved_by_descent, facts.surrogate_before, facts.surrogate_after, before, after,
-        health.occupied_paths, health.largest_path, facts.alpha,
+        "  %d items moved (%d by the descent), likelihood %.4f -> %.4f, %d paths, largest %d, surrogate %s -> %s, alpha %s",
+        facts.items_moved, facts.items_moved_by_descent, before, after, health.occupied_paths, health.largest_path,
+        *(f"{figure:.6g}" if figure is not None else "none"
+          for figure in (facts.surrogate_before, facts.surrogate_after_descent, facts.alpha)),
     )  # fmt: skip
     retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
     found = retriever.candidates(retriever.search(state_UE.numpy()))

@@ -62,9 +62,10 @@ def rounds_figure(rounds: Sequence[Round]) -> Markup | None:
     for name, title in (("loss_softmax", "Loss, softmax"), ("loss_structure", "Loss, structure")):
         if has(name):
             panels.append((title, _line(rounds, name)))
-    for stem, title in (("likelihood", "True log-likelihood"), ("surrogate", "Penalised surrogate")):
-        if has(f"{stem}_before", f"{stem}_after"):
-            panels.append((title, _before_after(rounds, stem, connected=stem == "likelihood")))
+    if has("likelihood_before", "likelihood_after"):
+        panels.append(("True log-likelihood", _before_after(rounds, "likelihood", "after", connected=True)))
+    if has("surrogate_before", "surrogate_after_descent"):
+        panels.append(("Surrogate, descent", _before_after(rounds, "surrogate", "after_descent", connected=False)))
     for name, title in (
         ("items_moved", "Items moved"),
         ("occupied_paths", "Occupied paths"),
@@ -112,14 +113,14 @@ def _bars(rounds: Sequence[Round], name: str) -> Callable[[Axes], None]:
     return draw
 
 
-def _before_after(rounds: Sequence[Round], stem: str, *, connected: bool) -> Callable[[Axes], None]:
+def _before_after(rounds: Sequence[Round], stem: str, then: str, *, connected: bool) -> Callable[[Axes], None]:
     """Draw the M-step of every round as an arrow from before to after; dotted, the E-step in between."""
 
     def draw(axes: Axes) -> None:
         steps = [
-            (row.round, getattr(row, f"{stem}_before"), getattr(row, f"{stem}_after"))
+            (row.round, getattr(row, f"{stem}_before"), getattr(row, f"{stem}_{then}"))
             for row in rounds
-            if getattr(row, f"{stem}_before") is not None and getattr(row, f"{stem}_after") is not None
+            if getattr(row, f"{stem}_before") is not None and getattr(row, f"{stem}_{then}") is not None
         ]
         last: tuple[float, float] | None = None
         for number, before, after in steps:

@@ -71,7 +71,10 @@ class Round(Record):
     loss_softmax: Number | None = None
     surrogate_before: Number | None = None
     """Penalised surrogate that the M-step maximises, with the old paths."""
+    surrogate_after_descent: Number | None = None
+    """With the paths that the coordinate descent chose; it never falls below ``surrogate_before``."""
     surrogate_after: Number | None = None
+    """With the paths in use: the refinement after the descent follows the softmax and may lower it."""
     likelihood_before: Number | None = None
     """True mean log-likelihood with the old paths."""
     likelihood_after: Number | None = None

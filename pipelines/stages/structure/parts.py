@@ -117,9 +117,9 @@ class PartFiles:
         self._num_descents += 1
         return version
 
-    def _sweep(self, before: FileVersion, there: str, penalty: Penalty, num_sweeps: int) -> tuple[FileVersion, int]:
+    def _sweep(self, start: FileVersion, name: str, penalty: Penalty, num_sweeps: int) -> tuple[FileVersion, int]:
         """Sweep every part from the same sizes; return the version after it and the slots that changed last."""
-        here, sizes = before.name, before.sizes
+        before, sizes = start.name, start.sizes
         table = self.spark.sparkContext.broadcast(sizes)
         num_parts = self.num_parts
         num_codes = self.space.num_paths if self.universe is None else len(self.universe)
@@ -127,21 +127,21 @@ class PartFiles:
 
         def sweep(files: CandidateFiles) -> pa.RecordBatch:
             with StreamingDescent(table.value, num_codes, penalty, scale=num_parts, space=space) as descent:
-                before = descent.sizes.counts.copy()
+                counts = descent.sizes.counts.copy()
                 for done in range(num_sweeps):
                     changed = 0
-                    for number, block in files.stream(there if done else here):
+                    for number, block in files.stream(name if done else before):
                         paths, more = descent.sweep(block)
-                        files.write_array(number, f"paths-{there}", paths)
+                        files.write_array(number, f"paths-{name}", paths)
                         changed += more
                     if changed == 0:
                         break
-                delta = (descent.sizes.counts - before) // num_parts
+                delta = (descent.sizes.counts - counts) // num_parts
             return _delta(delta, changed)
 
         rows = self._each(sweep, DELTA_SCHEMA)
         table.unpersist()
-        return FileVersion(there, self._add(rows, sizes)), int(rows["changed"].sum())
+        return FileVersion(name, self._add(rows, sizes)), int(rows["changed"].sum())
 
     def sizes(self, version: FileVersion) -> PathSizes:
         """Return the items on each path, by path id."""

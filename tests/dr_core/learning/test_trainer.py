@@ -147,9 +147,9 @@ def test_every_checkpoint_leaves_the_one_before_whole(fresh_model, make_source, 
     turns: list[str] = []
     write = checkpoint.write_tensors
 
-    def record(filesystem, folder, files, manifest):
+    def record(filesystem, folder, *rest, **options):
         turns.append(folder)
-        return write(filesystem, folder, files, manifest)
+        return write(filesystem, folder, *rest, **options)
 
     monkeypatch.setattr(checkpoint, "write_tensors", record)
     for every in (1, 2, 3, 100):

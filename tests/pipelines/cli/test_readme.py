@@ -11,14 +11,19 @@ from tests.pipelines.cli.parsing import parse
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text()
-TARGETS = set(re.findall(r"^([a-z]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
 PROJECT_FILE = re.compile(r"(?:conf|docs|benchmarks|jobs|airflow_dags|tests)/[\w./-]+")
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Return language and text of every code block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
 def command_lines() -> list[str]:
     """Return the lines of all code blocks that are for a shell, without their comments."""
-    blocks = re.findall(r"^```(?:bash|sh)?\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
+    shells = [text for language, text in blocks() if language in ("", "bash", "sh")]
+    return [line.split(" #")[0].strip() for text in shells for line in text.splitlines() if line.strip()]
 
 
 def spoken_commands() -> list[str]:
@@ -61,3 +66,14 @@ def test_a_command_that_there_is_not_is_found(line: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(PROJECT_FILE.findall(README))))
 def test_a_file_that_the_readme_names_is_there(name: str) -> None:
     assert (ROOT / name).exists()
+
+
+def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    (program,) = [text for language, text in blocks() if language == "python"]
+    exec(compile(program, "README.md", "exec"), names)
+    loaded = names["model"]
+    found = loaded.recommend(["film 3", "film 6"], k=3)  # type: ignore[attr-defined]
+    assert len(set(found.items)) == 3
+    assert not {"film 3", "film 6"} & set(found.items)

@@ -11,7 +11,7 @@ KEYS = {
     "data": "users items events train_users test_users quarantined filtered",
     "structure": "K D J S alpha beam m_step path_vectors search",
     "stages": "name seconds rows_in rows_out",
-    "rounds": "round loss_structure loss_softmax surrogate_before surrogate_after likelihood_before likelihood_after"
+    "rounds": "round loss_structure loss_softmax surrogate_before surrogate_after_descent surrogate_after likelihood_before likelihood_after"
     " items_moved occupied_paths largest_path validation_recall",
     "results": "method filtered k users precision recall f1 ndcg hit_rate overlap candidates candidate_recall beam"
     " microseconds sd interval",
