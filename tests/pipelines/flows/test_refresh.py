@@ -10,7 +10,9 @@ from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
 from pipelines.config.run import RunConfig
-from pipelines.flows.refresh import SAMPLES_OWNER, Refresh
+from pipelines.flows import refresh
+from pipelines.flows.refresh import SAMPLES_OWNER
+from pipelines.flows.refreshed_run import RefreshedRun
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.publish import promote, publish
 from pipelines.storage.releases import Release
@@ -41,7 +43,7 @@ def test_stages_done_before_count_as_long_as_nothing_they_rest_on_has_changed(
     spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One folder, step by step: Delta commits are what this test spends its time on."""
-    monkeypatch.setattr(Refresh, "_refuse_other_structure", lambda self, live: None)
+    monkeypatch.setattr(refresh, "_refuse_other_structure", lambda run, live: None)
     workdir = Workdir(str(tmp_path))
     publish(spark, workdir, FIRST)
 
@@ -52,7 +54,7 @@ def test_stages_done_before_count_as_long_as_nothing_they_rest_on_has_changed(
         text = json.dumps({"run_id": "r", "stages": stages} | record | changes)
         workdir.write_text(text, "runs", "r.json")
         run = Run(workdir, "r", config.identity())
-        Refresh(spark, config, workdir, run, interval).begin()
+        refresh.begin(RefreshedRun(spark, config, workdir, run, 0, interval=interval.label))
         return [stage["name"] for stage in run.record["stages"]]
 
     workdir.write_text("r", "runs", SAMPLES_OWNER)
