@@ -301,9 +301,10 @@ def test_folders_that_were_tampered_with_are_refused(spark: SparkSession, make_m
     refused("a folder that another run holds", lambda: lease(leased, "run").__enter__(), tmp_path / "leased")
 
 
-def test_disks_that_take_nothing_are_refused(tmp_path: Path) -> None:
+def test_disks_that_take_nothing_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workdir = Workdir(str(tmp_path / "W"))
     workdir.write_text("{}", "runs", "r.json")
+    monkeypatch.setattr("pipelines.storage.files._unfinished", lambda target: f"{target}.tmp")
     Path(workdir.path("runs", "r.json.tmp")).symlink_to("/dev/full")
     refused("a disk that is full", lambda: workdir.write_text("{}" * 99_999, "runs", "r.json"), tmp_path)
     assert workdir.read_text("runs", "r.json") == "{}"
