@@ -45,7 +45,7 @@ test-unit: install ## run the tests that start no JVM
 $(CLASSES): $(VENV)/installed tests/load_classes.py
 	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:ArchiveClassesAtExit=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m tests.load_classes
 
-lint: install ## ruff, mypy (strict on dr_core), import-linter
+lint: install ## ruff, mypy (strict), import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

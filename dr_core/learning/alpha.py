@@ -1,4 +1,4 @@
-"""TODO."""
+"""alpha, the weight of the penalty: where it starts, and how it is corrected by what users visit."""
 
 from __future__ import annotations
 
