@@ -181,6 +181,7 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
     if only is not None:
         done = [stage["name"] for stage in first.run.record["stages"]]
         plan.require_earlier(stages, only, done, first.run.run_id)
+    was_finished = first.run.finished
     begin(first)
     try:
         for run in runs:
@@ -197,7 +198,7 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
             if run is not first:
                 run.run.save()
         if only not in (None, "report"):
-            first.run.finish("done" if is_finished(runs) else "running", 0)
+            first.run.finish("done" if was_finished else "running", 0)
             return dict(first.run.record)
         summary = build_report(runs)
     except BaseException as error:

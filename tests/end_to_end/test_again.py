@@ -87,7 +87,7 @@ def test_one_stage_or_all_from_one_on_are_done_again(
     spark: SparkSession, contents: Contents, tiny_world: TinyWorld, workdir: Path
 ) -> None:
     log, before = tiny_world.logs["first"], seconds(workdir)
-    again(workdir, log, only="index")
+    assert again(workdir, log, only="index")["status"] == "done", "a finished run stays finished"
     assert {name for name, taken in seconds(workdir).items() if taken != before[name]} == {"index"}
     before = seconds(workdir)
     again(workdir, log, from_stage="assign_2", num_seeds=1)
