@@ -17,7 +17,8 @@ SCHEMAS: dict[str, dict[str, str]] = {
     ),
     "intervals": _schema(
         "source_interval string, interval_start timestamp, interval_end timestamp, run_id string, rows_in bigint,"
-        " kept bigint, quarantined bigint, filtered bigint, late bigint, redelivered bigint, reasons string"
+        " kept bigint, quarantined bigint, filtered bigint, late bigint, redelivered bigint, reasons string,"
+        " is_first boolean"
     ),
     "user_histories": _schema("user string, item_ids array<int>, event_times array<timestamp>"),
     "quarantine": _schema("reason string, row string, source_file string, source_interval string, user string"),

@@ -20,7 +20,7 @@ from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
-from pipelines.stages.ingest.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
+from pipelines.stages.ingest.split import SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
@@ -85,8 +85,11 @@ def preprocess(
     Without an interval the whole log replaces interactions, histories, quarantine and the split (item ids stay). With
     one, only the rows that came with that interval are replaced: doing it again changes nothing, doing it for a later
     interval adds a day. An event older than its interval is taken when it is late and new, and filtered when an earlier
-    interval brought it (:class:`PreprocessConfig`). Held-out users are drawn with the first interval; later, new users
-    below the same hash thresholds join them. What became of every interval stands in the ``intervals`` table.
+    interval brought it (:class:`PreprocessConfig`). Held-out users are drawn with the interval that is ingested first;
+    later, new users below the same hash thresholds join them. An interval that begins before the first adds its events
+    and changes nobody's role. What became of every interval stands in the ``intervals`` table.
+
+    Everything is checked before anything but the quarantine table is written.
 
     Args:
         spark: the session.
@@ -127,7 +130,7 @@ def preprocess(
     examined = raw.withColumn("status", status)
     candidates = examined.where(F.col("status").isNull()).drop("status")
     settled = settle(candidates, config, has_time=dataset.has_time, is_first=state.is_first)
-    if interval is not None and not state.is_first:
+    if interval is not None and workdir.has_table(spark, "interactions"):
         settled = _mark_redelivered(spark, workdir, settled, interval, config)
     # Not persisted: Spark drops a cached frame when a Delta table that it was made of is written, as items and interactions
     # are below, and would read and settle the log anew for everything that comes after.
@@ -154,16 +157,18 @@ def preprocess(
         label = interval.label if interval else WHOLE_LOG
         _write_quarantine(spark, workdir, bad_rows, label, is_whole=interval is None)
         _check_gate(counts, config, run_id)
+        roles = _roles(spark, workdir, users, split_config, state, interval, seed)
+        per_role = _count_roles(users, roles)
         update_items(spark, workdir, kept, clean)
         _write_interactions(spark, workdir, kept, config, label, interval)
-        _write_split(spark, workdir, users, split_config, state, interval, seed)
+        _write_split(spark, workdir, roles, split_config, state, interval)
         if interval is not None and state.is_latest:
             extend_histories(spark, workdir, label, history_length)
         else:
             rebuild_histories(spark, workdir, history_length)
-        summary = _summarize(spark, workdir, counts, kept, users, interval, dataset.has_time)
+        summary = _summarize(spark, workdir, counts, kept, per_role, interval, dataset.has_time)
         summary = replace(summary, catalogue_reasons=catalogue_reasons)
-        _write_ledger(spark, workdir, summary, run_id, label, is_whole=interval is None)
+        _write_ledger(spark, workdir, summary, run_id, label, is_whole=interval is None, is_first=state.is_first)
         return summary
     finally:
         users.unpersist()
@@ -175,28 +180,53 @@ class _State:
     """What the work folder held before this interval."""
 
     is_first: bool
-    """Nothing earlier has been ingested: users are judged by ``min_events`` and the split is drawn."""
+    """This is the interval that was ingested first: users are judged by ``min_events`` and the split is drawn."""
+    is_older: bool
+    """The interval begins before the first: it changes nobody's role."""
     is_latest: bool
     """Nothing of this interval or later has been ingested: histories can be extended instead of rebuilt."""
     known_users: DataFrame | None
-    """Users with an event before the interval; None when it is the first."""
+    """Users with an event from another interval; None when it is the first."""
 
     @classmethod
     def of(cls, spark: SparkSession, workdir: Workdir, interval: Interval | None) -> _State:
         if interval is None or not workdir.has_table(spark, "interactions"):
-            return cls(is_first=True, is_latest=False, known_users=None)
+            return cls(is_first=True, is_older=False, is_latest=False, known_users=None)
         table = workdir.read(spark, "interactions")
         if not table.where(F.col("event_time").isNull()).isEmpty():
             raise InputError(f"{workdir.uri} was built from a log without times: it cannot be extended by interval")
-        earlier = table.where(F.col("event_time") < F.lit(interval.start))
-        is_first = earlier.isEmpty()
+        first = _first_interval(spark, workdir)
+        if first is None or first[0] == interval.label:
+            return cls(is_first=True, is_older=False, is_latest=False, known_users=None)
         is_latest = table.where(
             (F.col("event_time") >= F.lit(interval.start)) | (F.col("source_interval") == interval.label)
         ).isEmpty()
         extendable = is_latest and workdir.has_table(spark, "user_histories")
-        known = workdir.read(spark, "user_histories") if extendable else earlier
-        known = known.select("user").distinct()
-        return cls(is_first=is_first, is_latest=extendable, known_users=None if is_first else known)
+        others = table.where(F.col("source_interval") != interval.label)
+        known = workdir.read(spark, "user_histories") if extendable else others
+        return cls(
+            is_first=False,
+            is_older=interval.start < first[1],
+            is_latest=extendable,
+            known_users=known.select("user").distinct(),
+        )
+
+
+def _first_interval(spark: SparkSession, workdir: Workdir) -> tuple[str, datetime] | None:
+    """Return label and start of the interval that was ingested first; None where none was ingested to its end.
+
+    Rows of an older version do not say which it was: there it is the whole log, else the earliest.
+    """
+    if not workdir.has_table(spark, "intervals"):
+        return None
+    ledger = workdir.read(spark, "intervals").where("interval_start IS NOT NULL")
+    marked = F.col("is_first") if "is_first" in ledger.columns else F.lit(None).cast("boolean")
+    row = ledger.orderBy(
+        F.coalesce(marked, F.lit(False)).desc(),
+        (F.col("source_interval") == WHOLE_LOG).desc(),
+        "interval_start",
+    ).select("source_interval", F.unix_seconds("interval_start").alias("start")).first()  # fmt: skip
+    return row and (row["source_interval"], datetime.fromtimestamp(row["start"], UTC))
 
 
 @dataclass(frozen=True)
@@ -328,7 +358,14 @@ def _mark_redelivered(
 
 
 def _write_ledger(
-    spark: SparkSession, workdir: Workdir, summary: PreprocessSummary, run_id: str, label: str, *, is_whole: bool
+    spark: SparkSession,
+    workdir: Workdir,
+    summary: PreprocessSummary,
+    run_id: str,
+    label: str,
+    *,
+    is_whole: bool,
+    is_first: bool,
 ) -> None:
     """Note what became of the interval's rows."""
     start, end = (
@@ -337,12 +374,13 @@ def _write_ledger(
     row = (
         label, start, end, run_id, summary.rows_in, summary.kept, summary.quarantined, summary.filtered,
         summary.late, summary.reasons.get("redelivered", 0), json.dumps(summary.reasons, sort_keys=True),
+        is_first,
     )  # fmt: skip
     frame = small_frame(spark, [row], SCHEMAS["intervals"])
     workdir.write(frame, "intervals", replace_where=None if is_whole else f"source_interval = '{label}'")
 
 
-def _write_split(
+def _roles(
     spark: SparkSession,
     workdir: Workdir,
     users: DataFrame,
@@ -350,28 +388,57 @@ def _write_split(
     state: _State,
     interval: Interval | None,
     seed: int,
-) -> None:
-    """Draw or extend the held-out users; with the first interval, cut their histories into question and answer."""
+) -> DataFrame:
+    """Return user, role of the held-out users: those so far, and those that this interval brings.
+
+    Raises:
+        ConfigError: fewer users than asked for can be held out.
+    """
     has_roles = interval is not None and workdir.has_table(spark, "evaluation_users")
     old = workdir.read(spark, "evaluation_users") if has_roles else None
     if state.known_users is None or old is None:
         roles = draw_roles(users, config, seed=seed)
         if old is not None:
             roles = roles.unionByName(old.join(users.select("user"), on="user", how="left_anti"))
-    else:
-        new = users.join(state.known_users, on="user", how="left_anti").join(
-            old.select("user"), on="user", how="left_anti"
-        )
-        roles = old.unionByName(extend_roles(new, old, config, seed=seed))
+        return roles
+    if state.is_older:
+        return old
+    new = users.join(state.known_users, on="user", how="left_anti").join(old.select("user"), on="user", how="left_anti")
+    return old.unionByName(extend_roles(new, old, config, seed=seed))
+
+
+def _count_roles(users: DataFrame, roles: DataFrame) -> dict[str, int]:
+    """Return the users of the interval by role, ``train`` being those that have none.
+
+    Raises:
+        ConfigError: nobody is left to train on.
+    """
+    joined = users.join(F.broadcast(roles), on="user", how="left").groupBy("role").count()
+    per_role = {row["role"] or "train": row["count"] for row in joined.collect()}
+    if not per_role.get("train"):
+        raise ConfigError("every user is held out (split.num_test, split.num_validation): none is left to train on")
+    return per_role
+
+
+def _write_split(
+    spark: SparkSession,
+    workdir: Workdir,
+    roles: DataFrame,
+    config: SplitConfig,
+    state: _State,
+    interval: Interval | None,
+) -> None:
+    """Write the held-out users; with the first interval, cut their events into question and answer."""
+    if state.is_older:
+        return
     workdir.write(roles.select(*SCHEMAS["evaluation_users"]), "evaluation_users")
     if not state.is_first:
         return
     roles = workdir.read(spark, "evaluation_users")
     events = workdir.read(spark, "interactions")
     if interval is not None:
-        events = events.where(F.col("event_time") < F.lit(interval.end))
-    histories = evaluation_histories(events, roles, config)
-    workdir.write(histories, "evaluation_histories")
+        events = events.where(F.col("source_interval") == interval.label)
+    workdir.write(evaluation_histories(events, roles, config), "evaluation_histories")
 
 
 def _summarize(
@@ -379,14 +446,10 @@ def _summarize(
     workdir: Workdir,
     counts: _Counts,
     kept: DataFrame,
-    users: DataFrame,
+    per_role: dict[str, int],
     interval: Interval | None,
     has_time: bool,
 ) -> PreprocessSummary:
-    roles = F.broadcast(workdir.read(spark, "evaluation_users"))
-    per_role = {
-        row["role"]: row["count"] for row in users.join(roles, on="user", how="left").groupBy("role").count().collect()
-    }
     totals = kept.agg(
         F.count_distinct("item").alias("items"),
         F.unix_seconds(F.min("event_time")).alias("first"),
@@ -395,9 +458,6 @@ def _summarize(
     ).first()
     if totals is None:
         raise DeepRetrievalError("an aggregate returned no row")
-    train_users = per_role.get(None, 0)
-    if train_users == 0:
-        raise ConfigError("every user is held out (split.num_test, split.num_validation): none is left to train on")
     span = interval
     if span is None and has_time:
         span = Interval(*(datetime.fromtimestamp(second, UTC) for second in (totals["first"], totals["last"] + 1)))
@@ -412,8 +472,10 @@ def _summarize(
         items=totals["items"],
         late=totals["late"],
         catalogue_items=workdir.read(spark, "items").count(),
-        train_users=train_users,
-        **{f"{role}_users": per_role.get(role, 0) for role in ROLES},
+        train_users=per_role["train"],
+        test_users=per_role.get("test", 0),
+        validation_users=per_role.get("validation", 0),
+        unused_users=per_role.get("unused", 0),
         interval_start=start,
         interval_end=end,
     )

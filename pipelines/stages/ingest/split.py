@@ -12,8 +12,6 @@ from dr_core.config import Config
 from dr_core.errors import ConfigError, InputError
 from pipelines.storage.workdir import Workdir
 
-ROLES = ("test", "validation", "unused")
-
 
 class SplitConfig(Config):
     """The evaluation protocol. Held-out users are in no training sample, score, N_v or popularity count."""
