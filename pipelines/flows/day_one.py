@@ -13,18 +13,20 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from dr_core.errors import ConfigError
+from dr_core.errors import ConfigError, InputError
 from pipelines.config.load import recorded_config
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.flows import plan
 from pipelines.flows.fresh import drop_previous, refuse_unreadable, set_aside
+from pipelines.flows.sources import KEY, Sources, overwritten, state_of
 from pipelines.flows.steps import DAY_ONE
 from pipelines.report.build import build_report
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.preprocess import WHOLE_LOG
 from pipelines.storage.lease import lease
-from pipelines.storage.releases import list_releases
+from pipelines.storage.releases import has_release, list_releases
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
@@ -71,8 +73,8 @@ def run_day_one(
     """Run day one and return ``summary.json`` as a document (of a dry run: what would be done).
 
     An unfinished run goes on where it stopped; a finished one is returned as it is. A stage whose settings have changed is
-    done anew, and so is what depends on it. With a live release of another configuration in the folder, the new one becomes
-    a candidate.
+    done anew, and so is what depends on it. A run whose log or catalogue has changed begins anew, unless it has made a
+    release. With a live release of another configuration in the folder, the new one becomes a candidate.
 
     Args:
         config: of the run.
@@ -88,6 +90,7 @@ def run_day_one(
     Raises:
         ConfigError: the folder holds releases of another K, D, J or encoder and ``fresh`` was not asked for, or there is
             no such stage.
+        InputError: the log has changed since the run read it, and the run has made a release.
         GateRefused: a data or health gate refused the run.
         TryAgain: another run holds the folder.
     """
@@ -96,7 +99,7 @@ def run_day_one(
         if name is not None:
             plan.find_stage(stages, name, option)
     if dry_run:
-        return preview(config, Workdir(workdir_uri), source, from_stage, only)
+        return preview(config, Workdir(workdir_uri), source, from_stage, only, fresh=fresh)
     with open_runs(f"dr run {config.name}", config, workdir_uri, source, num_seeds, fresh=fresh) as runs:
         return run_stages(runs, from_stage=from_stage, only=only)
 
@@ -114,17 +117,20 @@ def open_runs(
 
     Yields:
         One run a seed: the first in the work folder itself, the others below ``seeds/``.
+
+    Raises:
+        InputError: the log has changed since the run read it, and the run has made a release.
     """
     workdir = Workdir(workdir_uri)
     workdir.filesystem.makedirs(workdir.path("runs"), exist_ok=True)
-    with (
-        lease(workdir, "run"),
-        spark_session(name, master=config.spark.master, conf=config.spark.conf) as spark,
-    ):
-        if fresh:
-            refuse_unreadable(spark, config, workdir, source.logs, source.catalogue)
-            set_aside(spark, workdir)
-        yield [seed_run(spark, config, workdir, source, number) for number in range(num_seeds)]
+    with lease(workdir, "run"):
+        if not fresh:
+            refuse_changed(seed_run(None, config, workdir, source, 0))
+        with spark_session(name, master=config.spark.master, conf=config.spark.conf) as spark:
+            if fresh:
+                refuse_unreadable(spark, config, workdir, source.logs, source.catalogue)
+                set_aside(spark, workdir)
+            yield [seed_run(spark, config, workdir, source, number) for number in range(num_seeds)]
 
 
 def seed_run(
@@ -173,9 +179,14 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
     """
     first = runs[0]
     stages = plan.day_one(first.config.em.rounds)
+    sources = Sources.of(first.config.dataset, first.logs, first.catalogue)
+    begin_anew_where_changed(runs, sources, only=only)
     if only is None and from_stage is None and is_finished(runs):
-        logger.info("run %s is finished; --fresh runs it anew", first.run.run_id)
+        logger.info("%s: what it found is shown again; --fresh runs it anew", state_of(first.run))
         return dict(json.loads(first.workdir.read_text("report", "summary.json")))
+    begin_anew_where_overwritten(runs, only=only)
+    if "saved_at" in first.run.record:
+        logger.info("%s: it goes on", state_of(first.run))
     refuse_other_structure(first)
     redone = {stage.name for stage in _chosen(stages, from_stage, only)}
     if only is not None:
@@ -210,12 +221,80 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
     return summary
 
 
+def refuse_changed(run: LearnedRun) -> None:
+    """Refuse a run that has made a release and whose log has changed since.
+
+    Raises:
+        InputError: says what has changed, and the ways on.
+    """
+    change = Sources.of(run.config.dataset, run.logs, run.catalogue).change_since(run.run.record)
+    if change and has_release(run.workdir, run.run.run_id):
+        raise InputError(refusal_of(run.run, change))
+
+
+def begin_anew_where_changed(runs: Sequence[LearnedRun], sources: Sources, *, only: str | None = None) -> None:
+    """Forget what was done with a log that has changed since, and note what the runs read now.
+
+    Args:
+        runs: one a seed.
+        sources: the log and the catalogue as they are now.
+        only: the one stage that is to be done, if any.
+
+    Raises:
+        InputError: the first run has made a release, which would be overwritten; or ``only`` is a later stage.
+    """
+    changes = [sources.change_since(run.run.record) for run in runs]
+    _begin_anew(runs, changes, only)
+    for run, change in zip(runs, changes, strict=True):
+        record = run.run.record
+        if sources.found and record["stages"] and KEY not in record:
+            logger.info("run %s does not remember what its log was: taken to be unchanged", run.run.run_id)
+        elif KEY in record and "log" not in sources.found:
+            logger.info("the log of run %s is no longer there: taken to be unchanged", run.run.run_id)
+        if sources.found and (change or KEY not in record):
+            sources.note(record)
+            if change or record["stages"]:
+                run.run.save()
+
+
+def begin_anew_where_overwritten(runs: Sequence[LearnedRun], *, only: str | None = None) -> None:
+    """Forget what was done with rows that another run has replaced since; arguments and errors as above."""
+    changes = [overwritten(run.workdir, run.run, str(run.interval or WHOLE_LOG)) for run in runs]
+    _begin_anew(runs, changes, only)
+
+
+def _begin_anew(runs: Sequence[LearnedRun], changes: Sequence[str | None], only: str | None) -> None:
+    first, change = runs[0], next(filter(None, changes), None)
+    if change and has_release(first.workdir, first.run.run_id):
+        raise InputError(refusal_of(first.run, change))
+    if change and only not in (None, plan.day_one(1)[0].name):
+        raise InputError(
+            f"{state_of(first.run)}, but {change}: leave out --only {only}, every stage is to be done anew"
+        )
+    for run, words in zip(runs, changes, strict=True):
+        if words:
+            logger.info("%s: run %s begins anew", words, run.run.run_id)
+            run.run.forget_stages()
+            run.run.save()
+
+
+def refusal_of(run: Run, change: str) -> str:
+    """Return why a run that has made a release is not done anew, and the ways on."""
+    ended = run.record.get("ended_at") or run.record.get("saved_at", "")
+    return (
+        f"{change}, since run {run.run_id} made its release ({ended}): `dr run --fresh` learns it anew, `dr refresh` adds"
+        " days to what was learned, another --workdir keeps both"
+    )
+
+
 def is_finished(runs: Sequence[LearnedRun]) -> bool:
-    """Tell whether every stage of every seed is done with today's settings, and the report is there."""
+    """Tell whether every stage of every seed is done with today's settings, and the report that is there is of them."""
     first = runs[0]
-    if not first.run.finished or first.run.record.get("seeds") != len(runs):
+    if not first.run.finished or first.run.record.get("seeds") != len(runs) or any(_pending(run) for run in runs):
         return False
-    return first.workdir.exists("report", "summary.json") and not any(_pending(run) for run in runs)
+    if not first.workdir.exists("report", "summary.json"):
+        return False
+    return bool(json.loads(first.workdir.read_text("report", "summary.json")).get("run_id") == first.run.run_id)
 
 
 def _pending(run: LearnedRun) -> list[str]:
@@ -236,30 +315,58 @@ def _chosen(stages: Sequence[plan.Stage], from_stage: str | None, only: str | No
 
 
 def preview(
-    config: RunConfig, workdir: Workdir, source: Source, from_stage: str | None = None, only: str | None = None
+    config: RunConfig,
+    workdir: Workdir,
+    source: Source,
+    from_stage: str | None = None,
+    only: str | None = None,
+    *,
+    fresh: bool = False,
 ) -> dict[str, Any]:
-    """Return the first seed's stages, each with what a run would do: ``run`` it or ``skip`` it, and why."""
+    """Return the first seed's stages, each with what a run would do: ``run`` it or ``skip`` it, and why.
+
+    ``state`` says how far the run has come, ``change`` what of its log has changed since (or is None), and ``refusal`` why
+    nothing would be done (or is None).
+    """
     run = seed_run(None, config, workdir, source, 0)
     stages = plan.day_one(config.em.rounds)
-    redone = {stage.name for stage in _chosen(stages, from_stage, only)}
+    change = None if fresh else Sources.of(config.dataset, run.logs, run.catalogue).change_since(run.run.record)
+    refusal = refusal_of(run.run, change) if change and has_release(run.workdir, run.run.run_id) else None
+    redone = {stage.name for stage in (stages if fresh else _chosen(stages, from_stage, only))}
     pending, done = set(_pending(run)), {stage["name"] for stage in run.run.record["stages"]}
+    if change:
+        pending |= {stage.name for stage in stages}
     rows = []
     for stage in stages:
         is_run = stage.name in redone or (only is None and (stage.name in pending or stage.name == "report"))
-        reason = (
-            "asked for" if stage.name in redone else "its settings changed" if stage.name in done else "not done yet"
-        )
-        if not is_run:
-            reason = "done before" if stage.name in done else "not asked for"
+        if stage.name in redone:
+            reason = "a fresh start" if fresh else "asked for"
+        elif change:
+            reason = "the log changed"
+        elif stage.name == "report" and is_run:
+            reason = "drawn by every run"
+        elif stage.name in done:
+            reason = "its settings changed" if is_run else "done before"
+        else:
+            reason = "not done yet" if is_run else "not asked for"
+        if refusal:
+            is_run, reason = False, "the log changed"
         rows.append({
             "name": stage.name,
             "action": "run" if is_run else "skip",
-            "reason": reason if stage.name != "report" or not is_run else "drawn by every run",
+            "reason": reason,
             "job": plan.command(stage),
             "reads": list(stage.reads),
             "writes": list(stage.writes),
         })  # fmt: skip
-    return {"run_id": run.run.run_id, "workdir": workdir.uri, "stages": rows}
+    return {
+        "run_id": run.run.run_id,
+        "workdir": workdir.uri,
+        "state": state_of(run.run),
+        "change": change,
+        "refusal": refusal,
+        "stages": rows,
+    }
 
 
 def refuse_other_structure(run: LearnedRun) -> None:

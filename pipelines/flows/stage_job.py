@@ -16,7 +16,15 @@ from dr_core.errors import ConfigError, TryAgain
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.flows import plan
-from pipelines.flows.day_one import Source, begin, identities, refuse_other_structure, run_identity
+from pipelines.flows.day_one import (
+    Source,
+    begin,
+    begin_anew_where_changed,
+    identities,
+    refuse_other_structure,
+    run_identity,
+)
+from pipelines.flows.sources import Sources
 from pipelines.flows.steps import DAY_ONE
 from pipelines.report.build import build_report
 from pipelines.spark.session import spark_session
@@ -88,6 +96,7 @@ def run_job(
 
     Raises:
         ConfigError: an earlier stage has not been done, or the run was begun with another configuration.
+        InputError: the first job finds a log that has changed since the run made a release.
         TryAgain: another run holds the folder.
     """
     workdir = Workdir(workdir_uri)
@@ -105,6 +114,8 @@ def run_job(
                     f" em.rounds={config.em.rounds}: make them equal"
                 )
             stages = stages_of(job, number, config.em.rounds)
+            if job == JOBS[0]:
+                begin_anew_where_changed([run], Sources.of(config.dataset, run.logs, run.catalogue))
             done = [stage["name"] for stage in record.record["stages"]]
             plan.require_earlier(plan.day_one(config.em.rounds), stages[0].name, done, run_id)
             with spark_session(f"{job} {run_id}", master=config.spark.master, conf=config.spark.conf) as spark:

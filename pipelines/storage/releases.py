@@ -51,6 +51,14 @@ def live_release(folder: Files) -> Release | None:
     return next((release for release in list_releases(folder) if release.status == "live"), None)
 
 
+def has_release(folder: Files, run_id: str) -> bool:
+    """Tell whether a run has made a release that was not refused and is still there."""
+    return any(
+        row.release_id.rpartition("-")[0] == run_id and row.status not in ("refused", "deleted")
+        for row in list_releases(folder)
+    )
+
+
 def find_release(folder: Files, release_id: str | None) -> Release:
     """Return a release by id, or the live one.
 

@@ -116,9 +116,18 @@ class Run:
         logger.info("%-14s %.1f s%s", name, seconds, rows, extra={"stage_ends": name})
         return dict(result)
 
+    def forget_stages(self) -> None:
+        """Let the run begin anew: no stage counts as done, and no half-way training is gone on with."""
+        self.record["stages"] = []
+        for version in self.workdir.names("models"):
+            if version.rpartition("-")[0] == self.run_id:
+                self.workdir.remove("models", version, "checkpoints")
+
     def finish(self, status: str, exit_code: int | None, message: str = "") -> None:
-        """Write the verdict."""
+        """Write the verdict, and when the run ended if it has."""
         self.record |= {"status": status, "exit_code": exit_code, "message": message}
+        if status != "running":
+            self.record["ended_at"] = _now()
         self.save()
 
     def fail(self, error: BaseException) -> None:

@@ -68,10 +68,20 @@ def run(
         dry_run=dry_run,
     )
     if dry_run:
-        return Answer(summary, "\n".join(plan_lines(summary["stages"])))
+        return Answer(summary, "\n".join(preview_lines(summary)))
     if only not in (None, "report"):
         return Answer(summary, f"{only} of run {summary['run_id']} is done")
     return Answer(summary, f"\n{trim_console_table(summary)}\n\n{report_line(folder)}")
+
+
+def preview_lines(preview: Mapping[str, Any]) -> list[str]:
+    """Return what a dry run says: how far the run has come, what of its log has changed, and its stages as a table."""
+    head = [preview["state"]]
+    if preview["refusal"]:
+        head = [f"would be refused: {preview['refusal']}"]
+    elif preview["change"]:
+        head.append(f"{preview['change']}: the run begins anew")
+    return [*head, *plan_lines(preview["stages"])]
 
 
 def plan_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
