@@ -50,7 +50,9 @@ def refresh(
     with refusals_recorded("refresh", workdir, run_id):
         chosen, folder = configured(config, overrides, workdir)
         interval = Interval.parse(start, end)
-    line["run_id"] = run_id = run_id or refresh_identity(chosen, logs, interval)
+    line["run_id"] = run_id or refresh_identity(chosen, logs, interval)
     only = None if stage == ALL else stage
     done = run_refresh(chosen, folder, interval, logs=logs, catalogue=catalogue, only=only, run_id=run_id)
-    return {key: done[key] for key in ("release_id", "parent_release", "status", "items_moved", "items_placed")}
+    return {
+        key: done[key] for key in ("run_id", "release_id", "parent_release", "status", "items_moved", "items_placed")
+    }

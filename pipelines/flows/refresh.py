@@ -2,7 +2,8 @@
 
 The unit of learning is every interval that the live release and its ancestors have not learned: normally
 [live.interval_end, T1), after a refused day both days, after a rollback those of the release that was left. Everything starts
-from the live release's model, paths and scores, never from a refused one.
+from the live release's model, paths and scores, never from a refused one. A day that is corrected after it was learned starts
+from the newest release of the live one's line that has not learned it, and learns again what came since.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -22,7 +24,7 @@ from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.learning.alpha import AlphaRule
 from dr_core.learning.budget import choose_structure
-from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
+from dr_core.learning.checkpoint import MANIFEST, load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
 from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
@@ -44,6 +46,7 @@ from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
 from pipelines.flows.retrain import draw_releases
+from pipelines.flows.sources import KEY, Sources, overwritten, state_of
 from pipelines.flows.steps import Facts, mix, retrieve, train
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
@@ -55,7 +58,15 @@ from pipelines.stages.structure.scores import Carried, FrozenModel, accumulate_s
 from pipelines.stages.training.samples import samples as cut_samples
 from pipelines.storage.item_paths import read_paths
 from pipelines.storage.lease import lease
-from pipelines.storage.releases import Release, ancestry, learned_intervals, list_releases, live_release
+from pipelines.storage.releases import (
+    Release,
+    ancestry,
+    has_release,
+    learned_intervals,
+    lineage,
+    list_releases,
+    live_release,
+)
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
@@ -83,8 +94,10 @@ def run_refresh(
 ) -> dict[str, Any]:
     """Ingest an interval, learn what the live release has not learned, judge it and publish it.
 
-    The same interval again changes nothing once it was published; one that was refused is done anew, since its log may
-    have been mended. A killed one goes on where it stopped, unless another release went live meanwhile.
+    The same interval again changes nothing once it was published, unless its log has changed since: then the new one
+    takes the place of the old one's rows, and is learned by the next try, ``<run_id>.try2``. One that
+    was refused is done anew. A killed one goes on where it stopped, unless its log has changed or another release went
+    live meanwhile.
 
     Args:
         config: of the live release.
@@ -113,17 +126,53 @@ def run_refresh(
         lease(workdir, "run"),
         spark_session(name, master=config.spark.master, conf=config.spark.conf) as spark,
     ):
-        record = Run(workdir, run_id or refresh_identity(config, logs, interval), config.identity())
+        run_id = newest_try(workdir, run_id or refresh_identity(config, logs, interval))
+        record = Run(workdir, run_id, config.identity())
         run = RefreshedRun(
             spark, config, workdir, record, seed_of(config.seed, interval), logs, catalogue, interval.label
         )
+        if only in (None, STAGES[0]):
+            run = take_up(run)
         return execute(run, only)
+
+
+def newest_try(workdir: Workdir, run_id: str) -> str:
+    """Return the id of the last run that a run id stands for: itself, or the newest of its further tries."""
+    while workdir.exists("runs", f"{_next_try(run_id)}.json"):
+        run_id = _next_try(run_id)
+    return run_id
+
+
+def _next_try(run_id: str) -> str:
+    stem, mark, number = run_id.rpartition(".try")
+    return f"{stem}.try{int(number) + 1}" if mark and number.isdigit() else f"{run_id}.try2"
+
+
+def take_up(run: RefreshedRun) -> RefreshedRun:
+    """Return a run whose log is the one it has read: itself, begun anew, or the next try where it was published."""
+    record, sources = run.run.record, Sources.of(run.config.dataset, run.logs, run.catalogue)
+    change = sources.change_since(record, grows=run.config.preprocess.cumulative)
+    change = change or overwritten(run.workdir, run.run, str(run.interval))
+    if change and has_release(run.workdir, run.run.run_id):
+        again = Run(run.workdir, _next_try(run.run.run_id), run.config.identity())
+        logger.info("%s, since run %s was published: done anew as run %s", change, run.run.run_id, again.run_id)
+        run = replace(run, run=again)
+    elif change:
+        logger.info("%s: run %s begins anew", change, run.run.run_id)
+        run.run.forget_stages()
+    elif record["stages"] and sources.found and KEY not in record:
+        logger.info("run %s does not remember what its log was: taken to be unchanged", run.run.run_id)
+    if sources.found and (change or KEY not in record):
+        sources.note(run.run.record)
+        if change or record["stages"]:
+            run.run.save()
+    return run
 
 
 def execute(run: RefreshedRun, only: str | None = None) -> dict[str, Any]:
     """Run all stages, or one, under the record's verdict."""
     if run.run.finished:
-        logger.info("run %s is finished; the same interval again changes nothing", run.run.run_id)
+        logger.info("%s: the same interval again changes nothing", state_of(run.run))
         return summary(run)
     stages = plan.refresh()
     try:
@@ -177,6 +226,7 @@ def begin(run: RefreshedRun) -> None:
         "started_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "config_hash": run.config.identity(),
         "parent": live.parent_release if is_own else live.release_id,
+        "base": record.get("base", live.parent_release) if is_own else _base(run, live),
         "interval": run.interval,
         "config": run.config.model_dump(mode="json"),
         "logs": run.logs,
@@ -184,6 +234,17 @@ def begin(run: RefreshedRun) -> None:
         "seed": run.config.seed,
     }
     run.run.save()
+
+
+def _base(run: RefreshedRun, live: Release) -> str:
+    """Return the newest release of the live one's line that has not learned the interval; the live one if none is left."""
+    rows = list_releases(run.workdir)
+    for row in lineage(rows, live):
+        is_there = row.status != "deleted" and run.workdir.exists("models", row.release_id, MANIFEST)
+        if (row == live or is_there) and run.interval not in learned_intervals(rows, row):
+            return row.release_id
+    logger.warning("every release that is left has learned %s: its events count once more", run.interval)
+    return live.release_id
 
 
 def _lost_its_samples(run: RefreshedRun) -> bool:
@@ -234,9 +295,9 @@ def ingest(run: RefreshedRun, stage: Stage) -> Facts:
         catalogue=run.catalogue,
         seed=config.seed,
     )
-    learned = learned_intervals(list_releases(run.workdir), run.parent_release)
+    learned = learned_intervals(list_releases(run.workdir), run.base_release)
     ledger = run.workdir.read(run.spark, "intervals").where("kept > 0").select("source_interval").collect()
-    labels = sorted(row[0] for row in ledger if row[0] not in learned and row[0] != "all")
+    labels = sorted(row[0] for row in ledger if row[0] == run.interval or row[0] not in {*learned, "all"})
     logger.info("  %d kept, %d late, learning %d interval(s)", summary.kept, summary.late, len(labels))
     return {**summary.as_dict(), "rows_out": summary.kept, "labels": labels}
 
@@ -251,7 +312,7 @@ def samples(run: RefreshedRun, stage: Stage) -> Facts:
         .count()
         .toPandas()
     )
-    old = run.workdir.read_array("models", run.parent, "counts.npy")
+    old = run.workdir.read_array("models", run.base, "counts.npy")
     counts = np.zeros(run.num_items)
     counts[: len(old)] = old
     counts[new["item_id"].to_numpy()] += new["count"].to_numpy()
@@ -291,10 +352,10 @@ def _fit(run: RefreshedRun, model_id: str, phase: Phase, table: str, start_from:
 
 
 def e_step(run: RefreshedRun, stage: Stage) -> Facts:
-    """Everything together on the live paths; new items learn their vectors, and have no path yet."""
-    run.workdir.write_array(_paths(run, run.parent), "models", run.warm_id, "item_paths.npy")
+    """Everything together on the base's paths; new items learn their vectors, and have no path yet."""
+    run.workdir.write_array(_paths(run, run.base), "models", run.warm_id, "item_paths.npy")
     phase = Phase("joint", "joint", run.config.refresh.joint_epochs)
-    return _fit(run, run.warm_id, phase, SAMPLES, run.parent)
+    return _fit(run, run.warm_id, phase, SAMPLES, run.base)
 
 
 def targets(run: RefreshedRun, stage: Stage) -> Facts:
@@ -303,7 +364,7 @@ def targets(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def scores(run: RefreshedRun, stage: Stage) -> Facts:
-    """s[v, c] and N_v of the new events, merged into the live release's."""
+    """s[v, c] and N_v of the new events, merged into the base's."""
     days = sum(Interval.from_label(label).days for label in run.labels)
     decay = 2.0 ** (-days / run.config.refresh.half_life_days)
     done = accumulate_scores(
@@ -313,13 +374,13 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
         model=FrozenModel.of(run.workdir, run.warm_id),
         release_id=run.last_id,
         config=run.config.scores,
-        carried=Carried(run.parent, decay),
+        carried=Carried(run.base, decay),
     )
     return {**done, "decay": decay}
 
 
 def assign(run: RefreshedRun, stage: Stage) -> Facts:
-    """The live paths to new ones: new items get theirs, retired ones lose theirs."""
+    """The base's paths to new ones: new items get theirs, retired ones lose theirs."""
     model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
     state_UE = encode_histories(model, run.validation.histories, run.config.history_length)
     visited = visited_paths(model, run.mapping(0), state_UE, run.config.budget.beam)
@@ -327,7 +388,7 @@ def assign(run: RefreshedRun, stage: Stage) -> Facts:
         run.spark,
         run.workdir,
         release_id=run.last_id,
-        parent_id=run.parent,
+        parent_id=run.base,
         num_items=run.active.count(),
         num_paths=run.num_paths,
         space=run.space,
@@ -347,7 +408,7 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    """The live alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
+    """The base's alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
 
     One correction at most a day: a structure should stay put.
     """
@@ -355,9 +416,9 @@ def _alpha_rule(run: RefreshedRun) -> AlphaRule:
     if penalty.alpha != "auto":
         return AlphaRule(penalty.alpha, None, 0, penalty.power)
     choice = choose_structure(run.config, run.num_items, run.num_paths)
-    before, now = (_mean_weight(run, version_id) for version_id in (run.parent, run.last_id))
-    live = json.loads(run.parent_release.gates)["alpha"]
-    return AlphaRule(live * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
+    before, now = (_mean_weight(run, version_id) for version_id in (run.base, run.last_id))
+    alpha = json.loads(run.base_release.gates)["alpha"]
+    return AlphaRule(alpha * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:
@@ -429,12 +490,16 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
     release = publish_version(
         run,
         "refused" if judged["refused"] else "live",
-        interval=(min([start, *(label.split("/")[0] for label in run.labels)]), end),
+        interval=(
+            min([start, *(label.split("/")[0] for label in run.labels)]),
+            max(end, run.parent_release.interval_end or end),
+        ),
         parent=run.parent,
         facts={
             **{key: judged[key] for key in ("verdicts", "health", "quality")},
             **{key: assigned[key] for key in ("alpha", "items_moved", "items_placed")},
             "learned": run.labels,
+            **({"base": run.base} if run.base != run.parent else {}),
             "late": run.data["late"],
         },
     )

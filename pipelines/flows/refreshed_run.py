@@ -23,21 +23,31 @@ def seed_of(root: int, interval: Interval) -> int:
 
 
 class RefreshedRun(LearnedRun):
-    """One refresh; ``<run>-0`` is trained on the parent's paths, ``<run>-1`` on the new ones."""
+    """One refresh; ``<run>-0`` is trained on the base's paths, ``<run>-1`` on the new ones."""
 
     @property
     def parent(self) -> str:
-        """Id of the release that this run starts from."""
+        """Id of the release that was live when this run began, and that it takes the place of."""
         return str(self.run.record["parent"])
 
     @cached_property
     def parent_release(self) -> Release:
-        """The release that this run starts from."""
+        """The release that was live when this run began."""
         return next(row for row in list_releases(self.workdir) if row.release_id == self.parent)
 
     @property
+    def base(self) -> str:
+        """Id of the release that is learned on: the parent, or an ancestor of it that has not learned the interval yet."""
+        return str(self.run.record.get("base", self.parent))
+
+    @cached_property
+    def base_release(self) -> Release:
+        """The release that is learned on."""
+        return next(row for row in list_releases(self.workdir) if row.release_id == self.base)
+
+    @property
     def warm_id(self) -> str:
-        """Id of the model trained on the parent's paths."""
+        """Id of the model trained on the base's paths."""
         return self.version_id(0)
 
     @property

@@ -64,7 +64,7 @@ def maintain(
             raise InputError(f"{workdir.uri} has no release to maintain: `dr run` makes the first")
         records = run_records(workdir)
         unfinished = [record for record in records if is_unfinished(record)]
-        parents = {record.get("parent") for record in unfinished}
+        parents = {record.get(key) for record in unfinished for key in ("parent", "base")}
         kept = kept_releases(rows, config.refresh.keep_releases)
         names = {
             row.release_id for row in rows if row in kept or (row.release_id in parents and row.status != "deleted")

@@ -83,6 +83,15 @@ def ancestry(rows: list[Release], release: Release) -> list[Release]:
     return line
 
 
+def lineage(rows: list[Release], release: Release) -> list[Release]:
+    """Return a release, the one it was learned on (its parent, unless it corrected a day), and so on to the first."""
+    by_id = {row.release_id: row for row in rows}
+    line = [release]
+    while (base := json.loads(line[-1].gates).get("base", line[-1].parent_release)) in by_id:
+        line.append(by_id[base])
+    return line
+
+
 def learned_intervals(rows: list[Release], release: Release) -> set[str]:
-    """Return the labels of all intervals whose events a release has learned, itself or through its ancestors."""
-    return {label for row in ancestry(rows, release) for label in json.loads(row.gates).get("learned", [])}
+    """Return the labels of all intervals whose events a release has learned, itself or through those it was learned on."""
+    return {label for row in lineage(rows, release) for label in json.loads(row.gates).get("learned", [])}

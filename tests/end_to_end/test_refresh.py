@@ -6,11 +6,13 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
@@ -187,6 +189,45 @@ def test_the_same_interval_again_changes_nothing(
     assert run_refresh(tiny_config(), workdir.uri, day(10), logs=logs[10]) == done[1]
     assert run_refresh(tiny_config(), workdir.uri, day(9), logs=logs[9])["release_id"] == done[0]["release_id"]
     pd.testing.assert_frame_equal(contents(spark, workdir, "releases"), before)
+
+
+def test_a_corrected_day_takes_the_place_of_the_published_one(
+    spark: SparkSession, logs: dict[str | int, str], two_days: tuple[Workdir, list[dict[str, Any]]], tmp_path: Path
+) -> None:
+    """The day's rows are replaced, ids stay, and what is live is a new release of the same day."""
+    source, done = two_days
+    workdir = copy_of(Path(source.uri), tmp_path / "W")
+    log = Path(shutil.copytree(Path(logs[10]).parent, tmp_path / "log")) / "logs.parquet"
+    again = partial(run_refresh, tiny_config(), workdir.uri, day(10), logs=str(log), run_id=done[1]["run_id"])
+    assert again() == done[1], "the same file changes nothing"
+
+    rows = pq.read_table(log)
+    pq.write_table(rows.take(np.flatnonzero(np.arange(len(rows)) % 4)), log)
+    ids = contents(spark, workdir, "items").set_index("item_key")["item_id"]
+    before = contents(spark, workdir, "interactions")
+    corrected = again()
+    assert corrected["run_id"] == f"{done[1]['run_id']}.try2"
+    assert corrected["parent_release"] == done[1]["release_id"]
+    assert corrected["learned"] == [day(10).label]
+    counted = {
+        row.release_id: contents(spark, workdir, "item_stats", row.release_id)["num_events"].sum()
+        for row in list_releases(workdir)
+    }
+    (earlier, published, again_counted) = (counted[each["release_id"]] for each in (*done, corrected))
+    assert earlier * 2 ** (-1 / 30) < again_counted < published, "the day counts once, as it is now"
+    live = live_release(workdir)
+    assert live is not None
+    assert (live.release_id, live.interval_end) == (corrected["release_id"], day(10).label.split("/")[1])
+    after = contents(spark, workdir, "interactions")
+    kept = after["source_interval"] == day(10).label
+    assert kept.sum() == corrected["data"]["kept"] < done[1]["data"]["kept"]
+    pd.testing.assert_frame_equal(
+        after[~kept].reset_index(drop=True),
+        before[before["source_interval"] != day(10).label].reset_index(drop=True),
+    )
+    pd.testing.assert_series_equal(contents(spark, workdir, "items").set_index("item_key")["item_id"], ids)
+    assert_sound(spark, workdir)
+    assert again() == corrected, "the corrected file again changes nothing"
 
 
 def test_a_day_killed_anywhere_ends_with_the_same_tables(
