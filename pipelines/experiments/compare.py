@@ -35,7 +35,7 @@ from pipelines.experiments.indexes import (
 from pipelines.experiments.needs import require_for_comparison
 from pipelines.experiments.rerankers import RERANKERS, measure_rerankers
 from pipelines.experiments.seed_data import Measured, Points, SeedData
-from pipelines.experiments.session import learned_seeds
+from pipelines.experiments.session import learned_seeds, measured_identity
 from pipelines.experiments.timing import seconds_of_scoring
 from pipelines.flows.day_one import Source
 from pipelines.report.build import build_report
@@ -93,7 +93,9 @@ def compare_runs(runs: Sequence[LearnedRun], methods: Sequence[str] = ()) -> Non
             kept = offered(family)
             stage = BASELINE_STAGE + family
             is_changed = run.has_run(stage) and any(run.result(stage).get(key) != kept[key] for key in kept)
-            run.run.stage(stage, partial(measure_family, data, family, chosen), redo=is_changed)
+            run.run.stage(
+                stage, partial(measure_family, data, family, chosen), redo=is_changed, identity=measured_identity(run)
+            )
         if not chosen:
             fits = [fit for family in families for fit in run.result(BASELINE_STAGE + family)["fits"]]
             chosen = {fit["method"]: fit["settings"] for fit in fits}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.flows.day_one import Source, open_runs, run_stages, seeds_run
+from pipelines.flows.day_one import Source, identities, open_runs, run_stages, seeds_run
 from pipelines.storage.workdir import Workdir
 
 
@@ -35,3 +37,10 @@ def learned_seeds(
 def seeds_to_report(config: RunConfig, workdir: Workdir, source: Source, num_seeds: int) -> int:
     """Return how many seeds a report is of: those that were asked for, and no fewer than day one was run with."""
     return max(num_seeds, seeds_run(config, workdir, source))
+
+
+def measured_identity(run: LearnedRun) -> str:
+    """Return a hash of what every figure beside a run depends on: the run as it is served, and how lists are measured."""
+    evaluation = run.config.evaluation
+    parts = [identities(run)["serving"], run.config.list_lengths, evaluation.curve_shares, evaluation.compare_at_shares]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

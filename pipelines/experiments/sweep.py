@@ -39,7 +39,7 @@ from pipelines.evaluation.recorded import SWEEP_STAGE, sweep_rows
 from pipelines.experiments.baselines import BASELINES, cut_config
 from pipelines.experiments.needs import require_for_sweep
 from pipelines.experiments.seed_data import SeedData
-from pipelines.experiments.session import learned_seeds
+from pipelines.experiments.session import learned_seeds, measured_identity
 from pipelines.experiments.studies import (
     INITIAL,
     OVERRIDES,
@@ -109,7 +109,8 @@ def sweep_runs(runs: Sequence[LearnedRun], studies: Sequence[str] = ()) -> list[
         values = [(study, value) for study in chosen for value in STUDIES[study](points.facts)]
         for number, (study, value) in enumerate(values):
             logger.info("seed %d, %d of %d: %s = %s", run.seed, number + 1, len(values), study, value)
-            run.run.stage(f"{SWEEP_STAGE}{study}={value}", partial(points.measure, study, value))
+            work = partial(points.measure, study, value)
+            run.run.stage(f"{SWEEP_STAGE}{study}={value}", work, identity=measured_identity(run))
     return sweep_rows(runs)
 
 
