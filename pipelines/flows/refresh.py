@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
-from dr_core.learning.alpha import AlphaRule, alpha_rule
+from dr_core.learning.alpha import AlphaRule, carried_alpha_rule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
@@ -347,17 +347,9 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    """The live alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
-
-    One correction at most a day: a structure should stay put. A live release that no descent has made has no alpha, and
-    the rule is day one's.
-    """
-    penalty, choice = run.config.penalty, choose_structure(run.config, run.num_items, run.num_paths)
-    live = run.parent_release.alpha
-    if penalty.alpha != "auto" or live is None:
-        return alpha_rule(run.config, choice)
+    choice = choose_structure(run.config, run.num_items, run.num_paths)
     before, now = (_mean_weight(run, version_id) for version_id in (run.parent, run.last_id))
-    return AlphaRule(live * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
+    return carried_alpha_rule(run.config, choice, run.parent_release.alpha, growth=now / before)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:
