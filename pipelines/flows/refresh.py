@@ -22,7 +22,7 @@ from pyspark.sql import functions as F
 
 from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
-from dr_core.learning.alpha import AlphaRule
+from dr_core.learning.alpha import AlphaRule, carried_alpha_rule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import MANIFEST, load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
@@ -408,17 +408,9 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    """The base's alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
-
-    One correction at most a day: a structure should stay put.
-    """
-    penalty = run.config.penalty
-    if penalty.alpha != "auto":
-        return AlphaRule(penalty.alpha, None, 0, penalty.power)
     choice = choose_structure(run.config, run.num_items, run.num_paths)
     before, now = (_mean_weight(run, version_id) for version_id in (run.base, run.last_id))
-    alpha = json.loads(run.base_release.gates)["alpha"]
-    return AlphaRule(alpha * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
+    return carried_alpha_rule(run.config, choice, run.base_release.alpha, growth=now / before)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:
@@ -495,12 +487,12 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
             max(end, run.parent_release.interval_end or end),
         ),
         parent=run.parent,
+        learned=list(run.labels),
+        gates={key: judged[key] for key in ("verdicts", "health", "quality")},
         facts={
-            **{key: judged[key] for key in ("verdicts", "health", "quality")},
-            **{key: assigned[key] for key in ("alpha", "items_moved", "items_placed")},
-            "learned": run.labels,
-            **({"base": run.base} if run.base != run.parent else {}),
+            **{key: assigned[key] for key in ("items_moved", "items_placed")},
             "late": run.data["late"],
+            **({"base": run.base} if run.base != run.parent else {}),
         },
     )
     if judged["refused"]:
