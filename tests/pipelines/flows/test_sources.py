@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import SparkSession
 
 from dr_core.errors import InputError
@@ -32,11 +32,11 @@ from pipelines.flows.day_one import (
     run_stages,
     seed_run,
 )
-from pipelines.flows.refresh import RefreshedRun, newest_try, take_up
+from pipelines.flows.refresh import RefreshedRun, _base, newest_try, take_up
 from pipelines.flows.sources import KEY, Sources, state_of
 from pipelines.flows.stage_job import run_job
 from pipelines.stages.ingest.interval import Interval
-from pipelines.storage.releases import Release
+from pipelines.storage.releases import Release, live_release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
 
@@ -330,6 +330,34 @@ def test_a_corrected_day_is_done_anew_by_the_next_try(place: Place, caplog: pyte
     place.publish("day.try2-1", status="live")
     place.catalogue.write_text("item,title\ni0,Zero\n")
     assert take_up(refreshed(place)).run.run_id == "day.try3"
+
+
+def test_a_corrected_day_is_learned_on_the_newest_release_that_had_not_learned_it(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not on one that has learned another day as it was before its correction."""
+    later = Interval.parse("2024-01-03", "2024-01-04")
+
+    def base(interval: Interval) -> str:
+        run = RefreshedRun(None, place.config, place.workdir, Run(place.workdir, "r", "h"), 0, interval=interval.label)  # type: ignore[arg-type]
+        live = live_release(place.workdir)
+        assert live is not None
+        return _base(run, live)
+
+    place.publish("a-1", status="retired", parent_release="none", learned=["all"])
+    place.publish("b-1", status="retired", parent_release="a-1", learned=[DAY.label])
+    place.publish("c-1", parent_release="b-1", learned=[later.label])
+    assert base(Interval.parse("2024-01-05", "2024-01-06")) == "c-1"
+    assert "its events count once more" in said(caplog, lambda: base(DAY)), "no model is left to learn on"
+    for name in ("a-1", "b-1"):
+        place.workdir.write_text("{}", "models", name, "manifest.json")
+    assert base(DAY) == "a-1"
+    assert base(later) == "b-1"
+
+    DeltaTable(place.workdir.table("releases")).update(new_values={"status": "retired"}, predicate="status = 'live'")
+    facts = json.dumps({"base": "a-1"})
+    place.publish("d-1", parent_release="c-1", learned=[DAY.label, later.label], facts=facts)
+    assert base(later) == "a-1", "b-1 has learned the day before as it was"
 
 
 def test_a_cumulative_log_that_has_only_grown_has_not_changed(place: Place) -> None:
