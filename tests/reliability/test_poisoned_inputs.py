@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
 from dr_core.errors import DeepRetrievalError, typed
@@ -24,7 +25,10 @@ from dr_core.learning.trainer import Phase
 from pipelines.cli.console import explain
 from pipelines.config.load import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
+from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.flows.day_one import Source, begin_anew_where_changed, run_day_one, seed_run
 from pipelines.flows.refresh import run_refresh
+from pipelines.flows.sources import Sources
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
@@ -338,6 +342,36 @@ def test_a_run_id_that_is_a_path_is_refused(tmp_path: Path) -> None:
     assert not workdir.exists("runs")
 
 
+def test_logs_that_changed_are_not_answered_by_old_results(tmp_path: Path) -> None:
+    log, workdir = tmp_path / "log.csv", Workdir(str(tmp_path / "W"))
+    write_csv(log, good_lines())
+    config = validate_config({"name": "w", "dataset": {"path": str(log), "columns": {"time": "time"}}}, "w")
+
+    def run() -> LearnedRun:
+        return seed_run(None, config, workdir, Source(), 0)
+
+    def sources() -> Sources:
+        return Sources.of(config.dataset, None, None)
+
+    started = run()
+    started.run.record["stages"] = [{"name": "preprocess"}]
+    sources().note(started.run.record)
+    started.run.finish("failed", 1, "killed")
+    write_csv(log, good_lines(1))
+    begin_anew_where_changed([run()], sources())
+    assert run().run.record["stages"] == []
+    SEEN.append(Seen("a log that changed under an unfinished run", "begun anew", "a log line says what changed"))
+
+    started = run()
+    started.run.finish("done", 0)
+    row = vars(
+        replace(release(workdir), release_id=f"{started.run.run_id}-1", parent_release="r-0", bundle_sha256="ab")
+    )
+    write_deltalake(workdir.table("releases"), pa.Table.from_pylist([row]))
+    write_csv(log, good_lines(2))
+    refused("a log that changed under a finished run", lambda: run_day_one(config, workdir.uri), tmp_path)
+
+
 def refused(kind: str, act: Callable[[], Any], folder: Path) -> None:
     """The act fails as a user's mistake (not a bug), in words that say where and what."""
     with pytest.raises((DeepRetrievalError, OSError)) as caught:
@@ -349,6 +383,7 @@ def refused(kind: str, act: Callable[[], Any], folder: Path) -> None:
     )
     assert len(words) > 30, words
     plain = re.sub(r"[^ ']*" + re.escape(str(folder)), "…", words)
+    plain = re.sub(r"\d{4}-\d\d-\d\dT[\d:]+(Z|\+00:00)|(?<=run w-)\w{10}", "…", plain)
     plain = re.sub(r"(/[\w.-]+)*/pytest-\d+/[\w./-]*?(?=/W\b)", "…", plain)
     SEEN.append(Seen(kind, f"exit {code}", plain.replace("|", "/")))
 
