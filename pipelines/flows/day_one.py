@@ -186,7 +186,7 @@ def run_stages(runs: Sequence[LearnedRun], *, from_stage: str | None = None, onl
         return dict(json.loads(first.workdir.read_text("report", "summary.json")))
     begin_anew_where_overwritten(runs, only=only)
     if "saved_at" in first.run.record:
-        logger.info("%s: it goes on", state_of(first.run))
+        logger.info("%s: it %s", state_of(first.run), "goes on" if first.run.record["stages"] else "begins anew")
     refuse_other_structure(first)
     redone = {stage.name for stage in _chosen(stages, from_stage, only)}
     if only is not None:
