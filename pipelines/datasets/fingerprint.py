@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -73,7 +74,7 @@ class Fingerprint:
 def is_there(path: str) -> bool:
     """Tell whether a path, or one that its ``*`` stands for, exists."""
     filesystem, root = _open(path)
-    return bool(filesystem.exists(root) or ("*" in root and filesystem.glob(root)))
+    return bool(_places(filesystem, root))
 
 
 def fingerprint(path: str) -> Fingerprint | None:
@@ -133,6 +134,13 @@ def _open(path: str) -> tuple[Any, str]:
     return filesystem, root.rstrip("/")
 
 
+def _places(filesystem: Any, root: str) -> list[str]:
+    """Return a path as it stands, where it exists, or what its ``*`` stands for; other characters mean themselves."""
+    if filesystem.exists(root):
+        return [root]
+    return list(filesystem.glob(re.sub(r"([\[?])", r"[\1]", root))) if "*" in root else []
+
+
 def _base(filesystem: Any, root: str) -> str:
     """Return the folder that names are below: the path itself, or that of a file or of the part before a ``*``."""
     if filesystem.exists(root):
@@ -142,11 +150,8 @@ def _base(filesystem: Any, root: str) -> str:
 
 def _list(filesystem: Any, root: str) -> dict[str, dict[str, Any]]:
     """Return what the file system says of every file, by its name below the base."""
-    places = [root]
-    if not filesystem.exists(root):
-        places = filesystem.glob(root) if "*" in root else []
     found: dict[str, dict[str, Any]] = {}
-    for place in places:
+    for place in _places(filesystem, root):
         if isinstance(filesystem, LocalFileSystem):
             found |= {name: {"name": name, **_stat(name)} for name in _walk(place)}
         else:

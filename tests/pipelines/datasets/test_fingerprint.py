@@ -84,7 +84,8 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_the_contents_is_a_change(tmp_path: Path, change: str) -> None:
-    folder = folder_of(tmp_path / "log", a="u1,i7\n", b="u1,i1\n")
+    folder = folder_of(tmp_path / "log[1]", a="u1,i7\n", b="u1,i1\n")
+    folder_of(tmp_path / "log1", a="of another log")
     paths = [str(folder), f"{folder}/*.csv" if "below" not in change else str(folder)]
     before = [taken(path) for path in paths]
     CHANGES[change](folder)
