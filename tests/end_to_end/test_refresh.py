@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
+from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
@@ -105,7 +106,8 @@ def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
     assert inverse == set(zip(placed["item_id"], placed["path_id"], strict=True))
     retriever = retriever_of(workdir, live.release_id)
     histories = workdir.read(spark, "user_histories").limit(50).toPandas()["item_ids"]
-    found = retriever.retrieve(retriever.encode([list(history) for history in histories]), 5)
+    known = ItemLists.from_rows(histories).known(live.num_items)
+    found = retriever.retrieve(retriever.encode(known), 5)
     assert (found.item_Uk[:, 0] >= 0).all()
     assert set(found.item_Uk[found.item_Uk >= 0]) <= active
 
