@@ -20,7 +20,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
-from pipelines.flows.delete_user import delete_user
+from pipelines.flows.delete_user import USER_TABLES, delete_user
 from pipelines.flows.evaluate_release import evaluate_release
 from pipelines.flows.refresh import run_refresh
 from pipelines.flows.retention import maintain
@@ -280,7 +280,7 @@ def test_retention_and_removal_of_a_user(
     assert removed["interactions"] > 0
     assert removed["user_histories"] == 1
     assert removed["recommendations"] > 0
-    for table in ("interactions", "user_histories", "recommendations", "evaluation_users", "evaluation_histories"):
+    for table in USER_TABLES:
         assert workdir.read(spark, table).where(F.col("user") == user["user"]).isEmpty()
     for table in ("samples", "refresh_samples"):
         assert spark.read.parquet(workdir.table(table)).where(F.col("user") == user["user"]).isEmpty()
