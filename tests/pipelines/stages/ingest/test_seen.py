@@ -13,7 +13,7 @@ from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.seen import seen_by_user, write_seen_items
 from pipelines.stages.ingest.split import SplitConfig
 from pipelines.storage.delta_reader import read_rows
-from pipelines.storage.workdir import Workdir
+from pipelines.storage.workdir import Workdir, small_frame
 
 T0 = 1_704_067_200
 DAYS = [Interval.parse(f"2024-01-0{day}", f"2024-01-0{day + 1}") for day in (1, 2)]
@@ -93,7 +93,8 @@ def test_an_interval_replaces_its_own_pairs_and_a_whole_log_all(spark: SparkSess
 
     def write(label: str, *users: str, is_whole: bool = False) -> set[tuple[str, str]]:
         rows = [(user, "i", "not_positive") for user in users for _ in range(2)] + [("kept", "i", None)] * bool(users)
-        frames = [spark.createDataFrame(rows, "user string, item string, status string")] if rows else []
+        columns = dict.fromkeys(("user", "item", "status"), "string")
+        frames = [small_frame(spark, rows, columns)] if rows else []
         write_seen_items(spark, workdir, frames, label, is_whole=is_whole)
         table = read_rows(workdir.table("seen_items"))
         assert all(set(row) == {"user", "item_key", "source_interval"} for row in table)
