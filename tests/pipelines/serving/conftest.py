@@ -106,6 +106,7 @@ def publish(
 
 def write_row(folder: Files, release: Release) -> None:
     row = vars(release) | {"created_at": release.created_at.replace(tzinfo=UTC)}
-    types = {field.name: pa.int32() if field.type == "int" else pa.string() for field in fields(Release)}
+    kinds = {"int": pa.int32(), "float | None": pa.float64(), "list[str]": pa.list_(pa.string())}
+    types = {field.name: kinds.get(str(field.type), pa.string()) for field in fields(Release)}
     schema = pa.schema(types | {"created_at": pa.timestamp("us", "UTC")})
     write_deltalake(folder.path("tables", "releases"), pa.Table.from_pylist([row], schema), mode="append")
