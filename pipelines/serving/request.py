@@ -24,7 +24,7 @@ class Request:
     release: str | None = None
     k: int = 10
     beam: int | None = None
-    keep_history: bool = False
+    keep_history: bool | None = None
     blocked: Sequence[str] = ()
     ignore_unknown_blocked: bool = False
 

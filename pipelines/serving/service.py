@@ -69,7 +69,7 @@ class Service:
         return self.bundle.release.release_id
 
     def recommend(
-        self, histories: Sequence[Sequence[Key]], k: int = 10, *, keep_history: bool = False, **filters: Any
+        self, histories: Sequence[Sequence[Key]], k: int = 10, *, keep_history: bool | None = None, **filters: Any
     ) -> list[Answer]:
         """Return an answer for each history of item keys, oldest first.
 
@@ -78,7 +78,8 @@ class Service:
         Args:
             histories: item keys of each user.
             k: items wanted.
-            keep_history: whether items of a history may be returned.
+            keep_history: whether items of a history may be returned; by default as the release was configured
+                (``serving.filter_history``).
             filters: see :meth:`recommend_users`.
 
         Raises:
@@ -98,7 +99,7 @@ class Service:
         users: Sequence[Key],
         k: int = 10,
         *,
-        keep_history: bool = False,
+        keep_history: bool | None = None,
         blocked: Sequence[Key] = (),
         ignore_unknown_blocked: bool = False,
         allowed: Sequence[Key] | None = None,
@@ -109,7 +110,8 @@ class Service:
         Args:
             users: as in the log.
             k: items wanted.
-            keep_history: whether items of the user's log, kept as events or not, may be returned.
+            keep_history: whether items of the user's log, kept as events or not, may be returned; by default as the
+                release was configured (``serving.filter_history``).
             blocked: keys of items nobody gets.
             ignore_unknown_blocked: whether blocked keys that the release does not know are only named in the answers.
             allowed: keys of the only items anybody gets; by default all. Unknown ones are named in the answers.
@@ -143,7 +145,7 @@ class Service:
         questions: Sequence[_Question],
         k: int,
         *,
-        keep_history: bool,
+        keep_history: bool | None,
         blocked: Sequence[Key] = (),
         ignore_unknown_blocked: bool = False,
         allowed: Sequence[Key] | None = None,
@@ -160,7 +162,8 @@ class Service:
         allowed_ids, unknown_allowed = keys.ids(key_texts(() if allowed is None else allowed, "allowed"))
         chosen = None if allowed is None else Allowed.of(np.array(allowed_ids, np.int64), self.retriever.num_items)
         states = self.retriever.encode([question.ids for question in questions])
-        excluded = None if keep_history else [question.seen for question in questions]
+        keeps = not self.bundle.settings.get("filter_history", True) if keep_history is None else keep_history
+        excluded = None if keeps else [question.seen for question in questions]
         found = self.retriever.retrieve(states, k, excluded=excluded, blocked=barred, allowed=chosen)
         is_exhausted = chosen is not None or self.retriever.beam >= self.retriever.index.num_paths
         answers = []

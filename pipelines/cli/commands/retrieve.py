@@ -58,9 +58,13 @@ def retrieve(
         ),
     ] = None,
     keep_history: Annotated[
-        bool,
-        typer.Option("--keep-history", help="Items that the user has seen may be returned.", rich_help_panel=WHICH),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--keep-history/--filter-history",
+            help="Whether items that the user has seen may be returned (default: as the release was configured).",
+            rich_help_panel=WHICH,
+        ),
+    ] = None,
     block: Annotated[
         list[str] | None,
         typer.Option("--block", metavar="KEYS", help=f"Item keys never to return. {FORMS}", rich_help_panel=WHICH),

@@ -67,7 +67,7 @@ def write_items(folder: Files) -> None:
 
 
 def publish(
-    folder: Files, release_id: str, model: DeepRetrievalModel, status: str, *, bundled: bool = True
+    folder: Files, release_id: str, model: DeepRetrievalModel, status: str, *, bundled: bool = True, **more: object
 ) -> PathIndex:
     """Write a release as the flows do: model, index, ``path_items``, ``serving.json``, bundle, row."""
     place = folder.path("models", release_id)
@@ -78,7 +78,7 @@ def publish(
     rows = {"release_id": [release_id] * index.num_paths, "path_id": index.path_ids, "item_ids": lists}
     schema = pa.schema({"release_id": pa.string(), "path_id": pa.int64(), "item_ids": pa.list_(pa.int32())})
     write_deltalake(folder.path("tables", "path_items"), pa.table(rows, schema), mode="append")
-    settings = {"release_id": release_id, "beam": BEAM, "history_length": LENGTH}
+    settings = {"release_id": release_id, "beam": BEAM, "history_length": LENGTH} | more
     folder.write_text(json.dumps(settings), "models", release_id, "serving.json")
     manifest = read_manifest(folder.filesystem, place)
     assert manifest is not None

@@ -11,7 +11,7 @@ from pipelines.serving import open_release
 from pipelines.serving.item_keys import ItemKeys, Texts
 from pipelines.serving.request import Request
 from pipelines.serving.service import Service
-from tests.pipelines.serving.conftest import BEAM, KEYS, NUM_ITEMS, Published
+from tests.pipelines.serving.conftest import BEAM, KEYS, NUM_ITEMS, Published, publish
 
 
 def test_an_answer_has_what_machines_and_people_read(published: Published) -> None:
@@ -61,6 +61,20 @@ def test_blocked_and_allowed_keys(published: Published) -> None:
     paths = service.explain([KEYS[1]], allowed=allowed).document["paths"]
     assert {item["item_key"] for path in paths for item in path["items"]} == set(allowed)
     assert service.recommend([[KEYS[1]]], allowed=[])[0].document["items"] == []
+
+
+def test_a_history_is_left_out_unless_the_release_or_the_caller_keeps_it(published: Published) -> None:
+    publish(published.folder, "r-7", published.models["r-2"], "candidate", filter_history=False)
+    history = KEYS[:20]
+    for release, keep, is_kept in (
+        ("r-2", None, False),
+        ("r-2", True, True),
+        ("r-7", None, True),
+        ("r-7", False, False),
+    ):
+        (answer,) = Service(published.folder, release, beam=16).recommend([history], 40, keep_history=keep)
+        found = {item["item_key"] for item in answer.document["items"]}
+        assert found == set(KEYS[:NUM_ITEMS] if is_kept else KEYS[20:NUM_ITEMS])
 
 
 def test_a_blocked_key_that_is_unknown_is_refused_unless_it_may_be(published: Published) -> None:
