@@ -52,8 +52,9 @@ CONFIG = ROOT / "benchmarks" / "soak.yaml"
 FIRST_DAYS = 9
 REFRESH_POINTS = (
     "ingest:before", "write:quarantine:before", "write:quarantine:after", "write:items:before", "write:items:after",
-    "write:interactions:before", "write:interactions:after", "write:evaluation_users:after",
-    "write:user_histories:before", "write:user_histories:after", "write:intervals:before", "write:intervals:after",
+    "write:interactions:before", "write:interactions:after", "write:seen_items:before", "write:seen_items:after",
+    "write:evaluation_users:after", "write:user_histories:before", "write:user_histories:after",
+    "write:intervals:before", "write:intervals:after",
     "samples:before", "samples:after", "checkpoint:half", "model:half", "e_step:after", "targets:after",
     "write:path_scores:before", "write:path_scores:after", "write:item_stats:after", "write:item_paths:before",
     "write:item_paths:after", "assign:after", "e_step_final:after", "write:path_items:before", "write:path_items:after",
@@ -291,13 +292,14 @@ class Soak:
         }
         forward = set(zip(placed["item_id"], placed["path_id"], strict=True))
         found.check(inverse == forward, f"day {day}: the index is not the inverse of the mapping")
-        users = load_users(spark, workdir, "test")
+        users = load_users(spark, workdir, "test", live.num_items)
         lists = answers(workdir, live, [list(history) for history in users.histories])
         found.check(bool((lists[:, 0] >= 0).all()), f"day {day}: a test user gets nothing")
         found.check(set(lists[lists >= 0].tolist()) <= active, f"day {day}: an inactive item is retrieved")
         for user in self.deliveries.removed_users:
             rest = sum(workdir.read(spark, name).where(F.col("user") == user).count()
-                       for name in ("interactions", "user_histories", "recommendations"))  # fmt: skip
+                       for name in ("interactions", "seen_items", "user_histories", "recommendations")
+                       if workdir.has_table(spark, name))  # fmt: skip
             found.check(rest == 0, f"day {day}: {rest} rows of the removed user are there")
 
 

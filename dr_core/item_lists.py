@@ -46,6 +46,16 @@ class ItemLists(NamedTuple):
         kept = np.concatenate(([0], np.cumsum(is_known)))
         return ItemLists(kept[self.offsets].astype(np.int64), self.item_ids[is_known].astype(np.int64))
 
+    def checked(self, num_items: int, what: str) -> ItemLists:
+        """Return the lists; raise ValueError naming an id outside [0, ``num_items``), as keys of a log often are."""
+        is_known = (self.item_ids >= 0) & (self.item_ids < num_items)
+        if not is_known.all():
+            wrong = self.item_ids[int(np.argmin(is_known))]
+            raise ValueError(
+                f"{what} holds {wrong}: item ids are the model's own, 0 to {num_items - 1}, not keys of a log"
+            )
+        return self
+
     def of_users(self, users: IntArray) -> ItemLists:
         """Return the lists of some users, in that order."""
         size_S = np.diff(self.offsets)[users]

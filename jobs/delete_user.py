@@ -1,4 +1,5 @@
-"""Removal of one user's rows from interactions, histories, roles, samples, quarantine and recommendations.
+"""Removal of one user's rows from interactions, seen items, histories, roles, samples, quarantine and
+recommendations.
 
 Sums over many users (scores, N_v) and models forget with the next full run.
 """

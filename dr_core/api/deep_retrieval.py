@@ -255,12 +255,12 @@ class DeepRetrieval:
             history: item keys, oldest first. A warning names the unknown ones, which are left out.
             k: items wanted; by default the model's.
             exclude: True leaves out the history, False nothing; keys leave out these items and no others. By default
-                ``serving.filter_history``, which is True.
+                ``serving.filter_history``, which is True. A warning names the unknown ones.
             allowed: the only items that may be returned: their keys, or a mask bool [V] in the order of ``items``.
             beam: paths to visit; by default the model's. It grows where fewer than k items are found and more are there.
 
         Raises:
-            InputError: no item of the history is known, or a mask has another length.
+            InputError: no item of the history is known, keys are given as one text, or a mask has another length.
             ValueError: k or ``beam`` is below 1.
 
         Example:
@@ -296,7 +296,9 @@ class DeepRetrieval:
         if isinstance(exclude, bool):
             barred = known if exclude else [np.zeros(0, np.int64)] * len(known)
         else:
-            barred = [self._fitted.keys.ids(exclude)[0]] * len(known)
+            ids, unknown = self._fitted.keys.ids(exclude)
+            _warn_unknown(unknown, "excluded items")
+            barred = [ids] * len(known)
         retriever, reachable = self._allowed(allowed)
         width, most = self.beam if beam is None else beam, self._fitted.model.space.num_paths
         user_UE = self._encode(known)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dr_core.arrays import AnyIntArray, IntArray
+from dr_core.errors import InputError
 
 
 def number(values: Iterable[Hashable]) -> tuple[IntArray, list[Any]]:
@@ -42,7 +43,13 @@ class ItemKeys:
         return {key: at for at, key in enumerate(self.keys)}
 
     def ids(self, keys: Iterable[Hashable]) -> tuple[IntArray, list[Hashable]]:
-        """Return the numbers of the known keys, int64 in the order of the keys, and the unknown keys."""
+        """Return the numbers of the known keys, int64 in the order of the keys, and the unknown keys.
+
+        Raises:
+            InputError: ``keys`` is one text, whose letters would be taken for keys.
+        """
+        if isinstance(keys, str | bytes):
+            raise InputError(f"{keys!r} is one text: give a list of keys")
         found = [(key, self._ids.get(key)) for key in keys]
         known = [at for _, at in found if at is not None]
         return np.array(known, dtype=np.int64), [key for key, at in found if at is None]

@@ -19,7 +19,9 @@ class ServingConfig(Config):
     candidates: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Items a user's paths should hold, on average. `auto` is 7.5 x k (paper: 5 to 10 times the list): 75 for k = 10."""
     filter_history: bool = True
-    """Whether the items of the user's history are left out of the answer."""
+    """Whether a user is answered only with items that are new to that user. For a user of the log, all items of the log's
+    rows are left out: kept events however long ago, and rows that were filtered (`seen_items`). For a history that is
+    given, its items are. The figures called `filtered` leave out the history that is asked with, and nothing else."""
     history_length: int = Field(69, ge=1)
     """L, latest events of a user that are trained on, kept in `user_histories` and encoded when serving. A longer history
     costs training time in proportion."""

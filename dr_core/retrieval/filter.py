@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dr_core.arrays import AnyIntArray, BoolArray, IntArray
+from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
 
@@ -24,9 +25,9 @@ class Allowed:
 
     @classmethod
     def of(cls, item_ids: AnyIntArray, num_items: int) -> Allowed:
-        """Return the set of some items; ids outside [0, ``num_items``) are left out."""
+        """Return the set of some items; raise ValueError for an id outside [0, ``num_items``)."""
         item_V = np.zeros(num_items, dtype=np.bool_)
-        item_V[item_ids[(item_ids >= 0) & (item_ids < num_items)]] = True
+        item_V[ItemLists.from_rows([item_ids]).checked(num_items, "allowed").item_ids] = True
         return cls(item_V)
 
     def rows(self, index: PathIndex) -> BoolArray:

@@ -21,7 +21,7 @@ from dr_core.retrieval.rank import Ranker
 from dr_core.retrieval.router import Router, Visits
 
 Lists = Sequence[Sequence[int] | AnyIntArray] | ItemLists
-"""One sequence of item ids a user."""
+"""One sequence of item ids a user: the model's own numbers, 0 to V - 1, not the keys that a log calls items by."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,9 @@ class Retrieved:
 class Retriever:
     """Encoder, router, index and ranker of one mapping.
 
+    Items are the model's own numbers throughout, 0 to V - 1. :class:`dr_core.DeepRetrieval` and
+    :class:`pipelines.serving.service.Service` take and return keys as they stand in the log.
+
     Args:
         encoder: histories to user states.
         router: user states to paths.
@@ -63,9 +66,10 @@ class Retriever:
     def encode(self, histories: Lists) -> FloatArray:
         """Return the user states [U, E] of histories of item ids, oldest first; an empty one is encoded as padding.
 
-        Items that came after the model are left out.
+        Raises:
+            ValueError: an id is outside [0, V). Leave out items that came after the model: :meth:`ItemLists.known`.
         """
-        return self.encoder.encode(_lists(histories))
+        return self.encoder.encode(_lists(histories).checked(self.num_items, "a history"))
 
     def search(self, user_UE: FloatArray, beam: int | None = None) -> Visits:
         """Return the paths of each user state whose items are the most probable: those of the highest p(c|x) / |c|, in
@@ -109,15 +113,15 @@ class Retriever:
                 gets twice as wide a beam until it is or nothing is left to visit.
 
         Raises:
-            ValueError: k or ``beam`` < 1, or ``excluded`` is not one sequence a user.
+            ValueError: k or ``beam`` < 1, ``excluded`` is not one sequence a user, or an id is outside [0, V).
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, was {k}")
         lists = ItemLists.from_rows([()] * len(user_UE)) if excluded is None else _lists(excluded)
         if lists.num_users != len(user_UE):
             raise ValueError(f"excluded holds {lists.num_users} sequences for {len(user_UE)} users")
-        everywhere = ItemLists.from_rows([blocked]).known(self.num_items).item_ids
-        barred = lists.known(self.num_items).with_everywhere(everywhere)
+        everywhere = ItemLists.from_rows([blocked]).checked(self.num_items, "blocked").item_ids
+        barred = lists.checked(self.num_items, "excluded").with_everywhere(everywhere)
         width = self.beam if beam is None else beam
         if allowed is None:
             return self._best(user_UE, k, width, barred)

@@ -61,9 +61,9 @@ class SeedData:
         return ItemLists.from_rows(users.histories), ItemLists.from_rows(users.truths)
 
     def encode(self, histories: Sequence[IntArray]) -> FloatArray:
-        """Return the states of histories under Deep Retrieval's encoder, float32 [U, E]."""
+        """Return the states of histories under Deep Retrieval's encoder, float32 [U, E]; newer items are left out."""
         retriever = self.evaluator.retriever_of(self.run.learned)
-        return retriever.encode(histories)
+        return retriever.encode(ItemLists.from_rows(histories).known(retriever.num_items))
 
     @cached_property
     def events(self) -> Events:

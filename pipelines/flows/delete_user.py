@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,24 +23,37 @@ from pipelines.evaluation.users import load_users
 from pipelines.flows.fresh import PREVIOUS
 from pipelines.flows.retention import vacuum
 from pipelines.report.build import redraw
+from pipelines.serving.given_keys import spellings
 from pipelines.stages.ingest.preprocess import SETTLED
 from pipelines.storage.lease import lease
 from pipelines.storage.run_record import run_records
 from pipelines.storage.samples_format import SAMPLE_TABLES
 from pipelines.storage.workdir import Workdir
 
-USER_TABLES = ("interactions", "user_histories", "recommendations", "evaluation_users", "evaluation_histories")
+logger = logging.getLogger(__name__)
+USER_TABLES = (
+    "interactions",
+    "seen_items",
+    "user_histories",
+    "recommendations",
+    "evaluation_users",
+    "evaluation_histories",
+)
 """Roles and cut histories go last: they say which rows of the files before them are the user's."""
+WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,14})")
+"""A user that a float can stand for."""
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now: bool = False) -> dict[str, int]:
     """Remove one user from a work folder, from what a fresh start has set aside in it, and from the folders of further seeds.
 
-    Rows of the user go from interactions, histories, roles, samples, quarantine, recommendations, generated logs, the
-    validation batch and what was measured of the test users. What a killed ingest or write left half done goes as a
-    whole, as does the example in the report when the user is its test user. Malformed lines go where they contain the
-    user's name.
+    Rows of the user go from interactions, seen items, histories, roles, samples, quarantine, recommendations, generated
+    logs, the validation batch and what was measured of the test users. What a killed ingest or write left half done goes
+    as a whole, as does the example in the report when the user is its test user. Malformed lines go where they contain
+    the user's name.
+
+    The user may be given as the log has it: where no table knows ``7.0``, the rows of ``7`` go, and the other way round.
 
     Sums over many users (scores, N_v) and models are not changed: they forget with the next full run. Files that held
     the rows go with the next VACUUM, or at once with ``vacuum_now`` (readers of old table versions then fail).
@@ -53,12 +68,28 @@ def delete_user(spark: SparkSession, workdir: Workdir, user: str, *, vacuum_now:
     removed: Counter[str] = Counter()
     with lease(workdir, "run"):
         for place in _places(workdir):
+            name = _stored_name(spark, place, user)
             _delete_unfinished(place)
-            removed.update(_delete_from_evaluation(spark, place, user))
-            removed.update(_delete_from_tables(spark, place, user))
+            removed.update(_delete_from_evaluation(spark, place, name))
+            removed.update(_delete_from_tables(spark, place, name))
             if vacuum_now and place.exists("tables"):
                 vacuum(spark, place, 0.0)
+    if not removed.total():
+        logger.warning("%s holds no row of user %r", workdir.uri, user)
     return dict(removed)
+
+
+def _stored_name(spark: SparkSession, workdir: Workdir, user: str) -> str:
+    """Return the name under which a work folder's tables hold a user: the given one, else another spelling of it."""
+    names = [*spellings(user), *([f"{user}.0"] if WHOLE_NUMBER.fullmatch(user) else [])]
+    if len(names) == 1:
+        return user
+    held = set()
+    for table in (*USER_TABLES, "quarantine"):
+        rows = workdir.read(spark, table) if workdir.has_table(spark, table) else None
+        if rows is not None and "user" in rows.columns:
+            held |= {row.user for row in rows.where(F.col("user").isin(names)).select("user").distinct().collect()}
+    return next((name for name in names if name in held), user)
 
 
 def _places(workdir: Workdir) -> list[Workdir]:
@@ -164,19 +195,33 @@ def _is_quarantined(user: str, names: Iterable[str], *, has_user: bool) -> Colum
     """Return the condition on ``quarantine`` that a row is the user's.
 
     Rows that were written before the table had the column ``user`` are searched by all names that the user's column may
-    have had in a log, and malformed lines for the user's name as a word.
+    have had in a log, in every column where they have none of these, and malformed lines for the user's name as a word.
     """
-    word = json.dumps(user, ensure_ascii=False)[1:-1].replace(r"\E", r"\E\\E\Q")
-    is_in_line = (F.col("reason") == "malformed_row") & F.col("row").rlike(rf"(?<!\w)\Q{word}\E(?!\w)")
-    is_in_row = F.lit(False)
-    for name in names:
-        # A column of whole numbers with a hole in it is one of floats.
-        is_in_row = is_in_row | F.coalesce(
-            F.get_json_object("row", f"$['{name}']").isin(user, f"{user}.0"), F.lit(False)
-        )
+    is_in_line = (F.col("reason") == "malformed_row") & F.col("row").rlike(_as_a_word(user))
+    values = F.from_json("row", "map<string,string>")
+    is_named = F.arrays_overlap(F.map_keys(values), F.array(*map(F.lit, names)))
+    searched = F.map_filter(values, lambda name, _: name.isin(*names) | ~is_named)
+    is_held = F.exists(F.map_values(searched), lambda value: F.coalesce(_means(value, user), F.lit(False)))
+    is_in_row = F.coalesce(is_held, F.lit(False)) & ~F.col("reason").startswith("catalogue_")
     if not has_user:
         return is_in_line | is_in_row
     return (F.coalesce(F.col("user") == user, F.lit(False))) | is_in_line | (F.col("user").isNull() & is_in_row)
+
+
+def _means(value: Column, user: str) -> Column:
+    """Whether a value of a row is the user; a column of whole numbers with a hole in it is one of floats."""
+    if not WHOLE_NUMBER.fullmatch(user):
+        return value == user
+    is_float = value.rlike(r"^-?\d+\.\d+([eE]-?\d+)?$")
+    return (value == user) | (is_float & (value.try_cast("double") == F.lit(float(user))))
+
+
+def _as_a_word(user: str) -> str:
+    """Return the pattern of a user's name in a line of a log that stands in JSON: as it is, or as CSV or JSON writes it."""
+    written = {user, user.replace('"', '""'), json.dumps(user)[1:-1], json.dumps(user, ensure_ascii=False)[1:-1]}
+    in_json = sorted(json.dumps(text, ensure_ascii=False)[1:-1].replace(r"\E", r"\E\\E\Q") for text in written)
+    words = "|".join(rf"\Q{text}\E" for text in in_json)
+    return rf"(?<!\w)({words})(?!\w)"
 
 
 def _user_columns(workdir: Workdir) -> tuple[str, ...]:

@@ -57,12 +57,14 @@ ANSWER_SETTINGS = ("serving.k", "serving.filter_history")
 INGESTED = (
     "interactions",
     "items",
+    "seen_items",
     "user_histories",
     "evaluation_users",
     "evaluation_histories",
     "intervals",
     "quarantine",
 )
+ANSWERED_FROM = ("user_histories", "interactions", "seen_items", "items", "models")
 
 
 def day_one(rounds: int) -> tuple[Stage, ...]:
@@ -88,7 +90,7 @@ def day_one(rounds: int) -> tuple[Stage, ...]:
         Stage("index", "index", "build_index", ("e_step_final",), ("health",), ("item_paths", "items"), ("path_items", "models")),
         Stage("serving", "serving", "build_index", ("index",), ("serving",), ("models", "evaluation_histories"), ("models",)),
         Stage("publish", "publish", "publish", ("serving",), ANSWER_SETTINGS, ("models",), ("releases",)),
-        Stage("retrieve", "retrieve", "retrieve_batch", ("publish",), ANSWER_SETTINGS, ("user_histories", "models"), ("recommendations",)),
+        Stage("retrieve", "retrieve", "retrieve_batch", ("publish",), ANSWER_SETTINGS, ANSWERED_FROM, ("recommendations",)),
         Stage("evaluate", "evaluate", "evaluate", ("serving",), ("evaluation", *ANSWER_SETTINGS), ("models", "mixed_samples", "evaluation_histories"), ("runs",)),
         Stage("report", "report", "report", ("evaluate",), ("evaluation", "serving"), ("runs",), ("report",)),
     ]  # fmt: skip
@@ -109,7 +111,7 @@ def refresh() -> tuple[Stage, ...]:
         Stage("index", "index", "refresh", ("e_step_final",), (), ("item_paths", "items"), ("path_items", "models")),
         Stage("gates", "gates", "refresh", ("index",), ("gates", "health", *ANSWER_SETTINGS), ("models", "interactions"), ()),
         Stage("publish", "publish", "refresh", ("gates",), (), ("models",), ("releases",)),
-        Stage("retrieve", "retrieve", "refresh", ("publish",), ANSWER_SETTINGS, ("user_histories", "models"), ("recommendations",)),
+        Stage("retrieve", "retrieve", "refresh", ("publish",), ANSWER_SETTINGS, ANSWERED_FROM, ("recommendations",)),
     )  # fmt: skip
 
 

@@ -98,13 +98,18 @@ class ReleaseBundle:
         """Title and category of each item as JSON."""
         return Texts(*self.arrays(DETAILS))
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What the release is served with."""
+        return dict(json.loads(self.paths[SETTINGS].read_text()))
+
     def item(self, item_id: int) -> dict[str, Any]:
         """Return an item's key, and its title and category when there are any."""
         return {"item_key": self.keys.keys[item_id], **json.loads(self.details[item_id])}
 
     def retriever(self, beam: int | None = None) -> Retriever:
         """Return the release's retriever; ``beam`` is by default the one that was published."""
-        model, settings = map_tensors(self.paths[MODEL]), json.loads(self.paths[SETTINGS].read_text())
+        model, settings = map_tensors(self.paths[MODEL]), self.settings
         encoder, rows_V = self.manifest["encoder"], model["item_rows"]
         tensors = {key.removeprefix("encoder."): value for key, value in model.items() if key.startswith("encoder.")}
         is_shared = len(model["reranker.output_embedding.weight"]) < len(rows_V)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dr_core.arrays import IntArray
+from pipelines.serving.given_keys import spellings
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,11 @@ class ItemKeys:
         return None
 
     def ids(self, keys: Sequence[str]) -> tuple[list[int], list[str]]:
-        """Return the ids of known keys, in their order, and the keys that are unknown."""
-        found = [(key, self.id_of(key)) for key in keys]
+        """Return the ids of known keys, in their order, and the keys that are unknown in all of their spellings."""
+        found = [(key, self._id_of_any(spellings(key))) for key in keys]
         return [item_id for _, item_id in found if item_id is not None], [
             key for key, item_id in found if item_id is None
         ]
+
+    def _id_of_any(self, keys: Sequence[str]) -> int | None:
+        return next((item_id for item_id in map(self.id_of, keys) if item_id is not None), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +13,17 @@ from dr_core.errors import InputError
 from dr_core.retrieval.filter import Allowed
 from dr_core.retrieval.retriever import Retrieved
 from pipelines.serving.bundle import ReleaseBundle
-from pipelines.serving.user_files import read_users, write_lines
+from pipelines.serving.given_keys import key_texts
+from pipelines.serving.known_users import KnownUser, read_item_keys, read_known_users
 from pipelines.storage.files import Files
 
-logger = logging.getLogger(__name__)
-USERS_PER_BLOCK = 256
+NAMED_KEYS = 5
+"""Unknown keys that a message names."""
 SHOWN_ITEMS = 5
 """Items of a visited path that an explanation shows, the most popular ones."""
+
+Key = str | int | float
+"""Of an item or a user, as in the log."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,19 @@ class Answer:
     text: str
 
 
+@dataclass(frozen=True)
+class _Question:
+    """A history as a release knows it, and the items that its user has seen."""
+
+    history: list[str]
+    ids: list[int]
+    unknown: list[str]
+    seen: list[int]
+    user: str | None = None
+
+
 class Service:
-    """A release that answers.
+    """A release that answers; items are named by their keys in the log, as text or as whole numbers.
 
     Args:
         workdir: W.
@@ -45,7 +59,8 @@ class Service:
     """
 
     def __init__(self, workdir: str | Files, release: str | None = None, beam: int | None = None) -> None:
-        self.bundle = ReleaseBundle.open(Files(workdir) if isinstance(workdir, str) else workdir, release)
+        self.folder = Files(workdir) if isinstance(workdir, str) else workdir
+        self.bundle = ReleaseBundle.open(self.folder, release)
         self.retriever = self.bundle.retriever(beam)
 
     @property
@@ -54,52 +69,127 @@ class Service:
         return self.bundle.release.release_id
 
     def recommend(
-        self,
-        histories: Sequence[Sequence[str]],
-        k: int = 10,
-        *,
-        keep_history: bool = False,
-        blocked: Sequence[str] = (),
-        allowed: Sequence[str] | None = None,
-        explain: bool = False,
+        self, histories: Sequence[Sequence[Key]], k: int = 10, *, keep_history: bool | None = None, **filters: Any
     ) -> list[Answer]:
         """Return an answer for each history of item keys, oldest first.
 
-        A history without a known item gets no items and a ``reason``.
+        A history without a known item gets no items and a ``reason``. An answer of fewer than k items has a ``note``.
 
         Args:
             histories: item keys of each user.
             k: items wanted.
-            keep_history: whether items of a history may be returned.
-            blocked: keys of items nobody gets.
-            allowed: keys of the only items anybody gets; by default all.
-            explain: whether to add the visited ``paths``, with their probability, size and best-known items.
+            keep_history: whether items of a history may be returned; by default as the release was configured
+                (``serving.filter_history``).
+            filters: see :meth:`recommend_users`.
+
+        Raises:
+            InputError: a history is no list of keys, or a blocked key is unknown.
         """
-        keys = self.bundle.keys
-        parts = [keys.ids(history) for history in histories]
-        known = [ids for ids, _ in parts]
-        barred, unknown_blocked = keys.ids(blocked)
-        allowed_ids, unknown_allowed = keys.ids(allowed or ())
-        chosen = None if allowed is None else Allowed.of(np.array(allowed_ids, np.int64), self.retriever.num_items)
-        states = self.retriever.encode(known)
-        found = self.retriever.retrieve(
-            states, k, excluded=None if keep_history else known, blocked=barred, allowed=chosen
+        if isinstance(histories, str):
+            raise InputError(f"histories: {histories!r} is no list of histories")
+        questions = []
+        for number, given in enumerate(histories):
+            history = key_texts(given, f"history {number}")
+            ids, unknown = self.bundle.keys.ids(history)
+            questions.append(_Question(history, ids, unknown, seen=ids))
+        return self._answers(questions, k, keep_history=keep_history, **filters)
+
+    def recommend_users(
+        self,
+        users: Sequence[Key],
+        k: int = 10,
+        *,
+        keep_history: bool | None = None,
+        blocked: Sequence[Key] = (),
+        ignore_unknown_blocked: bool = False,
+        allowed: Sequence[Key] | None = None,
+        explain: bool = False,
+    ) -> list[Answer]:
+        """Return an answer for each user of the log, from the history that the work folder holds.
+
+        Args:
+            users: as in the log.
+            k: items wanted.
+            keep_history: whether items of the user's log, kept as events or not, may be returned; by default as the
+                release was configured (``serving.filter_history``).
+            blocked: keys of items nobody gets.
+            ignore_unknown_blocked: whether blocked keys that the release does not know are only named in the answers.
+            allowed: keys of the only items anybody gets; by default all. Unknown ones are named in the answers.
+            explain: whether to add the visited ``paths``, with their probability, size and best-known items.
+
+        Raises:
+            InputError: a user has no history, or a blocked key is unknown.
+        """
+        known = read_known_users(self.folder, key_texts(users, "users"))
+        return self._answers(
+            [self._question(user) for user in known],
+            k,
+            keep_history=keep_history,
+            blocked=blocked,
+            ignore_unknown_blocked=ignore_unknown_blocked,
+            allowed=allowed,
+            explain=explain,
         )
+
+    def _question(self, user: KnownUser) -> _Question:
+        num_items = self.retriever.num_items
+        newer = [item for item in user.history if item >= num_items]
+        key_of = read_item_keys(self.folder, newer) if newer else {}
+        history = [self.bundle.keys.keys[item] if item < num_items else key_of[item] for item in user.history]
+        seen = [item for item in user.seen if item < num_items] + self.bundle.keys.ids(user.seen_keys)[0]
+        ids = [item for item in user.history if item < num_items]
+        return _Question(history, ids, [key_of[item] for item in newer], seen, user.name)
+
+    def _answers(
+        self,
+        questions: Sequence[_Question],
+        k: int,
+        *,
+        keep_history: bool | None,
+        blocked: Sequence[Key] = (),
+        ignore_unknown_blocked: bool = False,
+        allowed: Sequence[Key] | None = None,
+        explain: bool = False,
+    ) -> list[Answer]:
+        keys = self.bundle.keys
+        barred, unknown_blocked = keys.ids(key_texts(blocked, "blocked"))
+        if unknown_blocked and not ignore_unknown_blocked:
+            raise InputError(
+                f"{self.release_id} does not know {len(unknown_blocked)} of {len(blocked)} blocked items:"
+                f" {named(unknown_blocked)}; mend the list, or go on without them: --ignore-unknown-blocked"
+                " (ignore_unknown_blocked=True)"
+            )
+        allowed_ids, unknown_allowed = keys.ids(key_texts(() if allowed is None else allowed, "allowed"))
+        chosen = None if allowed is None else Allowed.of(np.array(allowed_ids, np.int64), self.retriever.num_items)
+        states = self.retriever.encode([question.ids for question in questions])
+        keeps = not self.bundle.settings.get("filter_history", True) if keep_history is None else keep_history
+        excluded = None if keeps else [question.seen for question in questions]
+        found = self.retriever.retrieve(states, k, excluded=excluded, blocked=barred, allowed=chosen)
+        is_exhausted = chosen is not None or self.retriever.beam >= self.retriever.index.num_paths
         answers = []
-        for user, (history, (ids, unknown)) in enumerate(zip(histories, parts, strict=True)):
+        for user, question in enumerate(questions):
+            items = self._items(found, user) if question.ids else []
             document: dict[str, Any] = {
                 "release_id": self.release_id,
-                "history": list(history),
-                "unknown": unknown,
-                "candidates": int(found.num_candidates_U[user]) if ids else 0,
+                **({} if question.user is None else {"user": question.user}),
+                "history": question.history,
+                "unknown": question.unknown,
+                "candidates": int(found.num_candidates_U[user]) if question.ids else 0,
                 "beam": self.retriever.beam,
-                "items": self._items(found, user) if ids else [],
+                "wanted": k,
+                "returned": len(items),
+                "items": items,
             }
-            document |= {} if ids else {"reason": "no item of the history is known"}
+            if not question.ids:
+                document["reason"] = "no item of the history is known"
+            elif len(items) < k:
+                document["note"] = f"{len(items)} of {k} items: " + (
+                    "there are no more" if is_exhausted else "widen --beam"
+                )
             document |= {"unknown_blocked": unknown_blocked} if unknown_blocked else {}
             document |= {"unknown_allowed": unknown_allowed} if unknown_allowed else {}
             if explain:
-                document["paths"] = self._visited(states[user : user + 1], chosen) if ids else []
+                document["paths"] = self._visited(states[user : user + 1], chosen) if question.ids else []
             answers.append(Answer(document, _as_text(document)))
         return answers
 
@@ -143,67 +233,10 @@ class Service:
         return shown
 
 
-def retrieve_history(
-    workdir_uri: str,
-    history: Sequence[str],
-    *,
-    k: int,
-    beam: int | None,
-    release_id: str | None,
-    keep_history: bool,
-    blocked: Sequence[str],
-    explain: bool,
-) -> Answer:
-    """Return the top k items for one history of item keys.
-
-    Raises:
-        InputError: no key of the history is a known item.
-    """
-    service = Service(workdir_uri, release_id, beam)
-    answer = service.recommend([history], k, keep_history=keep_history, blocked=blocked, explain=explain)[0]
-    if "reason" in answer.document:
-        raise InputError(
-            f"none of the {len(history)} items of --history is known to {service.release_id}: {', '.join(history[:5])}"
-        )
-    return answer
-
-
-def retrieve_users(
-    workdir_uri: str,
-    users_file: str,
-    out: str,
-    *,
-    k: int,
-    beam: int | None,
-    release_id: str | None,
-    keep_history: bool,
-    blocked: Sequence[str],
-) -> int:
-    """Read JSON lines of users and histories, write JSON lines of users and items in one step; return the number of users.
-
-    A user without a known item gets no items, the number of unknown ones and the reason.
-
-    Raises:
-        InputError: the file is missing, or a line is not an object with ``user`` and ``history``.
-    """
-    users = read_users(users_file)
-    service = Service(workdir_uri, release_id, beam)
-    unknown = service.bundle.keys.ids(blocked)[1]
-    if unknown:
-        logger.warning("blocked items that %s does not know: %s", service.release_id, ", ".join(unknown))
-    with write_lines(out) as write:
-        for start in range(0, len(users), USERS_PER_BLOCK):
-            block = users[start : start + USERS_PER_BLOCK]
-            answers = service.recommend(
-                [history for _, history in block], k, keep_history=keep_history, blocked=blocked
-            )
-            for (user, _), answer in zip(block, answers, strict=True):
-                items = [{"item_key": item["item_key"], "score": item["score"]} for item in answer.document["items"]]
-                row: dict[str, Any] = {"user": user, "items": items}
-                if "reason" in answer.document:
-                    row |= {"unknown": len(answer.document["unknown"]), "reason": answer.document["reason"]}
-                write(row)
-    return len(users)
+def named(keys: Sequence[str]) -> str:
+    """Return the first keys of a list, and how many more there are."""
+    rest = len(keys) - NAMED_KEYS
+    return ", ".join(keys[:NAMED_KEYS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _label(item: dict[str, Any]) -> str:
@@ -216,7 +249,7 @@ def _as_text(document: dict[str, Any]) -> str:
                       ("unknown_allowed", "unknown allowed items")):  # fmt: skip
         if document.get(key):
             lines.append(f"{name} left out: {', '.join(document[key])}")
-    lines += [document["reason"]] if "reason" in document else []
+    lines += [document[key] for key in ("reason", "note") if key in document]
     lines += [
         f"{item['rank'] + 1:3} {item['score']:8.3f}  {_label(item):50.50} path {'-'.join(map(str, item['path']))} (p {item['path_probability']:.4f})"
         for item in document["items"]

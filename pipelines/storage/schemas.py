@@ -21,6 +21,7 @@ SCHEMAS: dict[str, dict[str, str]] = {
         " is_first boolean"
     ),
     "user_histories": _schema("user string, item_ids array<int>, event_times array<timestamp>"),
+    "seen_items": _schema("user string, item_key string, source_interval string"),
     "quarantine": _schema("reason string, row string, source_file string, source_interval string, user string"),
     "evaluation_users": _schema("user string, role string"),
     "evaluation_histories": _schema("user string, role string, history array<int>, truth array<int>"),
@@ -29,7 +30,8 @@ SCHEMAS: dict[str, dict[str, str]] = {
     "item_paths": _schema("release_id string, item_id int, rank int, path_id bigint, gain double"),
     "path_items": _schema("release_id string, path_id bigint, item_ids array<int>"),
     "recommendations": _schema(
-        "release_id string, user string, rank int, item_id int, score float, path_id bigint, path_probability float"
+        "release_id string, user string, rank int, item_id int, item_key string, score float, path_id bigint,"
+        " path_probability float"
     ),
     "releases": _schema(
         "release_id string, status string, interval_start string, interval_end string, parent_release string,"

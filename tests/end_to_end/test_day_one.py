@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -189,6 +190,22 @@ def test_killed_run_ends_with_the_same_tables(
         [(row["method"], row["precision"], row["overlap"]) for row in found["results"]] for found in (ours, theirs)
     ]
     assert accuracy[0] == accuracy[1]
+
+
+def test_nobody_is_recommended_an_item_of_that_users_log(
+    tiny_world: TinyWorld, contents: Contents, finished: Path
+) -> None:
+    """Also not what a user did longer ago than the history of 20 that is kept, nor with too few events to count."""
+    log = pq.read_table(tiny_world.logs["first"]).to_pandas()
+    rows = contents(finished, "recommendations")
+    own = set(zip(log["user_id"].astype(str), log["item_id"].astype(str), strict=True))
+    assert not own & set(zip(rows["user"], rows["item_key"], strict=True))
+    assert (log.groupby("user_id").size() > 20).sum() > 50, "users whose older events are in no history"
+    items = contents(finished, "items").set_index("item_id")["item_key"]
+    assert list(rows["item_key"]) == list(items[rows["item_id"]])
+    assert set(contents(finished, "seen_items")["user"]).isdisjoint(rows["user"]), (
+        "users with too few events have no history"
+    )
 
 
 def test_another_structure_is_refused_beside_a_live_release(

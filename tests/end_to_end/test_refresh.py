@@ -18,10 +18,11 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, GateRefused, InputError
+from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
-from pipelines.flows.delete_user import delete_user
+from pipelines.flows.delete_user import USER_TABLES, delete_user
 from pipelines.flows.evaluate_release import evaluate_release
 from pipelines.flows.refresh import run_refresh
 from pipelines.flows.retention import maintain
@@ -107,7 +108,8 @@ def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
     assert inverse == set(zip(placed["item_id"], placed["path_id"], strict=True))
     retriever = retriever_of(workdir, live.release_id)
     histories = workdir.read(spark, "user_histories").limit(50).toPandas()["item_ids"]
-    found = retriever.retrieve(retriever.encode([list(history) for history in histories]), 5)
+    known = ItemLists.from_rows(histories).known(live.num_items)
+    found = retriever.retrieve(retriever.encode(known), 5)
     assert (found.item_Uk[:, 0] >= 0).all()
     assert set(found.item_Uk[found.item_Uk >= 0]) <= active
 
@@ -319,7 +321,7 @@ def test_retention_and_removal_of_a_user(
     assert removed["interactions"] > 0
     assert removed["user_histories"] == 1
     assert removed["recommendations"] > 0
-    for table in ("interactions", "user_histories", "recommendations", "evaluation_users", "evaluation_histories"):
+    for table in USER_TABLES:
         assert workdir.read(spark, table).where(F.col("user") == user["user"]).isEmpty()
     for table in ("samples", "refresh_samples"):
         assert spark.read.parquet(workdir.table(table)).where(F.col("user") == user["user"]).isEmpty()

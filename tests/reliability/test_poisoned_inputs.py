@@ -23,23 +23,28 @@ from dr_core.errors import DeepRetrievalError, typed
 from dr_core.learning.checkpoint import load_model, save_model
 from dr_core.learning.trainer import Phase
 from pipelines.cli.console import explain
+from pipelines.cli.key_lists import keys_of
 from pipelines.config.load import load_config, validate_config
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.flows.day_one import Source, begin_anew_where_changed, run_day_one, seed_run
 from pipelines.flows.refresh import run_refresh
 from pipelines.flows.sources import Sources
+from pipelines.serving.request import Request
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
 from pipelines.stages.structure.index import load_index
 from pipelines.stages.training.train import TrainJob, train_model
+from pipelines.storage.files import Files
 from pipelines.storage.lease import lease
 from pipelines.storage.publish import publish
 from pipelines.storage.releases import Release, find_release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
+from tests.pipelines.serving.conftest import KEYS, NUM_ITEMS, write_items
+from tests.pipelines.serving.conftest import publish as publish_release
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- kinds: begin -->", "<!-- kinds: end -->"
@@ -370,6 +375,34 @@ def test_logs_that_changed_are_not_answered_by_old_results(tmp_path: Path) -> No
     write_deltalake(workdir.table("releases"), pa.Table.from_pylist([row]))
     write_csv(log, good_lines(2))
     refused("a log that changed under a finished run", lambda: run_day_one(config, workdir.uri), tmp_path)
+
+
+USERS = {
+    "a user file that is a CSV": "user,history\nu1,318\n",
+    "a user file without users": "\n",
+    "a history that is one text": '{"user": "u1", "history": "318,1196"}',
+    "a history with a hole": '{"user": "u1", "history": ["318", null]}',
+    "a history of objects": '{"user": "u1", "history": [{"item": "318"}]}',
+    "a user that is null": '{"user": null, "history": ["318"]}',
+}
+
+
+def test_questions_that_cannot_be_understood_are_refused(make_model: Any, tmp_path: Path) -> None:
+    folder = Files(str(tmp_path / "W"))
+    write_items(folder)
+    publish_release(folder, "r-1", make_model(NUM_ITEMS, 4, 2, num_paths=2), "live")
+    for name, columns in (("user_histories", {"item_ids": [[1]]}), ("interactions", {"item_id": [1]})):
+        write_deltalake(folder.path("tables", name), pa.table({"user": ["u1"]} | columns))
+    request = Request(folder.uri)
+    for kind, text in USERS.items():
+        (tmp_path / "users").write_text(text)
+        refused(kind, lambda: request.for_file(str(tmp_path / "users"), str(tmp_path / "out")), tmp_path)
+    assert not (tmp_path / "out").exists()
+    refused("a history of which no item is known", lambda: request.for_history(["318"]), tmp_path)
+    refused("a user whom the log does not know", lambda: request.for_user("o'brien"), tmp_path)
+    blocking = replace(request, blocked=[KEYS[1], "no such item"])
+    refused("a blocked item that is unknown", lambda: blocking.for_history([KEYS[1]]), tmp_path)
+    refused("keys in brackets that are no JSON", lambda: keys_of("--history", ["[DVD] Heat"]), tmp_path)
 
 
 def refused(kind: str, act: Callable[[], Any], folder: Path) -> None:

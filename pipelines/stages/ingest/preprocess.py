@@ -20,6 +20,7 @@ from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
+from pipelines.stages.ingest.seen import SEEN_REASONS, write_seen_items
 from pipelines.stages.ingest.split import SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
@@ -82,7 +83,7 @@ def preprocess(
 ) -> PreprocessSummary:
     """Ingest a log into the work folder's tables.
 
-    Without an interval the whole log replaces interactions, histories, quarantine and the split (item ids stay). With
+    Without an interval the whole log replaces interactions, seen items, histories, quarantine and the split (item ids stay). With
     one, only the rows that came with that interval are replaced: doing it again changes nothing, doing it for a later
     interval adds a day. An event older than its interval is taken when it is late and new, and filtered when an earlier
     interval brought it (:class:`PreprocessConfig`). Held-out users are drawn with the interval that is ingested first;
@@ -105,8 +106,8 @@ def preprocess(
         seed: seed of the split.
 
     Returns:
-        Counts; the tables items, interactions, user_histories, quarantine, evaluation_users and evaluation_histories
-        are written.
+        Counts; the tables items, interactions, seen_items, user_histories, quarantine, evaluation_users and
+        evaluation_histories are written.
 
     Raises:
         InputError: the log is missing, empty, without order or lacks a column, or an interval is asked of a log
@@ -146,7 +147,8 @@ def preprocess(
         .persist(StorageLevel.MEMORY_AND_DISK)
     )
     try:
-        counts = _count(own_fates, _count_by_status(settled))
+        settled_fates = _count_by_status(settled)
+        counts = _count(own_fates, settled_fates)
         raw_items = read_catalogue(spark, dataset)
         clean, bad_items = clean_catalogue(raw_items) if raw_items is not None else (None, None)
         bad_rows = [] if counts.quarantined == 0 else _bad_rows(examined, settled)
@@ -161,6 +163,10 @@ def preprocess(
         per_role = _count_roles(users, roles)
         update_items(spark, workdir, kept, clean)
         _write_interactions(spark, workdir, kept, config, label, interval)
+        filtered = [
+            rows for rows, fates in ((examined, own_fates), (settled, settled_fates)) if {*SEEN_REASONS} & {*fates}
+        ]
+        write_seen_items(spark, workdir, filtered, label, is_whole=interval is None)
         _write_split(spark, workdir, roles, split_config, state, interval)
         if interval is not None and state.is_latest:
             extend_histories(spark, workdir, label, history_length)

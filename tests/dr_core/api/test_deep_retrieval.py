@@ -81,6 +81,11 @@ def test_unknown_keys_are_named_and_a_history_of_nothing_else_is_refused(model: 
     with pytest.warns(UserWarning, match="1 history items are unknown and left out: 'zzz'"):
         found = model.recommend(["a1", "zzz"])
     assert found.items == model.recommend(["a1"]).items
+    with pytest.warns(UserWarning, match="1 excluded items are unknown and left out: 'zzz'"):
+        assert "a2" not in model.recommend(["a1"], exclude=["a2", "zzz"]).items
+    for given in ({"history": "a1"}, {"history": ["a1"], "exclude": "a2"}, {"history": ["a1"], "allowed": "a2"}):
+        with pytest.raises(InputError, match="is one text: give a list of keys"):
+            model.recommend(**given)  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="1 allowed items are unknown and left out: 'zzz'"):
         assert model.recommend(["a1"], allowed=["a2", "zzz"]).items == ["a2"]
     for history, named in ((["zzz"], "'zzz'"), ([], "it is empty")):

@@ -26,8 +26,10 @@ def test_the_index_of_what_is_left_is_the_one_built_of_it(mapping: np.ndarray, c
         assert one.dtype == other.dtype
 
 
-def test_ids_of_no_item_are_left_out() -> None:
-    assert Allowed.of(np.array([-1, 3, NUM_ITEMS]), NUM_ITEMS).item_V.nonzero()[0].tolist() == [3]
+def test_an_id_of_no_item_is_refused() -> None:
+    for wrong in (-1, NUM_ITEMS):
+        with pytest.raises(ValueError, match=f"allowed holds {wrong}: .* 0 to {NUM_ITEMS - 1}"):
+            Allowed.of(np.array([3, wrong]), NUM_ITEMS)
 
 
 def test_prefixes_that_lead_to_an_item_are_open(mapping: np.ndarray) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dr_core.errors import ReleaseMismatch
+from dr_core.item_lists import ItemLists
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
 from dr_core.retrieval.filter import Allowed
@@ -157,15 +158,20 @@ def test_wrong_arguments_are_refused(retriever: Retriever) -> None:
         retriever.retrieve(user_UE, 1, excluded=[[1], [2]])
 
 
-def test_items_that_came_after_the_model_are_left_out(retriever: Retriever) -> None:
-    """A history may be newer than the release that serves it."""
-    newer = [[3, NUM_ITEMS, 4, NUM_ITEMS + 7], [NUM_ITEMS]]
-    user_UE = retriever.encode(newer)
-    np.testing.assert_allclose(user_UE, retriever.encode([[3, 4], []]))
-    found = retriever.retrieve(user_UE, K, excluded=newer, blocked=[NUM_ITEMS, 5])
-    np.testing.assert_array_equal(
-        found.item_Uk, retriever.retrieve(user_UE, K, excluded=[[3, 4], []], blocked=[5]).item_Uk
-    )
+def test_an_id_that_the_model_does_not_have_is_refused(retriever: Retriever) -> None:
+    """Keys of a log that are taken for item ids would be answered with other items, or be left out without a word."""
+    user_UE = retriever.encode([[3, 4], []])
+    for wrong in (-1, NUM_ITEMS, 10**9):
+        with pytest.raises(
+            ValueError, match=f"a history holds {wrong}: item ids are the model's own, 0 to 79, not keys"
+        ):
+            retriever.encode([[3], [4, wrong]])
+        with pytest.raises(ValueError, match=f"excluded holds {wrong}"):
+            retriever.retrieve(user_UE, K, excluded=[[3], [wrong, 4]])
+        with pytest.raises(ValueError, match=f"blocked holds {wrong}"):
+            retriever.retrieve(user_UE, K, blocked=[5, wrong])
+    newer = ItemLists.from_rows([[3, NUM_ITEMS, 4], [NUM_ITEMS + 7]])
+    np.testing.assert_array_equal(retriever.encode(newer.known(NUM_ITEMS)), user_UE)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.05, 0.2, 1.0])

@@ -26,7 +26,8 @@ OPTIONS = {
     "compare": {*DATA, "--methods", "--seeds", "--fresh", "--start", "--end"},
     "sweep": {*DATA, "--studies", "--seeds", "--start", "--end"},
     "retrieve": {
-        "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
+        "--workdir", "--history", "--user", "--users", "--out", "-k", "--beam", "--keep-history", "--block",
+        "--ignore-unknown-blocked", "--explain", "--release",
     },
     "evaluate": {"--workdir", "--release"},
     "report": {"--workdir"},
@@ -151,7 +152,17 @@ def test_wrong_arguments_are_told_to_machines_too(capfd: pytest.CaptureFixture[s
         (["--users", "f", "--out", "o", "--explain"], "--explain"),
         (["--history", "1", "--out", "o"], "--out"),
         (["--users", "f"], "--out"),
-        (["--history", "1", "--users", "f"], "either --history KEYS or --users FILE"),
+        (["--history", "1", "--users", "f"], "either --history KEYS or --user U or --users FILE"),
+        (["--history", "1", "--user", "u"], "either --history KEYS or --user U or --users FILE"),
+        (["--history", ""], "--history names no item"),
+        (["--history", " , "], "--history names no item"),
+        (["--history", "[]"], "--history names no item"),
+        (["--history", '["1", null]'], "--history: None is no key"),
+        (["--history", "[DVD] Heat"], "begins with [ and is no JSON list"),
+        (["--history", "@nowhere"], "--history @nowhere: the file cannot be read"),
+        (["--history", "1", "--block", '["1"'], "--block"),
+        (["--user", ""], "--user names one user"),
+        (["--user", "a", "--user", "b"], "--user names one user"),
     ],
 )
 def test_options_of_retrieve_that_do_not_go_together_are_named(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -18,6 +19,7 @@ from pipelines.flows.delete_user import delete_user
 from pipelines.stages.ingest.preprocess import SETTLED, preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
+from pipelines.storage.delta_reader import read_rows
 from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
@@ -79,7 +81,7 @@ def synthetic(folder: Path) -> Log:
 
 
 def ingest(spark: SparkSession, workdir: Workdir, dataset: DatasetConfig) -> dict[str, int]:
-    config = PreprocessConfig(max_quarantine_share=1)
+    config = PreprocessConfig(max_quarantine_share=1, repeated_pairs="first")
     run = Run(workdir, "r", "hash")
     run.record["config"] = {"dataset": dataset.model_dump(mode="json")}
     run.save()
@@ -160,6 +162,60 @@ def test_a_quarantine_without_the_column_is_searched_and_then_extended(
     assert table.columns == list(SCHEMAS["quarantine"])
     is_whole = F.col("reason") != "malformed_row"
     assert table.where(is_whole & (F.col("user") == str(USER))).count() == 2 + more.get("null_item", 0)
+
+
+Quarantined = tuple[str, str]
+"""Reason and row, as a quarantine without the column `user` has them."""
+ODD_USERS: dict[str, tuple[str, list[Quarantined], list[Quarantined]]] = {
+    "o'brien": (
+        "o'brien",
+        [("null_item", """{"shopper's id":"o'brien","it":null}"""), ("malformed_row", """{"_corrupt_record":"o'brien,3"}""")],
+        [("null_item", """{"shopper's id":"o","it":"brien"}"""), ("malformed_row", """{"_corrupt_record":"o'brienne,3"}""")],
+    ),
+    'o"neil é': (
+        'o"neil é',
+        [("malformed_row", json.dumps({"_corrupt_record": '"o""neil é",3,4,5'}, ensure_ascii=False)),
+         ("malformed_row", json.dumps({"_corrupt_record": r'{"u": "o\"neil \u00e9", "i": '}, ensure_ascii=False)),
+         ("null_item", json.dumps({"user": 'o"neil é', "item": None}, ensure_ascii=False))],
+        [("null_item", json.dumps({"user": "neil é", "item": None}, ensure_ascii=False))],
+    ),
+    "12345678.0": (
+        "12345678",
+        [("null_item", '{"who":1.2345678E7,"what":null}'), ("duplicate_row", '{"user":"12345678","item":"3"}'),
+         ("null_item", '{"customer_id":"12345678.0","item":null}'), ("null_item", '{"kunde":12345678,"artikel":null}')],
+        [("null_item", '{"who":1.2345679E7,"what":null}'), ("null_item", '{"user":"9","item":"12345678"}'),
+         ("null_item", '{"kunde":"012345678","artikel":null}'), ("catalogue_duplicate_item", '{"id":12345678}')],
+    ),
+    "5": ("5.0", [("null_item", '{"kunde":"5.0","artikel":null}')], [("null_item", '{"kunde":"15.0","artikel":null}')]),
+}  # fmt: skip
+"""As removal is asked for: the name in the tables, and quarantined rows, written before the table named users, that are
+the user's and that are not."""
+
+
+def test_a_user_goes_under_every_spelling_and_column_name(spark: SparkSession, tmp_path: Path) -> None:
+    workdir = Workdir(str(tmp_path))
+    other = workdir.below("previous", "seeds", "1")
+    names = [name for name, _, _ in ODD_USERS.values()]
+    rows = [row for _, own, others in ODD_USERS.values() for row in (*own, *others)]
+    for place in (workdir, other):
+        seen = {"user": [*names, "x"], "item_key": ["i"] * 5, "source_interval": ["all"] * 5}
+        write_deltalake(place.table("seen_items"), pa.table(seen))
+    quarantine = dict(zip(("reason", "row"), map(list, zip(*rows, strict=True)), strict=True))
+    write_deltalake(workdir.table("quarantine"), pa.table(quarantine))
+    for user, (_, own, _) in ODD_USERS.items():
+        assert delete_user(spark, workdir, user) == {"quarantine": len(own), "seen_items": 2}
+    left = {(row["reason"], row["row"]) for row in read_rows(workdir.table("quarantine"))}
+    assert left == {row for _, _, others in ODD_USERS.values() for row in others}
+    for place in (workdir, other):
+        assert {row["user"] for row in read_rows(place.table("seen_items"))} == {"x"}
+
+
+def test_the_removal_of_a_user_who_is_nowhere_is_said(
+    spark: SparkSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        assert delete_user(spark, Workdir(str(tmp_path)), "o'bryan") == {}
+    assert caplog.messages == [f'{tmp_path} holds no row of user "o\'bryan"']
 
 
 def held_out(spark: SparkSession, workdir: Workdir, seed: int) -> None:

@@ -67,7 +67,7 @@ def write_items(folder: Files) -> None:
 
 
 def publish(
-    folder: Files, release_id: str, model: DeepRetrievalModel, status: str, *, bundled: bool = True
+    folder: Files, release_id: str, model: DeepRetrievalModel, status: str, *, bundled: bool = True, **more: object
 ) -> PathIndex:
     """Write a release as the flows do: model, index, ``path_items``, ``serving.json``, bundle, row."""
     place = folder.path("models", release_id)
@@ -78,7 +78,7 @@ def publish(
     rows = {"release_id": [release_id] * index.num_paths, "path_id": index.path_ids, "item_ids": lists}
     schema = pa.schema({"release_id": pa.string(), "path_id": pa.int64(), "item_ids": pa.list_(pa.int32())})
     write_deltalake(folder.path("tables", "path_items"), pa.table(rows, schema), mode="append")
-    settings = {"release_id": release_id, "beam": BEAM, "history_length": LENGTH}
+    settings = {"release_id": release_id, "beam": BEAM, "history_length": LENGTH} | more
     folder.write_text(json.dumps(settings), "models", release_id, "serving.json")
     manifest = read_manifest(folder.filesystem, place)
     assert manifest is not None
@@ -106,6 +106,7 @@ def publish(
 
 def write_row(folder: Files, release: Release) -> None:
     row = vars(release) | {"created_at": release.created_at.replace(tzinfo=UTC)}
-    types = {field.name: pa.int32() if field.type == "int" else pa.string() for field in fields(Release)}
+    kinds = {"int": pa.int32(), "float | None": pa.float64(), "list[str]": pa.list_(pa.string())}
+    types = {field.name: kinds.get(str(field.type), pa.string()) for field in fields(Release)}
     schema = pa.schema(types | {"created_at": pa.timestamp("us", "UTC")})
     write_deltalake(folder.path("tables", "releases"), pa.Table.from_pylist([row], schema), mode="append")
