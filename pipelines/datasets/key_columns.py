@@ -15,22 +15,24 @@ _NOT_AN_ID = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
 _FLOAT32_LIMIT = 2**24
 
 
-def key_column(field: T.StructField, path: str, missing: Sequence[str] = MISSING_IDS) -> tuple[Column, Column]:
+def key_column(
+    column: Column, kind: T.DataType, what: str, missing: Sequence[str] = MISSING_IDS
+) -> tuple[Column, Column]:
     """Return the keys of a column, and whether a key is inexact (its text is then as the file has it).
 
     A key is null where the file has none.
 
     Args:
-        field: the column.
-        path: the file, for the message.
+        column: the ids.
+        kind: their type.
+        what: the column and its file, for the message.
         missing: texts that mean that there is no id.
 
     Raises:
         InputError: the column is of a type that cannot be an id.
     """
-    column, kind = F.col(f"`{field.name}`"), field.dataType
     if isinstance(kind, _NOT_AN_ID):
-        raise InputError(f"column '{field.name}' of {path} is {kind.simpleString()}: an id must be text or a number")
+        raise InputError(f"{what} is {kind.simpleString()}: an id must be text or a number")
     if isinstance(kind, T.FloatType | T.DoubleType):
         return _float_key(column, _FLOAT32_LIMIT if isinstance(kind, T.FloatType) else WHOLE_LIMIT)
     text = column.cast("string")

@@ -142,13 +142,13 @@ def raw_logs(
     wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
     fields = _find_fields(source, path, "log", wanted, prefix="columns")
     time, label = fields.get("time"), fields.get("label")
-    user, is_inexact_user = key_column(fields["user"], path, missing_ids)
-    item, is_inexact_item = key_column(fields["item"], path, missing_ids)
+    user, is_inexact_user = _key(fields["user"], path, missing_ids)
+    item, is_inexact_item = _key(fields["item"], path, missing_ids)
     return source.select(
         user.alias("user"),
         item.alias("item"),
         (is_inexact_user | is_inexact_item).alias("is_inexact"),
-        (times.read(time) if time else F.lit(None).cast("timestamp")).alias("event_time"),
+        _moment(time, times).alias("event_time"),
         (_column(time).cast("string") if time else F.lit(None).cast("string")).alias("raw_time"),
         _number(fields.get("order"), "bigint").alias("event_order"),
         _number(fields.get("rating"), "double").alias("rating"),
@@ -171,7 +171,7 @@ def raw_catalogue(
     wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
     fields = _find_fields(source, path, "catalogue", wanted, prefix="catalogue_columns")
     first_seen = fields.get("first_seen")
-    item, is_inexact = key_column(fields["item"], path, missing_ids)
+    item, is_inexact = _key(fields["item"], path, missing_ids)
     raw_active = _text(fields.get("active"))
     active = F.coalesce(_number(fields.get("active"), "double"), word_flag(raw_active, ACTIVE, INACTIVE))
     return source.select(
@@ -180,7 +180,7 @@ def raw_catalogue(
         *(_text(fields.get(name)).alias(name) for name in ("title", "category", "creator")),
         F.when(active.isin(0, 1), active == 1).alias("active"),
         F.when(~is_nothing(raw_active), raw_active).alias("raw_active"),
-        (times.read(first_seen) if first_seen else F.lit(None).cast("timestamp")).alias("first_seen"),
+        _moment(first_seen, times).alias("first_seen"),
         _is_malformed(source).alias("is_malformed"),
         _raw_row(source).alias("raw_row"),
         F.col("__file").alias("source_file"),
@@ -218,6 +218,14 @@ def _find_fields(
 
 def _column(field: T.StructField) -> Column:
     return F.col(f"`{field.name}`")
+
+
+def _key(field: T.StructField, path: str, missing: Sequence[str]) -> tuple[Column, Column]:
+    return key_column(_column(field), field.dataType, f"column '{field.name}' of {path}", missing)
+
+
+def _moment(field: T.StructField | None, times: TimeRule) -> Column:
+    return times.read(_column(field), field.dataType) if field else F.lit(None).cast("timestamp")
 
 
 def _number(field: T.StructField | None, kind: str) -> Column:

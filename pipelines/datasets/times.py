@@ -45,9 +45,8 @@ class TimeRule:
                 f"dataset.time_format={self.pattern!r} is no pattern of Spark, such as yyyy-MM-dd HH:mm:ss: {reason}"
             ) from error
 
-    def read(self, field: T.StructField) -> Column:
+    def read(self, column: Column, kind: T.DataType) -> Column:
         """Return a column as timestamp, null where it cannot be one. Timestamp columns need no rule, dates only a zone."""
-        column, kind = F.col(f"`{field.name}`"), field.dataType
         if isinstance(kind, T.TimestampType):
             return column
         if isinstance(kind, T.TimestampNTZType | T.DateType):

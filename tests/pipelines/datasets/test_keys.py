@@ -49,7 +49,8 @@ def test_floats_that_may_have_lost_digits_are_no_key(text: str) -> None:
 
 def keys(spark: SparkSession, values: list[object], kind: str) -> list[tuple[str | None, bool]]:
     frame = spark.createDataFrame([(value,) for value in values], f"id {kind}")
-    return [tuple(row) for row in frame.select(*key_column(frame.schema["id"], "log")).collect()]
+    columns = key_column(frame["id"], frame.schema["id"].dataType, "column 'id' of log")
+    return [tuple(row) for row in frame.select(*columns).collect()]
 
 
 def test_spark_gives_text_the_same_keys(spark: SparkSession) -> None:

@@ -75,7 +75,7 @@ CASES: list[tuple[TimeRule, str, Any, datetime | None]] = [
 def test_times_are_read_as_the_rule_says(spark: SparkSession) -> None:
     schema = ", ".join(f"c{number} {kind}" for number, (_, kind, _, _) in enumerate(CASES))
     frame = spark.createDataFrame([tuple(value for _, _, value, _ in CASES)], schema)
-    read = [rule.read(field) for (rule, *_), field in zip(CASES, frame.schema, strict=True)]
+    read = [rule.read(frame[field.name], field.dataType) for (rule, *_), field in zip(CASES, frame.schema, strict=True)]
     (row,) = frame.select(*read).collect()
     for (rule, kind, value, expected), found in zip(CASES, row, strict=True):
         assert (found and found.astimezone(UTC)) == expected, (rule, kind, value)
