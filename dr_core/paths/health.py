@@ -45,6 +45,9 @@ class HealthLimits(Config):
     max_largest_share: float = Field(default=0.05, gt=0, le=1)
     """Largest path, as a share of the items. Above it one path returns a good part of the catalogue: raise alpha."""
 
+    max_small_path: int = Field(default=10, ge=1)
+    """Items that a path may hold whatever their share: in a small catalogue a few items are a large share of it."""
+
     min_normalized_entropy: float = Field(default=0.5, ge=0, le=1)
     """Entropy of the path sizes, 1 = even. Below it the mapping has collapsed: raise alpha, or start from k-means."""
 
@@ -107,10 +110,11 @@ def check_health(health: Health, limits: HealthLimits, num_items: int) -> list[s
         raise ValueError(f"num_items must be at least 1, got {num_items}")
     violations = []
     largest_share = health.largest_path / num_items
-    if largest_share > limits.max_largest_share and health.largest_path > 1:
+    if largest_share > limits.max_largest_share and health.largest_path > limits.max_small_path:
         violations.append(
             f"collapse: the largest path holds {health.largest_path} of {num_items} items ({largest_share:.1%}), "
-            f"allowed are {limits.max_largest_share:.1%} (max_largest_share); raise alpha, or raise K"
+            f"allowed are {limits.max_largest_share:.1%} (max_largest_share) or {limits.max_small_path} items "
+            "(max_small_path); raise alpha, or raise K"
         )
     if health.normalized_entropy < limits.min_normalized_entropy:
         violations.append(

@@ -126,7 +126,7 @@ def stage_job(name: str, description: str | None) -> Job:
         with refusals_recorded(job_key(name, number), workdir, run_id):
             seeds = [] if seed is None else [f"seed={seed}"]
             chosen, folder = configured(config, [*(overrides or []), *seeds], workdir)
-            source = Source(logs, catalogue, span(start, end))
+            source = Source(logs, catalogue, span(start, end, chosen.dataset.time_zone))
         line["run_id"] = run_id = run_id or run_identity(chosen, source, chosen.seed)
         own = (stage for stage in plan.day_one(chosen.em.rounds) if stage.job == name)
         line["stage"] = next((stage.name for stage in own if number in (None, str(stage.round))), None)

@@ -100,8 +100,8 @@ def configured(config_file: str, overrides: list[str] | None, workdir: str | Non
     return config, workdir or str(Path("var") / "runs" / config.name)
 
 
-def span(start: str | None, end: str | None) -> Interval | None:
-    """Return the interval from ``start`` to ``end``, or None without both.
+def span(start: str | None, end: str | None, zone: str) -> Interval | None:
+    """Return the interval from ``start`` to ``end``, moments without an offset as of ``zone``; None without both.
 
     Raises:
         ConfigError: only one is given, or one is no moment.
@@ -112,7 +112,7 @@ def span(start: str | None, end: str | None) -> Interval | None:
         return None
     if start is None or end is None:
         raise ConfigError("--start and --end belong together")
-    return Interval.parse(start, end)
+    return Interval.parse(start, end, zone)
 
 
 def words(text: str | None) -> list[str]:

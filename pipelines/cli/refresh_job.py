@@ -49,7 +49,7 @@ def refresh(
     line |= {"run_id": run_id, "stage": stage}
     with refusals_recorded("refresh", workdir, run_id):
         chosen, folder = configured(config, overrides, workdir)
-        interval = Interval.parse(start, end)
+        interval = Interval.parse(start, end, chosen.dataset.time_zone)
     line["run_id"] = run_id or refresh_identity(chosen, logs, interval)
     only = None if stage == ALL else stage
     done = run_refresh(chosen, folder, interval, logs=logs, catalogue=catalogue, only=only, run_id=run_id)

@@ -19,6 +19,7 @@ from pipelines.datasets.rawframe import (
     raw_logs,
     read_source,
 )
+from pipelines.datasets.times import TimeRule
 
 CSV_COLUMNS = LogColumns(user="user", item="item", rating="rating", time="timestamp")
 JSON_COLUMNS = LogColumns(user="reviewerID", item="asin", rating="overall", time="unixReviewTime")
@@ -52,7 +53,7 @@ def read_logs(spark: SparkSession, path: str) -> DataFrame:
     else:
         _check_json_keys(spark, path, ["reviewerID", "asin", "overall", "unixReviewTime"])
         source = read_source(path, "log", lambda: permissive_reader(spark, _JSON_SCHEMA).json(path))
-    return raw_logs(source, path, log_columns(path), "seconds")
+    return raw_logs(source, path, log_columns(path), TimeRule("seconds"))
 
 
 def read_catalogue(spark: SparkSession, path: str) -> DataFrame:
@@ -60,7 +61,7 @@ def read_catalogue(spark: SparkSession, path: str) -> DataFrame:
     InputError."""
     _check_json_keys(spark, path, ["asin"])
     source = read_source(path, "catalogue", lambda: permissive_reader(spark, _METADATA_SCHEMA).json(path))
-    return raw_catalogue(source, path, CATALOGUE_COLUMNS, "seconds")
+    return raw_catalogue(source, path, CATALOGUE_COLUMNS, TimeRule("seconds"))
 
 
 def _check_json_keys(spark: SparkSession, path: str, wanted: list[str]) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import fsspec
+from pydantic import field_validator
 from pyspark.sql import DataFrame, SparkSession
 
 from dr_core.config import Config
 from dr_core.errors import InputError
 from pipelines.datasets import amazon, movielens
+from pipelines.datasets.keys import MISSING_IDS
 from pipelines.datasets.rawframe import (
     CatalogueColumns,
     LogColumns,
-    TimeUnit,
     list_columns,
     permissive_reader,
     raw_catalogue,
@@ -22,6 +23,7 @@ from pipelines.datasets.rawframe import (
 )
 from pipelines.datasets.synthetic import CATALOGUE_FILE, LOGS_FILE, SyntheticConfig
 from pipelines.datasets.synthetic import write as write_synthetic
+from pipelines.datasets.times import TimeRule, TimeUnit, zone_of
 
 Format = Literal["auto", "parquet", "csv", "delta", "movielens", "amazon", "synthetic"]
 SYNTHETIC_LOG_COLUMNS = LogColumns(
@@ -48,6 +50,13 @@ class DatasetConfig(Config):
     """Column names of the catalogue (formats parquet, csv, delta)."""
     time_unit: TimeUnit = "seconds"
     """Unit of numeric times; ``timestamp`` for ISO text. Never guessed: a wrong guess would move every event."""
+    time_format: str | None = None
+    """Pattern of times that are no ISO text, also of numbers such as 20240131, as Spark writes it: ``yyyyMMdd``,
+    ``dd.MM.yyyy HH:mm``, ``EEE MMM dd HH:mm:ss Z yyyy``. It goes before ``time_unit``."""
+    time_zone: str = "UTC"
+    """Zone of times that name none (``Europe/Berlin``, ``-05:00``), and of ``--start`` and ``--end`` without an offset."""
+    missing_ids: tuple[str, ...] = MISSING_IDS
+    """Texts in a column of ids that mean "none"; such rows are quarantined as ``null_user`` or ``null_item``."""
     unordered: Literal["refuse", "file_order"] = "refuse"
     """What to do with a log that has neither time nor order: refuse it, or take the rows' order in the files as the
     order."""
@@ -55,6 +64,17 @@ class DatasetConfig(Config):
     """Field separator of CSV logs and catalogues, which must have a header."""
     synthetic: SyntheticConfig = SyntheticConfig()
     """What the ``synthetic`` format generates."""
+
+    @field_validator("time_zone")
+    @classmethod
+    def _check_zone(cls, name: str) -> str:
+        zone_of(name)
+        return name
+
+    @property
+    def times(self) -> TimeRule:
+        """How times are read."""
+        return TimeRule(self.time_unit, self.time_format, self.time_zone)
 
     @property
     def has_time(self) -> bool:
@@ -119,7 +139,7 @@ def read_logs(spark: SparkSession, config: DatasetConfig) -> DataFrame:
     if config.format == "amazon":
         return amazon.read_logs(spark, path)
     source = _read_table(spark, path, "log", config)
-    logs = raw_logs(source, path, config.columns, config.time_unit)
+    logs = raw_logs(source, path, config.columns, config.times, config.missing_ids)
     if config.columns.time is None and config.columns.order is None and config.unordered == "refuse":
         raise InputError(
             f"the log {path} has neither a time nor an order column (columns found: {list_columns(source)}); set"
@@ -137,7 +157,7 @@ def read_catalogue(spark: SparkSession, config: DatasetConfig) -> DataFrame | No
     if config.format == "amazon":
         return amazon.read_catalogue(spark, config.catalogue)
     source = _read_table(spark, config.catalogue, "catalogue", config)
-    return raw_catalogue(source, config.catalogue, config.catalogue_columns, config.time_unit)
+    return raw_catalogue(source, config.catalogue, config.catalogue_columns, config.times, config.missing_ids)
 
 
 def _read_table(spark: SparkSession, path: str, what: str, config: DatasetConfig) -> DataFrame:

@@ -14,6 +14,7 @@ from pipelines.datasets.rawframe import (
     raw_logs,
     read_source,
 )
+from pipelines.datasets.times import TimeRule
 
 LOG_COLUMNS = LogColumns(user="userId", item="movieId", rating="rating", time="timestamp")
 CATALOGUE_COLUMNS = CatalogueColumns(item="movieId", title="title", category="genres")
@@ -22,13 +23,13 @@ CATALOGUE_COLUMNS = CatalogueColumns(item="movieId", title="title", category="ge
 def read_logs(spark: SparkSession, path: str) -> DataFrame:
     """Read ratings (Unix seconds) as a raw frame; see :mod:`pipelines.datasets.rawframe`. Raises InputError."""
     names = ["userId", "movieId", "rating", "timestamp"]
-    return raw_logs(_read_table(spark, path, "log", names), path, LOG_COLUMNS, "seconds")
+    return raw_logs(_read_table(spark, path, "log", names), path, LOG_COLUMNS, TimeRule("seconds"))
 
 
 def read_catalogue(spark: SparkSession, path: str) -> DataFrame:
     """Read movies as a raw catalogue: title, and genres (``Action|Comedy``) as category. Raises InputError."""
     names = ["movieId", "title", "genres"]
-    return raw_catalogue(_read_table(spark, path, "catalogue", names), path, CATALOGUE_COLUMNS, "seconds")
+    return raw_catalogue(_read_table(spark, path, "catalogue", names), path, CATALOGUE_COLUMNS, TimeRule("seconds"))
 
 
 def _read_table(spark: SparkSession, path: str, what: str, names: list[str]) -> DataFrame:

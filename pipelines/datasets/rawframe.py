@@ -8,9 +8,8 @@ running number alone does not), hence ties in time keep file order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
@@ -20,36 +19,40 @@ from pyspark.sql import types as T
 
 from dr_core.config import Config
 from dr_core.errors import InputError
+from pipelines.datasets.flags import ACTIVE, INACTIVE, is_nothing, word_flag
+from pipelines.datasets.key_columns import key_column
+from pipelines.datasets.keys import MISSING_IDS
+from pipelines.datasets.times import TimeRule
 
-TimeUnit = Literal["seconds", "milliseconds", "microseconds", "timestamp"]
 FILE_ORDER = ("source_file", "block_start", "file_row")
 RAW_LOG_COLUMNS = (
-    "user", "item", "event_time", "raw_time", "event_order", "rating", "label", "weight", "split", "is_malformed",
-    "raw_row", *FILE_ORDER,
+    "user", "item", "is_inexact", "event_time", "raw_time", "event_order", "rating", "label", "weight", "split",
+    "is_malformed", "raw_row", *FILE_ORDER,
 )  # fmt: skip
 RAW_CATALOGUE_COLUMNS = (
-    "item", "title", "category", "creator", "active", "first_seen", "is_malformed", "raw_row", *FILE_ORDER,
+    "item", "is_inexact", "title", "category", "creator", "active", "raw_active", "first_seen", "is_malformed", "raw_row",
+    *FILE_ORDER,
 )  # fmt: skip
 CORRUPT_RECORD = "_corrupt_record"
-_MICROSECONDS = {"seconds": 1_000_000, "milliseconds": 1_000, "microseconds": 1}
-_NOT_AN_ID = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
+_NESTED = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
 
 
 class LogColumns(Config):
-    """Which column of a log holds what. Ids may be strings or integers of any size."""
+    """Which column of a log holds what. Ids may be text or numbers; :mod:`pipelines.datasets.keys` says which are one."""
 
     user: str = "user"
     """User id (or session id, where a session stands for a user)."""
     item: str = "item"
     """Item id."""
     time: str | None = None
-    """Event time: a number in ``time_unit``, a timestamp column, or ISO text with ``time_unit: timestamp``."""
+    """Event time: a timestamp column, a number in ``time_unit``, ISO text with ``time_unit: timestamp``, or text or
+    numbers in ``time_format``."""
     order: str | None = None
     """Position in the user's history (integer), for logs without a time; beside a time it breaks ties."""
     rating: str | None = None
     """Stars or another explicit score."""
     label: str | None = None
-    """A flag (boolean or 0/1) or number that marks positives."""
+    """A flag (true/false, yes/no, 1/0) or a number that marks positives."""
     weight: str | None = None
     """Label weight, watch time or the like."""
     split: str | None = None
@@ -68,7 +71,8 @@ class CatalogueColumns(Config):
     creator: str | None = None
     """Author, channel or brand."""
     active: str | None = None
-    """False (or 0) retires an item: it leaves paths and index and keeps its id."""
+    """False, 0 or a word such as ``inactive``, ``sold out`` or ``discontinued`` retires an item: it leaves paths and
+    index and keeps its id. A word that is not known is quarantined with its row."""
     first_seen: str | None = None
     """First moment of the item, in the same unit as the log's time; when absent, its first kept event."""
 
@@ -125,23 +129,30 @@ def permissive_reader(spark: SparkSession, schema: str) -> DataFrameReader:
     return reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT_RECORD)
 
 
-def raw_logs(source: DataFrame, path: str, columns: LogColumns, time_unit: TimeUnit) -> DataFrame:
+def raw_logs(
+    source: DataFrame, path: str, columns: LogColumns, times: TimeRule, missing_ids: Sequence[str] = MISSING_IDS
+) -> DataFrame:
     """Turn a source frame of :func:`read_source` into the raw frame of :data:`RAW_LOG_COLUMNS`.
 
     Raises:
         InputError: a mapped column is missing, or is of a type that cannot hold it.
+        ConfigError: the times' pattern is none.
     """
+    times.check(source.sparkSession)
     wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
     fields = _find_fields(source, path, "log", wanted, prefix="columns")
-    time = fields.get("time")
+    time, label = fields.get("time"), fields.get("label")
+    user, is_inexact_user = _key(fields["user"], path, missing_ids)
+    item, is_inexact_item = _key(fields["item"], path, missing_ids)
     return source.select(
-        _identifier(fields["user"], path).alias("user"),
-        _identifier(fields["item"], path).alias("item"),
-        (parse_time(time, time_unit) if time else F.lit(None).cast("timestamp")).alias("event_time"),
+        user.alias("user"),
+        item.alias("item"),
+        (is_inexact_user | is_inexact_item).alias("is_inexact"),
+        _moment(time, times).alias("event_time"),
         (_column(time).cast("string") if time else F.lit(None).cast("string")).alias("raw_time"),
         _number(fields.get("order"), "bigint").alias("event_order"),
         _number(fields.get("rating"), "double").alias("rating"),
-        _number(fields.get("label"), "double").alias("label"),
+        F.coalesce(_number(label, "double"), word_flag(_text(label))).alias("label"),
         _number(fields.get("weight"), "double").alias("weight"),
         _number(fields.get("split"), "int").alias("split"),
         _is_malformed(source).alias("is_malformed"),
@@ -152,39 +163,30 @@ def raw_logs(source: DataFrame, path: str, columns: LogColumns, time_unit: TimeU
     )
 
 
-def raw_catalogue(source: DataFrame, path: str, columns: CatalogueColumns, time_unit: TimeUnit) -> DataFrame:
+def raw_catalogue(
+    source: DataFrame, path: str, columns: CatalogueColumns, times: TimeRule, missing_ids: Sequence[str] = MISSING_IDS
+) -> DataFrame:
     """Turn a source frame of :func:`read_source` into the raw frame of :data:`RAW_CATALOGUE_COLUMNS`; errors as for
     the log."""
     wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
     fields = _find_fields(source, path, "catalogue", wanted, prefix="catalogue_columns")
     first_seen = fields.get("first_seen")
-    active = _number(fields.get("active"), "double")
-    if "active" in fields and isinstance(fields["active"].dataType, T.StringType):
-        active = F.coalesce(active, _column(fields["active"]).try_cast("boolean").cast("double"))
+    item, is_inexact = _key(fields["item"], path, missing_ids)
+    raw_active = _text(fields.get("active"))
+    active = F.coalesce(_number(fields.get("active"), "double"), word_flag(raw_active, ACTIVE, INACTIVE))
     return source.select(
-        _identifier(fields["item"], path).alias("item"),
+        item.alias("item"),
+        is_inexact.alias("is_inexact"),
         *(_text(fields.get(name)).alias(name) for name in ("title", "category", "creator")),
-        (active != 0).alias("active"),
-        (parse_time(first_seen, time_unit) if first_seen else F.lit(None).cast("timestamp")).alias("first_seen"),
+        F.when(active.isin(0, 1), active == 1).alias("active"),
+        F.when(~is_nothing(raw_active), raw_active).alias("raw_active"),
+        _moment(first_seen, times).alias("first_seen"),
         _is_malformed(source).alias("is_malformed"),
         _raw_row(source).alias("raw_row"),
         F.col("__file").alias("source_file"),
         F.col("__block").alias("block_start"),
         F.col("__row").alias("file_row"),
     )
-
-
-def parse_time(field: T.StructField, time_unit: TimeUnit) -> Column:
-    """Return a column as timestamp, null where it cannot be one. Timestamp and date columns need no unit."""
-    column = _column(field)
-    if isinstance(field.dataType, T.TimestampType | T.TimestampNTZType | T.DateType):
-        return column.cast("timestamp")
-    if time_unit == "timestamp":
-        return F.try_to_timestamp(column.cast("string"))
-    factor = F.lit(_MICROSECONDS[time_unit]).cast("bigint")
-    if isinstance(field.dataType, T.IntegralType):
-        return F.timestamp_micros(F.try_multiply(column.cast("bigint"), factor))
-    return F.timestamp_micros((column.try_cast("double") * factor).try_cast("bigint"))
 
 
 def list_columns(frame: DataFrame) -> str:
@@ -218,19 +220,12 @@ def _column(field: T.StructField) -> Column:
     return F.col(f"`{field.name}`")
 
 
-def _identifier(field: T.StructField, path: str) -> Column:
-    """Return an id as text; whole numbers stored as floats (a null in the file makes pandas do so) lose their
-    ``.0``."""
-    if isinstance(field.dataType, _NOT_AN_ID):
-        raise InputError(
-            f"column '{field.name}' of {path} is {field.dataType.simpleString()}: an id must be text or a number"
-        )
-    column = _column(field)
-    if isinstance(field.dataType, T.FloatType | T.DoubleType):
-        is_whole = (column == F.floor(column)) & (F.abs(column) < float(2**53))
-        text = F.when(is_whole, column.try_cast("bigint").cast("string")).otherwise(column.cast("string"))
-        return F.when(~F.isnan(column), text)
-    return column.cast("string")
+def _key(field: T.StructField, path: str, missing: Sequence[str]) -> tuple[Column, Column]:
+    return key_column(_column(field), field.dataType, f"column '{field.name}' of {path}", missing)
+
+
+def _moment(field: T.StructField | None, times: TimeRule) -> Column:
+    return times.read(_column(field), field.dataType) if field else F.lit(None).cast("timestamp")
 
 
 def _number(field: T.StructField | None, kind: str) -> Column:
@@ -239,7 +234,7 @@ def _number(field: T.StructField | None, kind: str) -> Column:
     column = _column(field)
     if isinstance(field.dataType, T.BooleanType):
         return column.cast("int").cast(kind)
-    return column.cast("string").try_cast(kind) if isinstance(field.dataType, _NOT_AN_ID) else column.try_cast(kind)
+    return column.cast("string").try_cast(kind) if isinstance(field.dataType, _NESTED) else column.try_cast(kind)
 
 
 def _text(field: T.StructField | None) -> Column:

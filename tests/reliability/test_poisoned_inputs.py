@@ -58,12 +58,18 @@ QUARANTINED = {
     "no user": (f",i1,{T0},5,1", "null_user"),
     "a user of blanks": (f'"  ",i1,{T0},5,1', "null_user"),
     "no item": (f"u1,,{T0},5,1", "null_item"),
+    "a user that a tool wrote for none": (f"NaN,i1,{T0},5,1", "null_user"),
+    "an item that a tool wrote for none": (f"u1,NULL,{T0},5,1", "null_item"),
+    "an item id that lost its digits in a float": (f"u1,1.23457E+11,{T0},5,1", "inexact_id"),
+    "an item id beyond a float's digits": (f"u1,12345678901234567.0,{T0},5,1", "inexact_id"),
     "a user id of 300 characters": (f"{'x' * 300},i1,{T0},5,1", "oversized_id"),
     "an item id of 300 characters": (f"u1,{'x' * 300},{T0},5,1", "oversized_id"),
     "no time": ("u1,i1,,5,1", "null_time"),
     "a time that is a word": ("u1,i1,yesterday,5,1", "unparsable_time"),
     "a time of NaN": ("u1,i1,NaN,5,1", "unparsable_time"),
     "a time before 1970": ("u1,i1,-5,5,1", "negative_time"),
+    "a time of 0": ("u1,i1,0,5,1", "early_time"),
+    "a time of the day after the interval": (f"u1,i1,{T0 + DAY + 60},5,1", "after_interval"),
     "a time in the future": (f"u1,i1,{T0 + 90 * DAY},5,1", "future_time"),
     "one time in milliseconds among seconds": (f"u1,i1,{T0}000,5,1", "future_time"),
     "one time in microseconds among seconds": (f"u1,i1,{T0}000000,5,1", "unparsable_time"),
@@ -80,6 +86,7 @@ KEPT = {
     "ids in any script": f"ユーザー,商品🎬,{T0},5,1",
     "a negative number as id": f"-7,-8,{T0},5,1",
     "a number of 30 digits as id": f"{BIG},{BIG},{T0},5,1",
+    "an id with zeros in front": f"007,0108775000,{T0},5,1",
     "an id that looks like a path": f"../../etc,../../passwd,{T0},5,1",
     "an id that looks like SQL": f"' OR 1=1 --,'; DROP TABLE items; --,{T0},5,1",
     "one user with 2,000 events": "\n".join(f"bot,i{n},{T0 + n},5,1" for n in range(2000)),
@@ -194,6 +201,21 @@ LOGS: dict[str, Callable[[Path], str]] = {
     "files of several formats in one folder": lambda path: a_folder_of(path / "mixed", ["a.parquet", "b.csv"]),
     "a whole log in milliseconds": lambda path: write_csv(
         path / "day.csv", [f"u{n},i{n},{(T0 + n) * 1000},5,1" for n in range(50)]
+    ),
+    "dates written as numbers": lambda path: write_csv(
+        path / "day.csv", [f"u{n},i{n},20240103,5,1" for n in range(50)]
+    ),
+    "times of day without a date": lambda path: write_csv(
+        path / "day.csv", [f"u{n},i{n},18:30:{n},5,1" for n in range(10, 60)]
+    ),
+    "dates whose day and month could be either": lambda path: write_csv(
+        path / "day.csv", [f"u{n},i{n},01/02/2024 18:30,5,1" for n in range(50)]
+    ),
+    "a day cut at midnight of New York": lambda path: write_csv(
+        path / "day.csv", [f"u{n},i{n},{T0 + DAY + 3600 * (5 + n % 24)},5,1" for n in range(48)]
+    ),
+    "ids that lost their digits in a float": lambda path: write_csv(
+        path / "day.csv", [f"u{n},1.0000{n}E+11,{T0 + DAY},5,1" for n in range(10, 60)]
     ),
     "a clock that went back a month": lambda path: write_csv(path / "day.csv", good_lines(-30) + good_lines(0)[:3]),
     "more bad rows than are allowed": lambda path: write_csv(path / "day.csv", good_lines() + [",i,1,5,1"] * 30),

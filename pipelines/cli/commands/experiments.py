@@ -56,7 +56,7 @@ def compare(
         folder,
         logs=logs,
         catalogue=catalogue,
-        interval=span(start, end),
+        interval=span(start, end, chosen.dataset.time_zone),
         methods=words(methods),
         num_seeds=seeds,
         fresh=fresh,
@@ -88,7 +88,7 @@ def sweep(
         folder,
         logs=logs,
         catalogue=catalogue,
-        interval=span(start, end),
+        interval=span(start, end, chosen.dataset.time_zone),
         studies=words(studies),
         num_seeds=seeds,
     )

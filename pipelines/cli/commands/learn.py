@@ -62,7 +62,7 @@ def run(
         catalogue=catalogue,
         num_seeds=seeds,
         fresh=fresh,
-        interval=span(start, end),
+        interval=span(start, end, chosen.dataset.time_zone),
         from_stage=from_stage,
         only=only,
         dry_run=dry_run,
@@ -109,7 +109,8 @@ def refresh(
     from pipelines.stages.ingest.interval import Interval
 
     chosen, folder = configured(config, overrides, workdir)
-    done = run_refresh(chosen, folder, Interval.parse(start, end), logs=logs, catalogue=catalogue, only=only)
+    interval = Interval.parse(start, end, chosen.dataset.time_zone)
+    done = run_refresh(chosen, folder, interval, logs=logs, catalogue=catalogue, only=only)
     if only is not None:
         return Answer(done, f"{only} of run {done['run_id']} is done")
     lines = [

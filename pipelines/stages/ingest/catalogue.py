@@ -4,30 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from delta.tables import DeltaTable
 from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from dr_core.errors import InputError
 from pipelines.datasets.rawframe import FILE_ORDER
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
 _DETAILS = ("title", "category", "creator")
+_FEWEST_TO_TELL = 20
 
 
 def clean_catalogue(raw: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Split a raw catalogue into one row an item (the first in file order) and the rows that cannot be used.
 
     Returns:
-        item, title, category, creator, active, first_seen; and reason (``catalogue_null_item``,
-        ``catalogue_malformed_row``, ``catalogue_duplicate_item``), row as JSON, source_file.
+        item, title, category, creator, active, first_seen; and reason (``catalogue_malformed_row``,
+        ``catalogue_null_item``, ``catalogue_inexact_id``, ``catalogue_unknown_active``, ``catalogue_duplicate_item``),
+        row as JSON, source_file.
     """
     position = F.struct(*FILE_ORDER)
-    is_nameless = F.col("item").isNull() | (F.trim("item") == "")
-    reason = F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row")).when(
-        is_nameless, F.lit("catalogue_null_item")
+    reason = (
+        F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
+        .when(F.col("item").isNull(), F.lit("catalogue_null_item"))
+        .when(F.col("is_inexact"), F.lit("catalogue_inexact_id"))
+        .when(F.col("active").isNull() & F.col("raw_active").isNotNull(), F.lit("catalogue_unknown_active"))
     )
     rows = raw.withColumn("position", position).withColumn("reason", reason)
     usable = rows.where(F.col("reason").isNull())
@@ -42,6 +48,69 @@ def clean_catalogue(raw: DataFrame) -> tuple[DataFrame, DataFrame]:
         items.select("item", *_DETAILS, "active", "first_seen"),
         bad.select("reason", as_json.alias("row"), "source_file"),
     )
+
+
+@dataclass(frozen=True)
+class CatalogueMatch:
+    """How far log and catalogue speak of the same items.
+
+    Attributes:
+        log_items: items with a kept event.
+        known: of these, how many the catalogue lists.
+        catalogue_items: items that the catalogue lists.
+        found: of these, how many have a kept event or are in the ``items`` table.
+    """
+
+    log_items: int
+    known: int
+    catalogue_items: int
+    found: int
+
+    @property
+    def share(self) -> float:
+        """Share of the log's items that the catalogue lists."""
+        return self.known / max(self.log_items, 1)
+
+    def is_mismatch(self, min_share: float) -> bool:
+        """Tell whether (almost) none of either side's items is one of the other's, with enough of them to tell."""
+        has_enough = min(self.log_items, self.catalogue_items) >= _FEWEST_TO_TELL
+        return has_enough and max(self.share, self.found / max(self.catalogue_items, 1)) < min_share
+
+
+def match_catalogue(
+    spark: SparkSession, workdir: Workdir, kept: DataFrame, catalogue: DataFrame, path: str, min_share: float
+) -> CatalogueMatch:
+    """Count the items that a log's kept events and a clean catalogue have in common.
+
+    Raises:
+        InputError: (almost) none, with some keys of both.
+    """
+    logged = kept.select("item").distinct().withColumn("is_logged", F.lit(True))
+    listed = catalogue.select("item", F.lit(True).alias("is_listed"))
+    both = logged.join(listed, on="item", how="full_outer").withColumn("is_old", F.col("is_logged"))
+    if workdir.has_table(spark, "items"):
+        old = workdir.read(spark, "items").select(F.col("item_key").alias("item"), F.lit(True).alias("is_old"))
+        both = both.drop("is_old").join(old, on="item", how="left")
+    is_logged, is_listed = F.col("is_logged").isNotNull(), F.col("is_listed").isNotNull()
+    counts = both.agg(
+        F.count_if(is_logged),
+        F.count_if(is_logged & is_listed),
+        F.count_if(is_listed),
+        F.count_if(is_listed & (is_logged | F.col("is_old").isNotNull())),
+    ).first()
+    match = CatalogueMatch(*(counts or ()))
+    if match.is_mismatch(min_share):
+        in_log, in_catalogue = (
+            ", ".join(f"'{row[0]}'" for row in side.select("item").orderBy("item").limit(3).collect())
+            for side in (logged, listed)
+        )
+        raise InputError(
+            f"the catalogue {path} knows {match.known} of the log's {match.log_items} items: the log has items such as"
+            f" {in_log}, the catalogue {in_catalogue}; map the columns that hold the same ids (dataset.columns.item,"
+            " dataset.catalogue_columns.item), write them alike (leading zeros need text), or set"
+            " preprocess.min_catalogue_share=0 if that is right"
+        )
+    return match
 
 
 def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalogue: DataFrame | None) -> None:

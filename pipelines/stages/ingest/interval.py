@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from dr_core.errors import ConfigError
+from pipelines.datasets.times import in_zone
 
 
 def as_utc(moment: datetime) -> datetime:
@@ -28,10 +29,11 @@ class Interval:
             raise ConfigError(f"the interval's start {self.start} must lie before its end {self.end}")
 
     @classmethod
-    def parse(cls, start: str, end: str) -> Interval:
-        """Read two ISO dates or moments; raise :class:`ConfigError` when they are none or not in order."""
+    def parse(cls, start: str, end: str, zone: str = "UTC") -> Interval:
+        """Read two ISO dates or moments, those without an offset as of ``zone``; raise :class:`ConfigError` when they are
+        none or not in order."""
         try:
-            return cls(datetime.fromisoformat(start), datetime.fromisoformat(end))
+            return cls(*(in_zone(datetime.fromisoformat(moment), zone) for moment in (start, end)))
         except ValueError as error:
             raise ConfigError(f"'{start}' … '{end}' is no interval of two ISO dates or moments") from error
 

@@ -4,6 +4,7 @@ evaluation."""
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,18 +14,21 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
+from dr_core.errors import ConfigError, DeepRetrievalError, InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
 from pipelines.datasets.rawframe import reading
-from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
+from pipelines.stages.ingest.catalogue import clean_catalogue, match_catalogue, update_items
+from pipelines.stages.ingest.gate import Evidence, after_interval, check_gate
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.reasons import REASONS
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
 from pipelines.stages.ingest.seen import SEEN_REASONS, write_seen_items
 from pipelines.stages.ingest.split import SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
+logger = logging.getLogger(__name__)
 WHOLE_LOG = "all"
 SETTLED = ("raw", "settled")
 """Folder below W of the rows that an ingest is working on; one that was killed leaves it for the next to replace."""
@@ -43,6 +47,12 @@ class PreprocessSummary:
     """Rows by quarantine or filter reason."""
     catalogue_reasons: dict[str, int] = field(default_factory=dict)
     """Quarantined rows of the catalogue by reason; not part of the sum."""
+    catalogue_known: int | None = None
+    """Items with a kept event that the catalogue lists; None without a catalogue."""
+    catalogue_known_share: float | None = None
+    """The same as a share of ``items``."""
+    warnings: list[str] = field(default_factory=list)
+    """What was let pass and should be looked at, a sentence each."""
     users: int = 0
     """Users with a kept event in this interval."""
     items: int = 0
@@ -110,8 +120,8 @@ def preprocess(
         evaluation_histories are written.
 
     Raises:
-        InputError: the log is missing, empty, without order or lacks a column, or an interval is asked of a log
-            without a time.
+        InputError: the log is missing, empty, without order or lacks a column, an interval is asked of a log without a
+            time, or the catalogue knows none of the log's items; nothing is written.
         ConfigError: more held-out users are asked for than there are.
         GateRefused: too many rows are bad or none is left; only the quarantine table is written.
         DeepRetrievalError: rows in, kept, quarantined and filtered do not add up.
@@ -149,8 +159,12 @@ def preprocess(
     try:
         settled_fates = _count_by_status(settled)
         counts = _count(own_fates, settled_fates)
+        warnings = _late_in_the_day(examined, counts, interval)
         raw_items = read_catalogue(spark, dataset)
         clean, bad_items = clean_catalogue(raw_items) if raw_items is not None else (None, None)
+        match = None
+        if clean is not None:
+            match = match_catalogue(spark, workdir, kept, clean, str(dataset.catalogue), config.min_catalogue_share)
         bad_rows = [] if counts.quarantined == 0 else _bad_rows(examined, settled)
         catalogue_reasons = {}
         if bad_items is not None:
@@ -158,7 +172,8 @@ def preprocess(
             bad_rows += [bad_items] if catalogue_reasons else []
         label = interval.label if interval else WHOLE_LOG
         _write_quarantine(spark, workdir, bad_rows, label, is_whole=interval is None)
-        _check_gate(counts, config, run_id)
+        evidence = Evidence(examined, settled, dataset, config)
+        check_gate(counts.reasons, counts.rows_in, counts.kept, evidence, run_id, after="".join(warnings))
         roles = _roles(spark, workdir, users, split_config, state, interval, seed)
         per_role = _count_roles(users, roles)
         update_items(spark, workdir, kept, clean)
@@ -173,7 +188,17 @@ def preprocess(
         else:
             rebuild_histories(spark, workdir, history_length)
         summary = _summarize(spark, workdir, counts, kept, per_role, interval, dataset.has_time)
-        summary = replace(summary, catalogue_reasons=catalogue_reasons)
+        if unknown := catalogue_reasons.get("catalogue_unknown_active"):
+            warnings.append(f"{unknown} rows of the catalogue are left out: {REASONS['catalogue_unknown_active']}")
+        summary = replace(
+            summary,
+            catalogue_reasons=catalogue_reasons,
+            catalogue_known=None if match is None else match.known,
+            catalogue_known_share=None if match is None else match.share,
+            warnings=warnings,
+        )
+        for warning in warnings:
+            logger.warning("  %s", warning)
         _write_ledger(spark, workdir, summary, run_id, label, is_whole=interval is None, is_first=state.is_first)
         return summary
     finally:
@@ -270,6 +295,16 @@ def _count(own: dict[str | None, int], settled: dict[str | None, int]) -> _Count
     return counts
 
 
+def _late_in_the_day(examined: DataFrame, counts: _Counts, interval: Interval | None) -> list[str]:
+    """Return what is to be said of events within a day after the interval's end."""
+    count = counts.reasons.get("after_interval", 0)
+    if interval is None or count == 0:
+        return []
+    of_them = examined.where(F.col("status") == "after_interval")
+    last = of_them.agg(F.unix_seconds(F.max("event_time"))).first()
+    return [after_interval(count, datetime.fromtimestamp(last[0], UTC), interval)] if last else []
+
+
 def _bad_rows(examined: DataFrame, settled: DataFrame) -> list[DataFrame]:
     """Return the quarantined rows of the log: reason, row (JSON), source_file, and user as far as the row tells."""
     as_json = F.to_json("raw_row", {"ignoreNullFields": "false"})
@@ -295,19 +330,6 @@ def _write_quarantine(
         rows = rows.unionByName(part, allowMissingColumns=True)
     frame = rows.select("reason", "row", "source_file", F.lit(label).alias("source_interval"), "user")
     workdir.write(frame, "quarantine", replace_where=where)
-
-
-def _check_gate(counts: _Counts, config: PreprocessConfig, run_id: str) -> None:
-    by_reason = ", ".join(f"{name} {count}" for name, count in sorted(counts.reasons.items())) or "none"
-    share = counts.quarantined / counts.rows_in
-    if share > config.max_quarantine_share:
-        hint = "; check dataset.time_unit" if {"future_time", "unparsable_time"} & set(counts.reasons) else ""
-        raise GateRefused(
-            f"run {run_id}: {share:.1%} of {counts.rows_in} rows are bad, more than preprocess.max_quarantine_share ="
-            f" {config.max_quarantine_share:.1%} (by reason: {by_reason}){hint}; see the quarantine table"
-        )
-    if counts.kept == 0:
-        raise GateRefused(f"run {run_id}: none of {counts.rows_in} rows is a kept event (by reason: {by_reason})")
 
 
 def _write_interactions(

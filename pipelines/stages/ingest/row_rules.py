@@ -20,6 +20,8 @@ from pipelines.stages.ingest.interval import Interval, as_utc
 
 MEASURES = Literal["rating", "label", "weight"]
 FILTER_REASONS = ("outside_interval", "not_positive", "redelivered", "repeated_pair", "too_few_events")
+AFTER = timedelta(days=1)
+"""How far after its interval an event is taken for one of a day that was cut at another midnight."""
 _EVENT_ORDER = ("event_time", "event_order", *FILE_ORDER)
 
 
@@ -42,7 +44,8 @@ class Threshold(Config):
 
 
 class Flag(Config):
-    """Rows whose flag is set (true, or a number other than 0) are positives."""
+    """Rows whose flag is set (true, yes, 1) are positives. Any other number or word than a yes or a no is
+    quarantined: stars and counts need a threshold."""
 
     kind: Literal["flag"]
     """Name of the rule."""
@@ -92,13 +95,17 @@ class PreprocessConfig(Config):
     """What to do with a row that repeats another in every column; only logs with a time can tell."""
     max_quarantine_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the rows that may be quarantined; above it the run is refused."""
+    min_catalogue_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the log's items that the catalogue must know, or of the catalogue's items that the log must know; below
+    both, the two write their ids differently and the run is refused. Counts from 20 items on each side."""
     max_id_length: int = Field(default=256, ge=1)
     """Longest user or item id, in characters."""
-    min_time: datetime | None = None
-    """Events before it are quarantined as ``early_time``."""
+    min_time: datetime = datetime(1990, 1, 1, tzinfo=UTC)
+    """Events before it are quarantined as ``early_time``; catches a time of 0 for "none", and a ``time_unit`` that is
+    too small."""
     max_time: datetime = datetime(2100, 1, 1, tzinfo=UTC)
-    """Events at or after it are quarantined as ``future_time``, whatever the interval; catches a wrong
-    ``time_unit``."""
+    """Events at or after it are quarantined as ``future_time``, whatever the interval; catches a ``time_unit`` that is
+    too large."""
     late_days: float = Field(default=3.0, ge=0)
     """Events up to this long before an interval are taken when they arrive with it (late events); those that are in the
     tables already are filtered as ``redelivered``; older ones are quarantined as ``too_late``, or, in a cumulative log,
@@ -110,7 +117,7 @@ class PreprocessConfig(Config):
 
     @model_validator(mode="after")
     def _check_times(self) -> PreprocessConfig:
-        if self.min_time and as_utc(self.min_time) >= as_utc(self.max_time):
+        if as_utc(self.min_time) >= as_utc(self.max_time):
             raise ValueError(f"min_time {self.min_time} must lie before max_time {self.max_time}")
         return self
 
@@ -122,7 +129,7 @@ def own_status(
     candidate)."""
     event_time, user, item = F.col("event_time"), F.col("user"), F.col("item")
     end = as_utc(config.max_time)
-    is_outside, is_too_late = F.lit(False), F.lit(False)
+    is_outside, is_too_late, is_after = F.lit(False), F.lit(False), F.lit(False)
     if interval is not None:
         earliest = interval.start if is_first else interval.start - timedelta(days=config.late_days)
         if config.cumulative or is_first:
@@ -132,11 +139,13 @@ def own_status(
         if config.cumulative:
             is_outside = is_outside | (event_time >= F.lit(interval.end))
         else:
-            end = min(end, interval.end)
+            end = min(end, interval.end + AFTER)
+            is_after = event_time >= F.lit(interval.end)
     rules: list[tuple[str, Column]] = [
         ("malformed_row", F.col("is_malformed")),
-        ("null_user", user.isNull() | (F.trim(user) == "")),
-        ("null_item", item.isNull() | (F.trim(item) == "")),
+        ("null_user", user.isNull()),
+        ("null_item", item.isNull()),
+        ("inexact_id", F.col("is_inexact")),
         ("oversized_id", (F.length(user) > config.max_id_length) | (F.length(item) > config.max_id_length)),
     ]
     if has_time:
@@ -144,15 +153,19 @@ def own_status(
             ("null_time", F.col("raw_time").isNull()),
             ("unparsable_time", event_time.isNull()),
             ("negative_time", F.unix_micros(event_time) < 0),
+            ("early_time", event_time < F.lit(as_utc(config.min_time))),
             ("future_time", event_time >= F.lit(end)),
+            ("after_interval", is_after),
+            ("too_late", is_too_late),
         ]
-        if config.min_time is not None:
-            rules.append(("early_time", event_time < F.lit(as_utc(config.min_time))))
-        rules.append(("too_late", is_too_late))
     elif has_order:
         rules.append(("null_order", F.col("event_order").isNull()))
     if not isinstance(config.positive, AllEvents):
-        rules.append(("invalid_rating", _is_not_a_number(config.positive.column)))
+        column = config.positive.column
+        is_invalid = _is_not_a_number(column)
+        if isinstance(config.positive, Flag):
+            is_invalid = is_invalid | ~F.col(column).isin(0, 1)
+        rules.append((f"invalid_{column}", is_invalid))
     if isinstance(config.weight, ColumnWeight):
         rules.append(("invalid_weight", _is_not_a_number(config.weight.column)))
         rules.append(("negative_weight", F.col(config.weight.column) < 0))
@@ -177,7 +190,7 @@ def _is_positive(config: PreprocessConfig) -> Column:
     if isinstance(rule, Threshold):
         return F.col(rule.column) >= rule.at_least
     if isinstance(rule, Flag):
-        return F.col(rule.column) != 0
+        return F.col(rule.column) == 1
     return F.lit(True)
 
 

@@ -35,6 +35,21 @@ def test_one_path_for_all_is_named_a_collapse() -> None:
     assert all("raise alpha" in problem for problem in problems)
 
 
+def test_a_few_items_on_a_path_are_no_collapse_of_a_small_catalogue() -> None:
+    """4 of 50 items are 8 %, and 11 of 50 are 22 %: the share counts above ten items."""
+
+    def problems(largest: int, num_items: int = 50) -> list[str]:
+        paths = np.arange(num_items)[:, np.newaxis]
+        paths[:largest] = 0
+        return check_health(measure_health(paths, PathSpace(100, 2)), HealthLimits(), num_items)
+
+    assert problems(4) == problems(10) == []
+    (problem,) = problems(11)
+    assert problem.startswith("collapse: the largest path holds 11 of 50 items (22.0%)")
+    assert problems(11, num_items=1000) == []
+    assert len(problems(51, num_items=1000)) == 1
+
+
 def test_each_limit_names_itself_its_figure_and_a_remedy() -> None:
     paths = np.full((1000, 1), 3)
     paths[:4, 0] = [-1, 0, 1, 2]

@@ -1,6 +1,7 @@
 """Any log becomes the same raw frame, in file order, and nothing that is wrong passes in silence."""
 
 import gzip
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from dr_core.errors import InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
 from pipelines.datasets.rawframe import FILE_ORDER, RAW_CATALOGUE_COLUMNS, RAW_LOG_COLUMNS
+from pipelines.stages.ingest.catalogue import clean_catalogue
 
 MOMENT = datetime(2001, 9, 9, 1, 46, 40, tzinfo=UTC)  # 1,000,000,000 s
 
@@ -71,11 +73,50 @@ def test_what_is_no_time_is_null_and_keeps_its_text(spark: SparkSession, tmp_pat
     assert [row.raw_time for row in logs.orderBy(*FILE_ORDER).collect()] == values
 
 
-def test_whole_float_ids_read_as_integers(spark: SparkSession, tmp_path: Path) -> None:
-    path = write_parquet(tmp_path, user=[3.0, float("nan")], item=[1.5, 4.0], order=[0, 1])
-    logs = read_logs(spark, resolve(DatasetConfig(path=path, columns={"order": "order"})))
-    rows = logs.orderBy(*FILE_ORDER).collect()
-    assert [(row.user, row.item) for row in rows] == [("3", "1.5"), (None, "4")]
+def test_flags_are_numbers_or_words(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    flags = {"True": 1, " yes ": 1, "T": 1, "1": 1, "0.5": 0.5, "FALSE": 0, "No": 0, "0": 0, "sold": None, "": None}
+    path.write_text("user,item,n,liked\n" + "".join(f"u,i,1,{flag}\n" for flag in flags))
+    logs = read_logs(spark, resolve(DatasetConfig(path=str(path), columns={"order": "n", "label": "liked"})))
+    assert [row.label for row in logs.orderBy(*FILE_ORDER).collect()] == list(flags.values())
+
+
+ACTIVE = {
+    "true": True, "TRUE ": True, "y": True, "1": True, "1.0": True, "active": True, "Available": True, "in stock": True,
+    "false": False, "N": False, "0": False, "inactive": False, "Sold out": False, "SOLD_OUT": False,
+    "discontinued": False, "retired": False, "unavailable": False, "out-of-stock": False,
+    "": None, "nan": None, "NULL": None, "n/a": None, "perhaps": None, "2": None, "-1": None, "soon": None,
+}  # fmt: skip
+
+
+def test_words_for_inactive_are_understood_or_told_apart(spark: SparkSession, tmp_path: Path) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text("item,on\n" + "".join(f"i{number},{word}\n" for number, word in enumerate(ACTIVE)))
+    config = DatasetConfig(catalogue=str(path), catalogue_columns={"active": "on"})
+    raw = read_catalogue(spark, config)
+    assert raw is not None
+    assert [row.active for row in raw.orderBy(*FILE_ORDER).collect()] == list(ACTIVE.values())
+    items, bad = clean_catalogue(raw)
+    assert {row.reason for row in bad.collect()} == {"catalogue_unknown_active"}
+    assert {json.loads(row.row)["on"] for row in bad.collect()} == {"n/a", "perhaps", "2", "-1", "soon"}
+    assert items.count() == len(ACTIVE) - 5
+
+
+def test_log_and_catalogue_of_other_types_have_the_same_keys(spark: SparkSession, tmp_path: Path) -> None:
+    """What pandas makes of a column of whole numbers with a hole in it."""
+    (tmp_path / "log.csv").write_text("user,item,n\n51.0,101.0,1\n52,101,2\nNone,102.0,3\n53,,4\n53,1e+16,5\n")
+    pq.write_table(pa.table({"item": [101.0, 102.0, float("nan"), 2.0**60]}), tmp_path / "items.parquet")
+    config = resolve(DatasetConfig(path=str(tmp_path / "log.csv"), columns={"order": "n"}))
+    config = config.model_copy(update={"catalogue": str(tmp_path / "items.parquet")})
+    rows = read_logs(spark, config).orderBy(*FILE_ORDER).collect()
+    assert [(row.user, row.item, row.is_inexact) for row in rows] == [
+        ("51", "101", False), ("52", "101", False), (None, "102", False), ("53", None, False), ("53", "1e+16", True),
+    ]  # fmt: skip
+    raw = read_catalogue(spark, config)
+    assert raw is not None
+    items, bad = clean_catalogue(raw)
+    assert sorted(row.item for row in items.collect()) == ["101", "102"]
+    assert sorted(row.reason for row in bad.collect()) == ["catalogue_inexact_id", "catalogue_null_item"]
 
 
 def test_rows_keep_file_order_over_splits_and_files(spark: SparkSession, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_positive_and_weight_rules(spark: SparkSession) -> None:
     rows = spark.createDataFrame(
         [(5.0, 1.0, 2.0), (3.0, 0.0, 900.0), (4.0, 0.5, 0.1)], "rating double, label double, weight double"
     ).selectExpr(
-        "*", "'u' user", "'i' item", "false is_malformed", "timestamp'2024-01-01' event_time", "'x' raw_time",
+        "*", "'u' user", "'i' item", "false is_inexact", "false is_malformed", "timestamp'2024-01-01' event_time", "'x' raw_time",
         "1L event_order",
     )  # fmt: skip
 
@@ -206,7 +206,8 @@ def test_positive_and_weight_rules(spark: SparkSession) -> None:
 
     assert fates() == [None, None, None]
     assert fates(positive={"kind": "threshold", "at_least": 4}) == [None, "not_positive", None]
-    assert fates(positive={"kind": "flag"}) == [None, "not_positive", None]
+    assert fates(positive={"kind": "flag"}) == [None, "not_positive", "invalid_label"]
+    assert fates(positive={"kind": "flag", "column": "rating"}) == ["invalid_rating"] * 3
     assert fates(max_time=T0) == ["future_time"] * 3
     assert weights(kind="constant", value=2) == [2, 2, 2]
     assert weights(kind="column", column="weight", minimum=1, maximum=50) == [2, 50, 1]
