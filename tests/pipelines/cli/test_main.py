@@ -28,6 +28,7 @@ OPTIONS = {
     "retrieve": {
         "--workdir", "--history", "--users", "--out", "-k", "--beam", "--keep-history", "--block", "--explain", "--release",
     },
+    "quarantine": {"--workdir", "--reason", "-n", "--interval"},
     "evaluate": {"--workdir", "--release"},
     "report": {"--workdir"},
     "releases list": {"--workdir"},
