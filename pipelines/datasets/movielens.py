@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from pyspark.sql import DataFrame, SparkSession
 
 from dr_core.errors import InputError
+from pipelines.datasets.preset import Preset
 from pipelines.datasets.rawframe import (
     CatalogueColumns,
     LogColumns,
@@ -15,14 +19,30 @@ from pipelines.datasets.rawframe import (
     read_source,
 )
 
+NAMES = ["userId", "movieId", "rating", "timestamp"]
 LOG_COLUMNS = LogColumns(user="userId", item="movieId", rating="rating", time="timestamp")
 CATALOGUE_COLUMNS = CatalogueColumns(item="movieId", title="title", category="genres")
 
 
+_RATING = re.compile(r"\d(\.\d)?")
+
+
+def recognise(rows: Sequence[Sequence[str]], delimiter: str, name: str) -> Preset | None:
+    """Return what the columns mean, when the first records are those of a MovieLens ratings file."""
+    if delimiter == "," and list(rows[0]) == NAMES:
+        return Preset("movielens", LOG_COLUMNS)
+    if delimiter == "::" and name.startswith("ratings.dat") and all(_is_rating(row) for row in rows):
+        return Preset("movielens", LOG_COLUMNS, column_names=tuple(NAMES))
+    return None
+
+
+def _is_rating(row: Sequence[str]) -> bool:
+    return len(row) == 4 and row[0].isdigit() and row[1].isdigit() and bool(_RATING.fullmatch(row[2]))
+
+
 def read_logs(spark: SparkSession, path: str) -> DataFrame:
     """Read ratings (Unix seconds) as a raw frame; see :mod:`pipelines.datasets.rawframe`. Raises InputError."""
-    names = ["userId", "movieId", "rating", "timestamp"]
-    return raw_logs(_read_table(spark, path, "log", names), path, LOG_COLUMNS, "seconds")
+    return raw_logs(_read_table(spark, path, "log", NAMES), path, LOG_COLUMNS, "seconds")
 
 
 def read_catalogue(spark: SparkSession, path: str) -> DataFrame:
