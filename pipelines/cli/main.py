@@ -11,6 +11,7 @@ from typer.core import TyperCommand
 
 from pipelines.cli.answer import Answer
 from pipelines.cli.commands import experiments, learn, machine, measure, releases
+from pipelines.cli.commands.init import init
 from pipelines.cli.commands.quarantine import quarantine
 from pipelines.cli.commands.retrieve import retrieve
 from pipelines.cli.console import EXIT_CODES, explain, misused, results_only, start_logging
@@ -63,6 +64,13 @@ app = typer.Typer(
     epilog=f"A command's own --help shows its options and examples, as in dr run --help.\n\n{EXIT_CODES}",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+)
+_add(
+    app,
+    LEARN,
+    init,
+    "dr init --logs ratings.csv",
+    "dr init --logs ratings.csv --catalogue films.csv --out films.yaml --force",
 )
 _add(
     app,

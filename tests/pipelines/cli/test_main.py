@@ -21,6 +21,7 @@ from tests.pipelines.cli.parsing import parse
 
 DATA = {"--config", "--workdir", "--logs", "--catalogue", "--set"}
 OPTIONS = {
+    "init": {"--logs", "--catalogue", "--out", "--force"},
     "run": {*DATA, "--seeds", "--fresh", "--start", "--end", "--from", "--only", "--dry-run"},
     "refresh": {*DATA, "--start", "--end", "--only"},
     "compare": {*DATA, "--methods", "--seeds", "--fresh", "--start", "--end"},
