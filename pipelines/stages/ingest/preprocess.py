@@ -19,6 +19,7 @@ from pipelines.datasets.rawframe import reading
 from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.needs import all_needs_told
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
 from pipelines.stages.ingest.split import ROLES, SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.storage.schemas import SCHEMAS
@@ -113,7 +114,8 @@ def preprocess(
         DeepRetrievalError: rows in, kept, quarantined and filtered do not add up.
     """
     dataset = resolve(dataset_config, logs=logs, catalogue=catalogue, scratch=workdir.path("raw"))
-    raw = read_logs(spark, dataset)
+    with all_needs_told(dataset, config, split_config):
+        raw = read_logs(spark, dataset)
     if interval is not None and not dataset.has_time:
         raise InputError(f"the log {dataset.path} has an order only, no time: it cannot be ingested by interval")
     state = _State.of(spark, workdir, interval)
