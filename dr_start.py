@@ -85,6 +85,6 @@ def main() -> int:
 
 _obstacle = obstacle()
 if _obstacle is not None:
-    print(f"{os.path.basename(sys.argv[0]) or 'dr'}: {_obstacle}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0]).removesuffix('.py') or 'dr'}: {_obstacle}", file=sys.stderr)
     sys.exit(2)
 settle_caches()

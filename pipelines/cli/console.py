@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stdout
 import typer
 
 from dr_core.errors import DeepRetrievalError, TryAgain, typed
-from dr_start import HOME
+from dr_start import HOME, OWN
 from pipelines.spark.environment import OUTPUT
 
 EXIT_CODES = (
@@ -50,7 +50,8 @@ def _show_bug(program: str, error: BaseException) -> None:
         print(whole, file=sys.stderr)
         return
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(HOME)] or frames
+    rooms = tuple(os.path.join(HOME, name, "") for name in OWN)
+    own = [frame for frame in frames if os.path.realpath(frame.filename).startswith(rooms)] or frames
     first_line = (str(error).strip() or "no message").splitlines()[0][:LONGEST_MESSAGE]
     print("Traceback (this project's part):", file=sys.stderr)
     print("".join(traceback.format_list(own[-FRAMES_SHOWN:])), end="", file=sys.stderr)

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -88,23 +89,25 @@ def _read_parquet(stream: Any) -> Iterator[pd.DataFrame]:
 def _read_text(found: Look, stream: Any, file: File, most: int) -> pd.DataFrame:
     separator = found.delimiter or ","
     is_long = len(separator) > 1
-    return pd.read_csv(
-        stream,
-        sep=separator.replace("|", r"\|") if is_long else separator,
-        engine="python" if is_long else "c",
-        header=0 if found.has_header else None,
-        names=None if found.has_header else list(_names(found)),
-        index_col=False,
-        dtype=str,
-        keep_default_na=False,
-        na_values=[""],
-        encoding=found.encoding or "utf-8",
-        encoding_errors="replace",
-        compression=_compression(file),
-        on_bad_lines="skip",
-        quoting=csv.QUOTE_MINIMAL,
-        nrows=most,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of lines with more fields than others
+        return pd.read_csv(
+            stream,
+            sep=separator.replace("|", r"\|") if is_long else separator,
+            engine="python" if is_long else "c",
+            header=0 if found.has_header else None,
+            names=None if found.has_header else list(_names(found)),
+            index_col=False,
+            dtype=str,
+            keep_default_na=False,
+            na_values=[""],
+            encoding=found.encoding or "utf-8",
+            encoding_errors="replace",
+            compression=_compression(file),
+            on_bad_lines="skip",
+            quoting=csv.QUOTE_MINIMAL,
+            nrows=most,
+        )
 
 
 def _read_json(found: Look, stream: Any, file: File, most: int) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dr_core.errors import ConfigError
-from pipelines.spark.environment import pyspark_folder, require_machine, settle_spark_home
+from pipelines.spark.environment import home_folder, ivy_folder, pyspark_folder, require_machine, settle_spark_home
 
 
 def main() -> NoReturn:
@@ -25,6 +25,8 @@ def main() -> NoReturn:
     except ConfigError as error:
         print(f"spark-submit: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    if home_folder() is None:
+        words = ["--conf", f"spark.jars.ivy={ivy_folder()}", *words]
     os.environ["PYSPARK_DRIVER_PYTHON"] = sys.executable
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     home = os.environ.setdefault("SPARK_HOME", pyspark_folder())

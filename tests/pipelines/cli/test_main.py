@@ -269,7 +269,14 @@ def test_a_bug_shows_its_traceback_and_still_one_document(
     assert main(["doctor", "--json"]) == 1
     said = capfd.readouterr()
     assert json.loads(said.out)["exit_code"] == 1
-    assert "Traceback" in said.err
+    lines = said.err.splitlines()
+    assert lines[0] == "Traceback (this project's part):"
+    assert len(lines) < 20
+    assert all("site-packages" not in line for line in lines)
+    assert lines[-2] == "dr doctor: KeyError: 'what nobody thought of'"
+    whole = Path(lines[-1].rpartition("the whole traceback: ")[2].partition(";")[0])
+    assert "in fail" in whole.read_text()
+    whole.unlink()
 
 
 def test_releases_of_an_empty_folder_are_an_empty_document(
