@@ -37,6 +37,10 @@ DEFAULTS = {
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.ui.showConsoleProgress": "false",
     "spark.executorEnv.PYTHONSAFEPATH": "1",
+    # pandas writes times in nanoseconds, which Spark reads as integers or not at all.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # Else text is UTF-8, Latin-1, or not read.
+    "spark.sql.legacy.javaCharsets": "true",
     # Else every call on a DataFrame or column walks Python's stack and tells the JVM, four times the cost of the call.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }

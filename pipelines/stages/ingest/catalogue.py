@@ -22,12 +22,14 @@ def clean_catalogue(raw: DataFrame) -> tuple[DataFrame, DataFrame]:
 
     Returns:
         item, title, category, creator, active, first_seen; and reason (``catalogue_null_item``,
-        ``catalogue_malformed_row``, ``catalogue_duplicate_item``), row as JSON, source_file.
+        ``catalogue_malformed_row``, ``catalogue_undecodable_text``, ``catalogue_duplicate_item``), row as JSON, source_file.
     """
     position = F.struct(*FILE_ORDER)
     is_nameless = F.col("item").isNull() | (F.trim("item") == "")
-    reason = F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row")).when(
-        is_nameless, F.lit("catalogue_null_item")
+    reason = (
+        F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
+        .when(F.col("is_undecodable"), F.lit("catalogue_undecodable_text"))
+        .when(is_nameless, F.lit("catalogue_null_item"))
     )
     rows = raw.withColumn("position", position).withColumn("reason", reason)
     usable = rows.where(F.col("reason").isNull())

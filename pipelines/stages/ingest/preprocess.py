@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, DeepRetrievalError, GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
+from pipelines.datasets.paths import literal
 from pipelines.datasets.rawframe import reading
 from pipelines.stages.ingest.catalogue import clean_catalogue, update_items
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
@@ -137,7 +138,7 @@ def preprocess(
     with reading(str(dataset.path), "log"):
         own_fates = _count_by_status(examined)
         settled.write.mode("overwrite").parquet(scratch)
-    settled = spark.read.parquet(scratch)
+    settled = spark.read.parquet(literal(scratch))
     kept = settled.where(F.col("status").isNull())
     users = (
         kept.groupBy("user")
@@ -268,6 +269,8 @@ def _check_gate(counts: _Counts, config: PreprocessConfig, run_id: str) -> None:
     share = counts.quarantined / counts.rows_in
     if share > config.max_quarantine_share:
         hint = "; check dataset.time_unit" if {"future_time", "unparsable_time"} & set(counts.reasons) else ""
+        if "undecodable_text" in counts.reasons:
+            hint += "; the text is in another encoding than it is read in: set dataset.encoding (latin-1, windows-1252, gbk, …)"
         raise GateRefused(
             f"run {run_id}: {share:.1%} of {counts.rows_in} rows are bad, more than preprocess.max_quarantine_share ="
             f" {config.max_quarantine_share:.1%} (by reason: {by_reason}){hint}; see the quarantine table"

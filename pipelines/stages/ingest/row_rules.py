@@ -135,6 +135,7 @@ def own_status(
             end = min(end, interval.end)
     rules: list[tuple[str, Column]] = [
         ("malformed_row", F.col("is_malformed")),
+        ("undecodable_text", F.col("is_undecodable")),
         ("null_user", user.isNull() | (F.trim(user) == "")),
         ("null_item", item.isNull() | (F.trim(item) == "")),
         ("oversized_id", (F.length(user) > config.max_id_length) | (F.length(item) > config.max_id_length)),
