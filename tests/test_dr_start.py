@@ -15,9 +15,8 @@ DR = ["-c", "import sys, dr_start; sys.exit(dr_start.main())"]
 
 def start(words: list[str], folder: Path, **variables: str) -> tuple[int, list[str]]:
     """Run Python in a folder; return its exit code and the lines of its stderr."""
-    ended = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False
-    )
+    given = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"} | variables
+    ended = subprocess.run([sys.executable, *words], cwd=folder, env=given, capture_output=True, text=True, check=False)
     return ended.returncode, ended.stderr.splitlines()
 
 

@@ -26,12 +26,12 @@ def render(proposal: Proposal, heading: list[str]) -> tuple[str, dict[str, int]]
     return "\n".join(lines) + "\n", places
 
 
-def line_of(setting: str, places: dict[str, int]) -> int:
-    """Return the line at which a setting is, or the section to which it has to be added."""
+def line_of(setting: str, places: dict[str, int]) -> int | None:
+    """Return the line at which a setting is, or the section to which it has to be added; None where it is no setting."""
     key = setting.partition(":")[0].split(" ")[0].rstrip(",")
     while key not in places and "." in key:
         key = key.rpartition(".")[0]
-    return places.get(key, 1)
+    return places.get(key)
 
 
 def _lines(tree: dict[str, Any], notes: dict[str, str], prefix: str) -> Iterator[tuple[str, str]]:

@@ -136,9 +136,6 @@ def require_java() -> None:
 def settle_python(master: str) -> None:
     """Choose the Python of Spark's workers: on this machine this one, whatever ``PYSPARK_PYTHON`` says.
 
-    They look for modules where this project is installed and not in the working folder, which may hold packages of the same
-    names.
-
     Args:
         master: the session's.
 
@@ -146,7 +143,6 @@ def settle_python(master: str) -> None:
         ConfigError: ``PYSPARK_PYTHON`` names another version of Python for the machines of a cluster.
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["PYTHONSAFEPATH"] = "1"
     # The environment variable, not the setting: executors started by local-cluster see only the former.
     if master.startswith("local"):
         os.environ |= dict.fromkeys(("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON"), sys.executable)

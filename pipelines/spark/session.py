@@ -36,6 +36,7 @@ DEFAULTS = {
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.ui.showConsoleProgress": "false",
+    # Else a worker takes packages of the working folder for this project's.
     "spark.executorEnv.PYTHONSAFEPATH": "1",
     # pandas writes times in nanoseconds, which Spark reads as integers or not at all.
     "spark.sql.legacy.parquet.nanosAsLong": "true",

@@ -51,7 +51,8 @@ def init(
         for doubt in proposal.unsure
     ]
     for doubt in unsure:
-        print(f"could not tell {doubt['what']}; {out}:{doubt['line']}, {doubt['setting']}", file=sys.stderr)
+        place = f"{out}:{doubt['line']}, " if doubt["line"] else ""
+        print(f"could not tell {doubt['what']}; {place}{doubt['setting']}", file=sys.stderr)
     said = [
         f"{out} is written: {facts['format']}, {rows},"
         f" {facts.get('users', 0):,} users, {facts.get('items', 0):,} items",

@@ -5,10 +5,13 @@ import pwd
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
 from pipelines.spark import environment
@@ -19,7 +22,7 @@ JAVAS = [(8, "1.8.0_392", "too old"), (11, "11.0.1", "too old"), (24, "24", "too
 @pytest.fixture
 def own_variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """A process whose variables are put back afterwards."""
-    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "PYTHONSAFEPATH", "OMP_NUM_THREADS", "SPARK_HOME"):
+    for name in ("PYSPARK_PYTHON", "PYSPARK_DRIVER_PYTHON", "OMP_NUM_THREADS", "SPARK_HOME"):
         monkeypatch.setenv(name, "before")
         monkeypatch.delenv(name)
     return monkeypatch
@@ -62,7 +65,6 @@ def test_on_this_machine_workers_run_this_python(master: str, own_variables: pyt
     own_variables.setenv("PYSPARK_DRIVER_PYTHON", "jupyter")
     environment.settle_python(master)
     assert os.environ["PYSPARK_PYTHON"] == os.environ["PYSPARK_DRIVER_PYTHON"] == sys.executable
-    assert os.environ["PYTHONSAFEPATH"] == "1"
 
 
 @pytest.mark.parametrize("master", ["yarn", "spark://host:7077", "k8s://https://host"])
@@ -169,3 +171,14 @@ def test_spark_submit_by_its_path_runs_the_environment_that_it_lies_in(tmp_path:
     assert ended.returncode == 2
     (said,) = ended.stderr.splitlines()
     assert said.startswith("spark-submit: Java 25")
+
+
+def test_workers_pass_packages_of_the_working_folder_by(spark: SparkSession) -> None:
+    """Their working folder comes first on their path otherwise, since they are started by ``python -m``."""
+
+    def path(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"entry": sys.path})
+
+    entries = {row.entry for row in spark.range(1).mapInArrow(path, "entry string").collect()}
+    assert {"", os.getcwd()} & entries == set()
