@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipelines.datasets.guess import Guess, Unsure, guess_columns, is_called
+from pipelines.datasets.column_guess import Guess, Unsure, is_called
+from pipelines.datasets.guess import guess_columns
 from pipelines.datasets.look import Look, look
 from pipelines.datasets.paths import find_source
 from pipelines.datasets.sample import Sample, read_sample
@@ -120,7 +121,8 @@ def _name_columns(proposal: Proposal, found: Look, guess: Guess) -> None:
             facts = guess.of(role)
             if facts is not None:
                 name = role if found.has_header is False else facts.name
-                proposal.set(f"dataset.columns.{role}", name, facts.summary if role != "time" else facts.examples)
+                note = {"user": facts.summary, "item": facts.summary, "time": facts.examples}.get(role, facts.span)
+                proposal.set(f"dataset.columns.{role}", name, note)
             elif role in ("user", "item"):
                 proposal.set(f"dataset.columns.{role}", role, "FILL IN the column's name")
     if guess.of("time") is None and guess.of("order") is None:

@@ -109,9 +109,7 @@ class ColumnFacts:
 
     @property
     def summary(self) -> str:
-        """What a comment says of the column."""
-        if self.is_small_number and not self.may_be_key:
-            return self.span
+        """Of a column of ids: how many there are, and how many rows each."""
         return f"{self.distinct:,} distinct, {self.filled / max(1, self.distinct):.1f} rows each"
 
     @property
