@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipelines.datasets.column_facts import YEARS
 from pipelines.datasets.column_guess import Guess, Unsure, is_called
 from pipelines.datasets.guess import guess_columns
 from pipelines.datasets.look import Look, look
@@ -20,6 +21,8 @@ TEST_SHARE, VALIDATION_SHARE = 0.2, 0.1
 """Of the users with enough events, at most."""
 MOST_TEST, MOST_VALIDATION = 600, 200
 ENOUGH_USERS = 100
+USUAL_ENCODING = "cp1252"
+"""Of text that is not UTF-8: Western European, a superset of Latin-1's letters."""
 MANY_DAYS, MANY_YEARS = 400, 20
 MANY_DUPLICATES, MANY_REPEATS = 0.02, 0.2
 LEAST_OVERLAP = 0.5
@@ -64,7 +67,10 @@ def propose(logs: str, catalogue: str | None, name: str) -> Proposal:
     Raises:
         InputError: the log or the catalogue cannot be looked at.
     """
-    found = look(ratings_in(logs))
+    path = ratings_in(logs)
+    found = look(path)
+    if not found.is_valid_text:
+        found = look(path, encoding=USUAL_ENCODING)
     sample = read_sample(found)
     known = found.preset.columns.model_dump(exclude_none=True) if found.preset else {}
     guess = guess_columns(sample, known)
@@ -110,8 +116,10 @@ def _read(proposal: Proposal, found: Look, guess: Guess) -> None:
             proposal.set("dataset.column_names", names, "by position: the file has no header")
     if found.encoding not in (None, "utf-8"):
         proposal.set("dataset.encoding", found.encoding)
-    if not found.is_valid_text:
-        proposal.unsure.append(Unsure(f"the encoding: the text is not valid {found.encoding}", "dataset.encoding"))
+    if found.encoding == USUAL_ENCODING:
+        proposal.unsure.append(
+            Unsure(f"the encoding: the text is no UTF-8, {USUAL_ENCODING} is taken", "dataset.encoding")
+        )
 
 
 def _name_columns(proposal: Proposal, found: Look, guess: Guess) -> None:
@@ -197,7 +205,7 @@ def _cut_partitions(proposal: Proposal, guess: Guess, events: pd.DataFrame) -> N
         times = pd.to_datetime(pd.to_numeric(events["time"], errors="coerce") / factor, unit="s", errors="coerce")
     else:
         times = pd.to_datetime(events["time"].str.slice(0, 10), errors="coerce")
-    ordered = times.dropna().sort_values()
+    ordered = times[times.dt.year >= YEARS[0]].sort_values()
     if ordered.empty:
         return
     first, last = (pd.Timestamp(ordered.iloc[int(share * (len(ordered) - 1))]) for share in (0.001, 0.999))

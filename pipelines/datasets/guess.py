@@ -93,10 +93,12 @@ def _guess_rating(guess: Guess) -> None:
     named = [facts for facts in scales if is_called(facts.name, RATING_WORDS)]
     if named:
         guess.columns["rating"] = named[0].name
-    elif scales and all(re.fullmatch(r"_\d+", name) for name in guess.facts):
-        guess.columns["rating"] = scales[0].name
+        return
+    few = [facts for facts in scales if 2 <= facts.distinct <= 21 and facts.high is not None and facts.high <= 10]
+    if few and all(re.fullmatch(r"_\d+", name) for name in guess.facts):
+        guess.columns["rating"] = few[0].name
         guess.doubt(
-            f"whether column {scales[0].name} ({scales[0].span}) holds ratings: it is taken for them",
+            f"whether column {few[0].name} ({few[0].span}) holds ratings: it is taken for them",
             "dataset.columns.rating",
         )
 

@@ -7,6 +7,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -87,16 +88,29 @@ def _read_parquet(stream: Any) -> Iterator[pd.DataFrame]:
 
 
 def _read_text(found: Look, stream: Any, file: File, most: int) -> pd.DataFrame:
+    """Read a text under its own header; one that begins with data continues the first file, as parts of a cut file do."""
+    names = _names(found)
+    if found.has_header:
+        rows = _read_delimited(found, stream, file, most, header=0, names=None)
+        if len(set(names) & set(rows.columns)) > len(names) / 2:
+            return rows.reindex(columns=list(names))
+        stream.seek(0)
+    return _read_delimited(found, stream, file, most, header=None, names=list(names))
+
+
+def _read_delimited(
+    found: Look, stream: Any, file: File, most: int, *, header: int | None, names: list[str] | None
+) -> pd.DataFrame:
     separator = found.delimiter or ","
     is_long = len(separator) > 1
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pd.errors.ParserWarning)  # of lines with more fields than others
         return pd.read_csv(
             stream,
-            sep=separator.replace("|", r"\|") if is_long else separator,
+            sep=re.escape(separator) if is_long else separator,
             engine="python" if is_long else "c",
-            header=0 if found.has_header else None,
-            names=None if found.has_header else list(_names(found)),
+            header=header,
+            names=names,
             index_col=False,
             dtype=str,
             keep_default_na=False,

@@ -236,6 +236,30 @@ def test_what_cannot_be_told_is_said_with_its_setting(kind: str, tmp_path: Path)
     assert said[0].setting.startswith(setting)
 
 
+def test_text_that_is_no_utf_8_keeps_its_ids_apart(tmp_path: Path) -> None:
+    names = ("Café", "Cafè", "Björk", "Bjärk", "Müm", "Mäm")
+    lines = ["user;artist;time", *(f"u{at % 9};{names[at % 6]};{BEGIN + at}" for at in range(90))]
+    (tmp_path / "plays.csv").write_bytes("\n".join(lines).encode("latin-1"))
+    proposal = propose(str(tmp_path / "plays.csv"), None, "my")
+    assert proposal.facts["items"] == 6
+    assert proposal.tree["dataset"]["encoding"] == "cp1252"
+    assert "cp1252 is taken" in proposal.unsure[0].sentence
+
+
+def test_parts_of_a_file_and_other_orders_of_columns_are_read_by_name(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    text(tmp_path / "log" / "a.csv", "user,item,time", lambda u, v, r, t: f"u{u},i{v},{t}")
+    text(tmp_path / "log" / "b.csv", "item,time,user", lambda u, v, r, t: f"i{v},{t + 9},u{u}")
+    text(tmp_path / "log" / "c.csv", "", lambda u, v, r, t: f"u{u},i{v},{t + 99}")
+    facts = propose(str(tmp_path / "log"), None, "my").facts
+    assert (facts["rows"], facts["users"], facts["items"]) == (3 * len(ROWS), USERS, ITEMS)
+
+
+def test_a_time_of_0_is_no_part_of_the_span(tmp_path: Path) -> None:
+    path = text(tmp_path / "log.csv", "user,item,time", lambda u, v, r, t: f"{u},{v},{t if u else 0}")
+    assert propose(path, None, "my").tree["preprocess"]["partition_unit"] == "day"
+
+
 def test_rows_that_repeat_are_kept_and_repeated_items_recommended(tmp_path: Path) -> None:
     path = text(
         tmp_path / "log.csv",
