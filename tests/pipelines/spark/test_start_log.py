@@ -53,7 +53,6 @@ def test_all_that_a_jvm_prints_is_kept_in_a_file_that_one_line_names(tmp_path: P
     ("conf", "words"),
     [
         ({"spark.driver.memory": "a lot"}, "Invalid maximum heap size: -Xmxa lot"),
-        ({"spark.driver.extraJavaOptions": "-Xbogus"}, "Unrecognized option: -Xbogus"),
         (
             {"spark.eventLog.enabled": "true", "spark.eventLog.dir": "file:/nowhere"},
             "FileNotFoundException: File file:/nowhere",
