@@ -130,7 +130,11 @@ def _parquet_frame(
     if source.folder_columns:
         reader = reader.option("basePath", literal(str(source.root)))
     frame = with_position(reader.parquet(*source.for_spark(files)))
-    moments = {name: _from_nanoseconds(column_of(name)) for name in columns.nanoseconds}
+    zones = {field.name: field.type.tz for field in columns.schema if field.name in columns.nanoseconds}
+    moments = {
+        name: _from_nanoseconds(column_of(name)).cast("timestamp" if zone else "timestamp_ntz")
+        for name, zone in zones.items()
+    }
     return with_nested(frame.withColumns(moments) if moments else frame, source, files[0].uri, wanted)
 
 
