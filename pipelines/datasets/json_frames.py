@@ -11,7 +11,14 @@ from dr_core.errors import InputError
 from pipelines.datasets.headers import Wanted, refuse_missing
 from pipelines.datasets.look import columns_of_objects, json_objects
 from pipelines.datasets.paths import Source
-from pipelines.datasets.rawframe import UNDECODABLE, column_of, is_undecodable, permissive_reader, with_position
+from pipelines.datasets.rawframe import (
+    CORRUPT_RECORD,
+    UNDECODABLE,
+    column_of,
+    is_undecodable,
+    permissive_reader,
+    with_position,
+)
 from pipelines.datasets.text import TextHead, java_encoding
 
 
@@ -54,6 +61,11 @@ def json_frames(
         encodings.add(text.encoding)
     if not encodings:
         raise InputError(f"the {source.what} {source.path} holds no rows")
+    if len(encodings) > 1:
+        raise InputError(
+            f"the {source.what} {source.path} holds files in {' and '.join(sorted(encodings))}: convert them"
+        )
+    encoding = encodings.pop()
     flat = [name for name in keys if name in wanted.values() and not _is_nested(name, keys)]
     tops = [name for name in keys if not _is_nested(name, keys)]
     seen = {name.casefold() for name in flat}
@@ -65,7 +77,8 @@ def json_frames(
     frame = with_position(
         reader.json(
             source.for_spark([text.file for text in texts]),
-            encoding=java_encoding(max(encodings)),
+            encoding=java_encoding(encoding),
+            lineSep=None if encoding == "utf-8" else "\n",
         )
     )
     nested = {
@@ -74,7 +87,12 @@ def json_frames(
         if name not in flat
     }
     joined = {name: _joined_list(column_of(name)) for name in wanted.values() if name in lists and name not in ids}
-    return [frame.withColumns(nested).withColumns(joined | {UNDECODABLE: is_undecodable(ids)})]
+    broken = F.col(CORRUPT_RECORD)
+    marks = {
+        UNDECODABLE: is_undecodable(ids) | F.coalesce(~F.is_valid_utf8(broken), F.lit(False)),
+        CORRUPT_RECORD: F.make_valid_utf8(broken),
+    }
+    return [frame.withColumns(nested).withColumns(joined | marks)]
 
 
 def _joined_list(column: Column) -> Column:
