@@ -59,6 +59,7 @@ def resolve(
         column_names=options.column_names,
         wanted=tuple(config.wanted_columns().values()),
         quoted=options.quoted,
+        opens_tables=False,
     )
     preset = _preset(config, found)
     kind: Format = preset.format if preset else found.format
@@ -130,6 +131,7 @@ def read_catalogue(spark: SparkSession, config: DatasetConfig) -> DataFrame | No
         column_names=options.column_names,
         wanted=[name for name in columns.model_dump().values() if name],
         quoted=options.quoted,
+        opens_tables=False,
     )
     if config.catalogue_file.format not in ("auto", found.format):
         raise InputError(

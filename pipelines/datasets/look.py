@@ -31,7 +31,7 @@ class Look:
         encoding: of text: by its byte order mark, else the one asked for.
         has_header: of delimited text: whether the first record names the columns. Without a header the columns are
             called ``_1``, ``_2``, … or as the caller named them.
-        columns: of the first file.
+        columns: of the first file; of a Delta table that only Spark can open none.
         num_files: files that are not empty.
         num_bytes: their size; of a Delta table 0.
         preset: what the columns mean, when the contents are those of a public data set in its original files.
@@ -66,6 +66,7 @@ def look(
     column_names: Sequence[str] = (),
     wanted: Sequence[str] = (),
     quoted: bool = True,
+    opens_tables: bool = True,
 ) -> Look:
     """Look at the first file that a path names, and at the first bytes of all.
 
@@ -77,18 +78,19 @@ def look(
         column_names: names of the columns, by position, of files without a header.
         wanted: names that a header should hold, which help to tell the delimiter.
         quoted: whether fields of delimited text may stand in quotes.
+        opens_tables: whether to look at the columns of Parquet and Delta as well.
 
     Raises:
         InputError: nothing is there, nothing is in it, or it is of a kind that is not read.
     """
     source = find_source(path, what)
     if source.is_delta:
-        return Look(path, "delta", tuple(_delta_columns(path)), 0, 0)
+        return Look(path, "delta", tuple(_delta_columns(str(source.root))) if opens_tables else (), 0, 0)
     heads = read_heads(source)
     kind = one_kind(source, heads)
     found = Look(path, kind, (), len(heads), source.num_bytes)
     if kind == "parquet":
-        return replace(found, columns=tuple(_parquet_columns(source, heads[0].file)))
+        return replace(found, columns=tuple(_parquet_columns(source, heads[0].file)) if opens_tables else ())
     text = next(
         (
             text
@@ -208,8 +210,8 @@ def _delta_columns(path: str) -> Iterable[ColumnLook]:
     try:
         table = DeltaTable(path)
         fields = table.schema().fields
-    except (DeltaError, OSError, ValueError) as error:
-        raise InputError(f"the Delta table {path} cannot be looked at ({_first_line(error)})") from error
+    except (DeltaError, OSError, ValueError):
+        return  # on a file system, or of a kind, that delta-rs does not know
     try:
         rows = QueryBuilder().register("data", table).execute(f"SELECT * FROM data LIMIT {NUM_VALUES}").read_all()
         values = {name: rows.column(name).to_pylist() for name in rows.column_names}

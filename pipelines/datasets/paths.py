@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ class Source:
         path: as the user wrote it.
         what: ``log`` or ``catalogue``, for messages.
         files: files in the order of their names, without hidden and empty ones; none for a Delta table.
+        root: its URI as Spark is given it; of a pattern none.
         is_folder: whether the path is one folder.
         is_delta: whether that folder is a Delta table.
         filesystem: of fsspec.
@@ -43,6 +45,7 @@ class Source:
     path: str
     what: str
     files: tuple[File, ...]
+    root: str | None
     is_folder: bool
     is_delta: bool
     filesystem: Any
@@ -54,7 +57,35 @@ class Source:
 
     def short_name(self, file: File) -> str:
         """Return a file's name as messages show it: below the folder, or the path itself."""
-        return file.uri.removeprefix(self.path.rstrip("/") + "/") if self.is_folder else file.uri
+        return file.uri.removeprefix(f"{self.root}/") if self.is_folder else file.uri
+
+    @property
+    def folder_columns(self) -> list[str]:
+        """Return the names of the columns that folders called ``name=value`` give to all files below them.
+
+        Raises:
+            InputError: not all files lie in such folders.
+        """
+        found = {file: [part.split("=", 1)[0] for part in self._folders(file) if "=" in part] for file in self.files}
+        names = next(iter(found.values()), [])
+        other = next((file for file, columns in found.items() if columns != names), None)
+        if other:
+            raise InputError(
+                f"the {self.what} {self.path}: {self.short_name(other)} does not lie in folders of {', '.join(names)} as"
+                f" {self.short_name(self.files[0])} does, or in further ones: name one kind of folders alone"
+            )
+        return names
+
+    def for_spark(self, files: Sequence[File]) -> list[str]:
+        """Return what Spark is to read: the folder as such when all of its files are read alike, else every file."""
+        are_flat = all("=" in part for file in files for part in self._folders(file))
+        num_files = sum(file.size > 0 for file in self.files)
+        if self.is_folder and self.root and are_flat and len(files) == num_files:
+            return [literal(self.root)]
+        return [literal(file.uri) for file in files]
+
+    def _folders(self, file: File) -> list[str]:
+        return self.short_name(file).split("/")[:-1] if self.is_folder else []
 
 
 def literal(uri: str) -> str:
@@ -93,11 +124,13 @@ def find_source(path: str, what: str) -> Source:
         _refuse_inside_a_table(filesystem, root, path, what)
         if not filesystem.isdir(root):
             entries = {root: filesystem.info(root)}
-            return Source(path, what, _files(filesystem, path, entries), False, False, filesystem)
+            files = _files(filesystem, path, root, entries)
+            return Source(path, what, files, files[0].uri, False, False, filesystem)
+        folder = _uri(filesystem, path, root, root)
         if "_delta_log" in _names(filesystem, root):
-            return Source(path, what, (), True, True, filesystem)
+            return Source(path, what, (), folder, True, True, filesystem)
         entries = _below(filesystem, root, path, what)
-        return Source(path, what, _files(filesystem, path, entries), True, False, filesystem)
+        return Source(path, what, _files(filesystem, path, root, entries), folder, True, False, filesystem)
     if "*" not in path:
         raise InputError(f"the {what} {path} does not exist")
     pattern = re.sub(r"([\[?])", r"[\1]", root)
@@ -108,10 +141,10 @@ def find_source(path: str, what: str) -> Source:
             entries[name] = info
         else:
             entries |= _below(filesystem, name, path, what)
-    files = _files(filesystem, path, entries)
+    files = _files(filesystem, path, root, entries)
     if not files:
         raise InputError(f"the {what} {path} matches no file")
-    return Source(path, what, files, False, False, filesystem)
+    return Source(path, what, files, None, False, False, filesystem)
 
 
 def _names(filesystem: Any, folder: str) -> set[str]:
@@ -151,14 +184,23 @@ def _refuse_inside_a_table(filesystem: Any, root: str, path: str, what: str) -> 
                 raise InputError(f"the {what} {path} is a part of the {kind} table {folder}: name the table itself")
 
 
-def _files(filesystem: Any, path: str, entries: dict[str, Any]) -> tuple[File, ...]:
-    """Return files with the URIs by which Spark knows them: of the user's scheme, else a plain path."""
+def _files(filesystem: Any, path: str, root: str, entries: dict[str, Any]) -> tuple[File, ...]:
+    """Return files in the order of their names; refuse names that Spark cannot open."""
     is_local = filesystem.protocol in ("file", ("file", "local"))
-    scheme = "file://" if path.startswith("file:") else path.split("://", 1)[0] + "://" if "://" in path else ""
     files = []
     for name, info in sorted(entries.items()):
-        uri = name if "://" in name else scheme + name
+        uri = _uri(filesystem, path, root, name)
         if is_local and ":" in name.rsplit("/", 1)[-1]:
             raise InputError(f"{uri}: Spark reads no local file whose name holds a colon: rename it")
         files.append(File(uri, int(info.get("size") or 0)))
     return tuple(files)
+
+
+def _uri(filesystem: Any, path: str, root: str, name: str) -> str:
+    """Return a name of a file system with the scheme and host of the path that the user wrote; a plain path stays plain."""
+    if "://" in name:
+        return name
+    whole = path.rstrip("/")
+    if whole.endswith(root):
+        return whole.removesuffix(root) + name
+    return name if "://" not in path else str(filesystem.unstrip_protocol(name))

@@ -108,6 +108,14 @@ def with_position(frame: DataFrame) -> DataFrame:
     )
 
 
+def is_undecodable(ids: Sequence[str]) -> Column:
+    """Return whether one of the ids of a row of text holds what is not valid in its encoding."""
+    mark = F.lit(False)
+    for name in ids:
+        mark = mark | F.coalesce(column_of(name).contains("\ufffd"), F.lit(False))
+    return mark
+
+
 def permissive_reader(spark: SparkSession, names: Iterable[str]) -> DataFrameReader:
     """Return a reader of text formats, with all fields text, that keeps a line it cannot parse, whole, in the column
     ``CORRUPT_RECORD``.

@@ -124,7 +124,7 @@ def _read_head(source: Source, file: File, num_bytes: int) -> Head:
         if data.startswith(magic):
             raise InputError(f"{where} is {name}, which is not read: {remedy}")
     begin = data.removeprefix(codecs.BOM_UTF8).lstrip()[:1]
-    return Head(file, "json" if begin in (b"{", b"[") else "csv", data, len(packed) == file.size)
+    return Head(file, "json" if begin in (b"{", b"[") else "csv", data, not suffix and len(packed) == file.size)
 
 
 def _gunzip(data: bytes, most: int) -> bytes:
@@ -148,6 +148,11 @@ def python_encoding(name: str) -> str:
     except LookupError as error:
         raise ValueError(f"{name!r} is no known encoding; for example utf-8, latin-1, windows-1252, gbk") from error
     return {"utf-8-sig": "utf-8", "mac-roman": "x-MacRoman"}.get(known, known)
+
+
+def java_encoding(name: str) -> str:
+    """Return what Java calls an encoding."""
+    return {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "windows-31j"}.get(name, name)
 
 
 def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:

@@ -27,8 +27,8 @@ def clean_catalogue(raw: DataFrame) -> tuple[DataFrame, DataFrame]:
     position = F.struct(*FILE_ORDER)
     is_nameless = F.col("item").isNull() | (F.trim("item") == "")
     reason = (
-        F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
-        .when(F.col("is_undecodable"), F.lit("catalogue_undecodable_text"))
+        F.when(F.col("is_undecodable"), F.lit("catalogue_undecodable_text"))
+        .when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
         .when(is_nameless, F.lit("catalogue_null_item"))
     )
     rows = raw.withColumn("position", position).withColumn("reason", reason)

@@ -134,8 +134,8 @@ def own_status(
         else:
             end = min(end, interval.end)
     rules: list[tuple[str, Column]] = [
-        ("malformed_row", F.col("is_malformed")),
         ("undecodable_text", F.col("is_undecodable")),
+        ("malformed_row", F.col("is_malformed")),
         ("null_user", user.isNull() | (F.trim(user) == "")),
         ("null_item", item.isNull() | (F.trim(item) == "")),
         ("oversized_id", (F.length(user) > config.max_id_length) | (F.length(item) > config.max_id_length)),

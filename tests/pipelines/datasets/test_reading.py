@@ -244,6 +244,10 @@ def test_text_in_another_encoding_merges_no_ids(spark: SparkSession, tmp_path: P
     found = read(spark, tmp_path / "log.csv")
     assert [row.is_undecodable for row in found] == [n % 3 < 2 for n in range(30)]
     assert {row.item for row in read(spark, tmp_path / "log.csv", encoding="latin-1")} == set(names)
+    records = (f'{{"user": "u{n % 5}", "item": "{names[n % 3]}", "time": {T0 + n}}}\r\n' for n in range(30))
+    (tmp_path / "log.json").write_bytes("".join(records).encode("latin-1"))
+    assert [row.is_undecodable for row in read(spark, tmp_path / "log.json")] == [n % 3 < 2 for n in range(30)]
+    assert {row.item for row in read(spark, tmp_path / "log.json", encoding="latin-1")} == set(names)
     config = DatasetConfig(path=str(tmp_path / "log.csv"), **TIME)
     few = SplitConfig(num_test=1, num_validation=1, min_events=2)
     workdir = Workdir(str(tmp_path / "W[1]"))
