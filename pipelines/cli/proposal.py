@@ -204,7 +204,7 @@ def _cut_partitions(proposal: Proposal, guess: Guess, events: pd.DataFrame) -> N
     if factor is not None:
         times = pd.to_datetime(pd.to_numeric(events["time"], errors="coerce") / factor, unit="s", errors="coerce")
     else:
-        times = pd.to_datetime(events["time"].str.slice(0, 10), errors="coerce")
+        times = pd.to_datetime(events["time"].str.slice(0, 10), format=_date_format(guess.time_format), errors="coerce")
     ordered = times[times.dt.year >= YEARS[0]].sort_values()
     if ordered.empty:
         return
@@ -212,6 +212,12 @@ def _cut_partitions(proposal: Proposal, guess: Guess, events: pd.DataFrame) -> N
     days = (last - first).days + 1
     unit = "day" if days <= MANY_DAYS else "month" if days <= MANY_YEARS * 365 else "year"
     proposal.set("preprocess.partition_unit", unit, f"events from {first:%Y-%m-%d} to {last:%Y-%m-%d}")
+
+
+def _date_format(pattern: str | None) -> str:
+    """Return the date in a pattern of Spark's as Python writes it; ISO without one."""
+    date = (pattern or "yyyy-MM-dd").partition(" ")[0]
+    return date.replace("yyyy", "%Y").replace("MM", "%m").replace("dd", "%d")
 
 
 def _hold_out(proposal: Proposal, events: pd.DataFrame, sample: Sample) -> None:

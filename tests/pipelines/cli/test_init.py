@@ -134,6 +134,9 @@ def test_columns_and_units_are_proposed(kind: str, tmp_path: Path) -> None:
     make, columns, settings = MADE[kind]
     proposal = propose(make(tmp_path), None, "my")
     dataset = proposal.tree["dataset"]
+    year = "2017" if kind == "UserBehavior" else "2024"
+    assert proposal.notes["preprocess.partition_unit"].startswith(f"events from {year}-")
+    assert proposal.tree["preprocess"]["partition_unit"] == "day"
     assert dataset["columns"] == columns
     assert {key: dataset.get(key) for key in settings} == settings
     assert (proposal.facts["users"], proposal.facts["items"]) == (USERS, ITEMS)
