@@ -23,6 +23,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test,lint,baselines,bench]'
+	@rm -f $(BIN)/spark-submit # a link to the file that uv keeps
+	@printf '#!%s\nfrom pipelines.spark.submit import main\n\nmain()\n' "$(CURDIR)/$(BIN)/python" > $(BIN)/spark-submit && chmod +x $(BIN)/spark-submit
 	@touch $@
 
 airflow: $(AIRFLOW)/installed ## install Airflow into .venv-airflow, for the DAGs in airflow_dags/

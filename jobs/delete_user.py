@@ -6,6 +6,7 @@ Sums over many users (scores, N_v) and models forget with the next full run.
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.folder_job import delete_user
 from pipelines.cli.job import Job
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.folder_job import maintenance
 from pipelines.cli.job import Job
 

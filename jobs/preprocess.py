@@ -5,6 +5,7 @@ With --start and --end only the events of that interval, else the whole log.
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.job import stage_job
 
 main = stage_job("preprocess", __doc__)

@@ -6,6 +6,7 @@ e_step_final, index, gates, publish and retrieve do what ``dr refresh`` does; a 
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.job import Job
 from pipelines.cli.refresh_job import refresh
 

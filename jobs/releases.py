@@ -5,6 +5,7 @@ With --run-id the release chosen is noted first: a job that is run again ends wi
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.folder_job import releases
 from pipelines.cli.job import Job
 

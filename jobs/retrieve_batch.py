@@ -2,6 +2,7 @@
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.job import stage_job
 
 main = stage_job("retrieve_batch", __doc__)

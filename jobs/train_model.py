@@ -6,6 +6,7 @@ final: the model that is released, for the last mapping.
 
 import sys
 
+import dr_start  # noqa: F401
 from pipelines.cli.job import stage_job
 
 main = stage_job("train_model", __doc__)

@@ -17,12 +17,15 @@ from pipelines.cli.environment import (
     check_java,
     check_packages,
     check_python,
+    check_settings_from_outside,
     check_spark_home,
+    check_user,
     check_worker_python,
     check_working_folder,
 )
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
+from pipelines.spark.environment import require_scratch, scratch_folders
 
 SMALLEST_DISK = 5.0
 SMALLEST_MEMORY = 6.0
@@ -43,13 +46,16 @@ def examine(config: str | None = None, items: int | None = None, overrides: list
     if config is None and (items or overrides):
         raise ConfigError("--items and --set say something about a configuration: name it with --config C")
     chosen = load_config(config, overrides) if config else None
+    master = (chosen.spark.master if chosen else None) or "local"
     java = check_java()
     checks = [
         check_python(),
         java,
         *check_packages(),
-        check_worker_python(),
-        check_spark_home(),
+        check_user(),
+        check_worker_python(master),
+        check_spark_home(master),
+        check_settings_from_outside(),
         check_working_folder(),
         check_disk(),
         check_cores(chosen),
@@ -64,8 +70,11 @@ def examine(config: str | None = None, items: int | None = None, overrides: list
 
 def check_disk(folder: str = ".") -> Check:
     """Free space where work folders usually lie, and where Spark shuffles."""
-    scratch = os.environ.get("SPARK_LOCAL_DIRS", tempfile.gettempdir()).split(",")[0]
-    free = {place: shutil.disk_usage(place).free / GIB for place in (str(Path(folder).resolve()), scratch)}
+    try:
+        require_scratch()
+    except ConfigError as error:
+        return Check("disk", False, *str(error).split(": ", 1))
+    free = {place: shutil.disk_usage(place).free / GIB for place in (str(Path(folder).resolve()), *scratch_folders())}
     return Check(
         "disk",
         min(free.values()) >= SMALLEST_DISK,
@@ -154,7 +163,7 @@ def check_structure(config: RunConfig, items: int | None) -> Check:
 
 def _spark_mend(has_jars: bool) -> str:
     if has_jars:
-        return "Spark's own lines above say why it failed"
+        return "the file that it names holds Spark's own lines"
     return (
         f"fetch Delta once on a machine with a network (`dr doctor` does it), or put"
         f" delta-spark_2.13-{_version('delta-spark')}.jar and delta-storage on this one and name them in spark.jars:"

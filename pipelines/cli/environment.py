@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -13,14 +11,22 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from dr_core.errors import ConfigError
+from dr_start import HOME, OWN
 from pipelines.cli.check import Check
+from pipelines.spark.environment import (
+    INSTALL_JAVA,
+    home_folder,
+    ivy_folder,
+    java_version,
+    require_cluster_python,
+    require_java,
+    require_user,
+    settings_from_outside,
+    spark_versions,
+)
 
 DISTRIBUTION = "deep-retrieval"
-OWN_PACKAGES = ("dr_core", "pipelines", "jobs")
-ROOT = Path(__file__).parents[2]
-"""Folder that holds the project's packages."""
 REINSTALL = "`make install` installs what constraints.txt pins"
-LOOK = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('pyspark') and u.find_spec('torch') and 1)"
 
 
 def check_python() -> Check:
@@ -35,19 +41,22 @@ def check_python() -> Check:
 
 def check_java() -> Check:
     """A Java that Spark 4.0 runs on."""
-    from pipelines.spark.session import NEWEST_JAVA, OLDEST_JAVA, java_major, java_version
-
     try:
         found = java_version()
+        require_java()
     except ConfigError as error:
-        return Check("java", False, "none", str(error))
-    major = java_major(found)
-    return Check(
-        "java",
-        major is not None and OLDEST_JAVA <= major <= NEWEST_JAVA,
-        found,
-        f"Spark 4.0 runs on Java {OLDEST_JAVA} to {NEWEST_JAVA}: install a Java 17 (or 21) runtime, or point JAVA_HOME at one",
-    )
+        return Check("java", False, str(error).partition(":")[0], INSTALL_JAVA)
+    return Check("java", True, found)
+
+
+def check_user() -> Check:
+    """A user whom the system knows, with a home that Spark can keep its JARs in or another folder for them."""
+    try:
+        require_user()
+    except ConfigError as error:
+        return Check("user", False, str(error).partition(":")[0], "add one, or start as a user that the system has")
+    home = home_folder()
+    return Check("user", True, f"home {home}" if home else f"no home that can be written; JARs go to {ivy_folder()}")
 
 
 def bounds() -> list[Requirement]:
@@ -83,48 +92,46 @@ def check_packages(installed: Callable[[str], str] = version) -> list[Check]:
     return checks
 
 
-def check_worker_python() -> Check:
-    """The Python that Spark's workers run: this one, unless ``PYSPARK_PYTHON`` names another."""
+def check_worker_python(master: str = "local") -> Check:
+    """The Python that Spark's workers run: on this machine this one, whatever ``PYSPARK_PYTHON`` says."""
     name = "PYSPARK_PYTHON"
     chosen = os.environ.get(name)
-    if not chosen:
-        return Check(name, True, "not set: workers run this Python")
-    mend = f"unset {name}, or point it at a Python {sys.version_info[0]}.{sys.version_info[1]} with the same packages"
-    program = shutil.which(chosen)
-    if program is None:
-        return Check(name, False, f"{chosen} is not a program on this machine", mend)
-    answer = subprocess.run([program, "-c", LOOK], capture_output=True, text=True, check=False)
-    major, minor, *has_packages = answer.stdout.split() or ["?", "?"]
-    is_same = (major, minor) == tuple(map(str, sys.version_info[:2]))
-    missing = "" if has_packages == ["1"] else ", without pyspark or torch"
-    return Check(name, is_same and not missing, f"{program}: Python {major}.{minor}{missing}", mend)
+    if master.startswith("local"):
+        return Check(name, True, f"{chosen}, left aside: workers run this Python" if chosen else "not set")
+    try:
+        require_cluster_python()
+    except ConfigError as error:
+        return Check(name, False, str(error).partition(":")[0], "unset it, or point it at the same Python everywhere")
+    return Check(name, True, chosen or "not set: workers run this Python")
 
 
-def check_spark_home() -> Check:
-    """The Spark whose JVM is started: the installed pyspark's, unless ``SPARK_HOME`` names another."""
+def check_spark_home(master: str = "local") -> Check:
+    """The Spark whose JVM is started: the installed pyspark's, unless ``SPARK_HOME`` names one of the same version."""
     name = "SPARK_HOME"
-    home = os.environ.get(name)
+    home, wanted = os.environ.get(name), f"{version('pyspark')} (Scala 2.13)"
     if not home:
         return Check(name, True, "not set: the installed pyspark's Spark is used")
-    wanted = version("pyspark")
-    prefix = "spark-core_2.13-"
-    versions = [jar.stem.removeprefix(prefix) for jar in sorted(Path(home, "jars").glob(f"{prefix}*.jar"))]
-    found = f"{home} holds " + (f"Spark {', '.join(versions)}" if versions else "no Spark for Scala 2.13")
-    return Check(name, versions == [wanted], found, f"unset {name}, or point it at a Spark {wanted}")
+    versions = spark_versions(home)
+    found = f"{home} holds {', '.join(versions) or 'no Spark'}"
+    is_used = versions == [wanted]
+    if master.startswith("local") and not is_used:
+        return Check(name, True, f"{found}, left aside: the installed Spark {wanted} is used")
+    return Check(name, is_used, found, f"unset {name}, or point it at a Spark {wanted}")
+
+
+def check_settings_from_outside() -> Check:
+    """Variables and files that add settings to a JVM's; it starts with them, so this only says what they are."""
+    return Check("settings", True, settings_from_outside() or "none but this project's own")
 
 
 def check_working_folder(folder: str = ".") -> Check:
-    """Packages in the working folder that Spark's workers would import in the place of this project's."""
+    """Packages in the working folder that have the names of this project's: ``dr`` and Spark's workers pass them by."""
     here = Path(folder).resolve()
     foreign = [
         path.name
-        for name in OWN_PACKAGES
+        for name in OWN
         for path in (here / name, here / f"{name}.py")
-        if path.exists() and path != ROOT / name
+        if path.exists() and path != Path(HOME, name)
     ]
-    return Check(
-        "folder",
-        not foreign,
-        f"{here}" + (f" holds {', '.join(foreign)}, which Python imports before this project's" if foreign else ""),
-        "start dr in another folder",
-    )
+    names = ", ".join(foreign)
+    return Check("folder", True, f"{here}" + (f" holds {names}: run `python -m jobs.…` in another" if foreign else ""))

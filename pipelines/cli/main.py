@@ -11,6 +11,8 @@ from typer.core import TyperCommand
 
 from pipelines.cli.answer import Answer
 from pipelines.cli.commands import experiments, learn, machine, measure, releases
+from pipelines.cli.commands.init import init
+from pipelines.cli.commands.quarantine import quarantine
 from pipelines.cli.commands.retrieve import retrieve
 from pipelines.cli.console import EXIT_CODES, explain, misused, results_only, start_logging
 from pipelines.cli.progress import shown_progress
@@ -66,6 +68,13 @@ app = typer.Typer(
 _add(
     app,
     LEARN,
+    init,
+    "dr init --logs ratings.csv",
+    "dr init --logs ratings.csv --catalogue films.csv --out films.yaml --force",
+)
+_add(
+    app,
+    LEARN,
     learn.run,
     "dr run --config conf/demo.yaml --workdir W",
     "dr run --config conf/movielens_1m.yaml --logs ratings.parquet --workdir W --seeds 3 --set paths.paths_per_item=2",
@@ -92,6 +101,13 @@ _add(
     retrieve,
     "dr retrieve --workdir W --history 1,2,3 -k 10 --explain",
     "dr retrieve --workdir W --users users.jsonl --out items.jsonl",
+)
+_add(
+    app,
+    LEARN,
+    quarantine,
+    "dr quarantine --workdir W",
+    "dr quarantine --workdir W --reason unparsable_time -n 20",
 )
 _releases = typer.Typer(help="What is live, what was, back and forth.", epilog=EXIT_CODES)
 _add(_releases, None, releases.list_all, "dr releases list --workdir W", name="list")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -156,12 +156,50 @@ def _set(tree: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise ConfigError(f"--set {override}: expected key=value, for example --set paths.num_layers=3")
+    kind = _annotation(key)
     *parents, leaf = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {parent} is a value, not a section")
+    members = set(get_args(kind)) if get_origin(kind) in (Union, UnionType) else {kind}
+    if str in members and not members - {str, type(None)}:
+        tree[leaf] = _text(text, is_optional=type(None) in members)
+        return
     try:
-        tree[leaf] = yaml.safe_load(text)
+        tree[leaf] = yaml.load(text, yaml.BaseLoader) if kind == tuple[str, ...] else yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override}: {text!r} is not a YAML value") from error
+
+
+def _annotation(key: str) -> Any:
+    """Return the type of the field that a key names; None where there is none."""
+    annotation: Any = RunConfig
+    for part in key.split("."):
+        field = next((model.model_fields[part] for model in _models(annotation) if part in model.model_fields), None)
+        annotation = field.annotation if field else None
+    return _plain(annotation)
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type, or a union of types, without what validates it."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return Union[tuple(_plain(member) for member in get_args(annotation))]  # noqa: UP007
+    return annotation
+
+
+def _text(text: str, *, is_optional: bool) -> str | None:
+    """Return the value of a text field: text in quotes is YAML, other text is itself, whatever YAML takes it for."""
+    bare = text.strip()
+    if bare == "null" or (is_optional and bare in ("", "~")):
+        return None
+    if bare[:1] in ("'", '"'):
+        try:
+            value = yaml.safe_load(bare)
+        except yaml.YAMLError:
+            value = None
+        if isinstance(value, str):
+            return value
+    return bare or text

@@ -3,47 +3,33 @@
 
 from __future__ import annotations
 
-from pyspark.sql import DataFrame, SparkSession
+import re
+from collections.abc import Sequence
 
-from dr_core.errors import InputError
-from pipelines.datasets.rawframe import (
-    CatalogueColumns,
-    LogColumns,
-    permissive_reader,
-    raw_catalogue,
-    raw_logs,
-    read_source,
-)
-from pipelines.datasets.times import TimeRule
+from pipelines.datasets.preset import Preset
+from pipelines.datasets.rawframe import CatalogueColumns, LogColumns
 
+NAMES = ("userId", "movieId", "rating", "timestamp")
+CATALOGUE_NAMES = ("movieId", "title", "genres")
 LOG_COLUMNS = LogColumns(user="userId", item="movieId", rating="rating", time="timestamp")
 CATALOGUE_COLUMNS = CatalogueColumns(item="movieId", title="title", category="genres")
+RATINGS_FILES = ("ratings.csv", "ratings.dat", "ratings.csv.gz", "ratings.dat.gz")
+_RATING = re.compile(r"\d(\.\d)?")
 
 
-def read_logs(spark: SparkSession, path: str) -> DataFrame:
-    """Read ratings (Unix seconds) as a raw frame; see :mod:`pipelines.datasets.rawframe`. Raises InputError."""
-    names = ["userId", "movieId", "rating", "timestamp"]
-    return raw_logs(_read_table(spark, path, "log", names), path, LOG_COLUMNS, TimeRule("seconds"))
+def is_dat(path: str) -> bool:
+    """Tell whether a file's name says ``::`` separated Latin-1 text without a header (else CSV with one)."""
+    return path.removesuffix(".gz").endswith(".dat")
 
 
-def read_catalogue(spark: SparkSession, path: str) -> DataFrame:
-    """Read movies as a raw catalogue: title, and genres (``Action|Comedy``) as category. Raises InputError."""
-    names = ["movieId", "title", "genres"]
-    return raw_catalogue(_read_table(spark, path, "catalogue", names), path, CATALOGUE_COLUMNS, TimeRule("seconds"))
+def recognise(rows: Sequence[Sequence[str]], delimiter: str, name: str) -> Preset | None:
+    """Return what the columns mean, when the first records are those of a MovieLens ratings file."""
+    if delimiter == "," and tuple(rows[0]) == NAMES:
+        return Preset("movielens", LOG_COLUMNS)
+    if delimiter == "::" and is_dat(name) and sum(map(_is_rating, rows)) >= 0.9 * len(rows):
+        return Preset("movielens", LOG_COLUMNS, column_names=NAMES)
+    return None
 
 
-def _read_table(spark: SparkSession, path: str, what: str, names: list[str]) -> DataFrame:
-    """Read ``::`` separated text without a header (.dat, Latin-1) or CSV with one; fields are text."""
-    reader = permissive_reader(spark, ", ".join(f"`{name}` string" for name in names))
-    stem = path.removesuffix(".gz")
-    if stem.endswith(".dat"):
-        return read_source(
-            path, what, lambda: reader.csv(path, sep="::", encoding="ISO-8859-1", quote="", header=False)
-        )
-    if stem.endswith(".csv"):
-        header = read_source(path, what, lambda: spark.read.csv(path, header=True))
-        found = header.columns[:-3]
-        if found != names:
-            raise InputError(f"the {what} {path} has columns {', '.join(found)}; MovieLens has {', '.join(names)}")
-        return read_source(path, what, lambda: reader.csv(path, header=True, escape='"'))
-    raise InputError(f"the {what} {path} is no MovieLens file: expected a name ending in .dat or .csv")
+def _is_rating(row: Sequence[str]) -> bool:
+    return len(row) == 4 and row[0].isdigit() and row[1].isdigit() and bool(_RATING.fullmatch(row[2]))

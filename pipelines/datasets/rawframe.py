@@ -8,11 +8,12 @@ running number alone does not), hence ties in time keep file order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import reduce
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException, PySparkException
+from pyspark.errors import AnalysisException, IllegalArgumentException, PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -27,14 +28,18 @@ from pipelines.datasets.times import TimeRule
 FILE_ORDER = ("source_file", "block_start", "file_row")
 RAW_LOG_COLUMNS = (
     "user", "item", "is_inexact", "event_time", "raw_time", "event_order", "rating", "label", "weight", "split",
-    "is_malformed", "raw_row", *FILE_ORDER,
+    "is_malformed", "is_undecodable", "raw_row", *FILE_ORDER,
 )  # fmt: skip
 RAW_CATALOGUE_COLUMNS = (
-    "item", "is_inexact", "title", "category", "creator", "active", "raw_active", "first_seen", "is_malformed", "raw_row",
-    *FILE_ORDER,
+    "item", "is_inexact", "title", "category", "creator", "active", "raw_active", "first_seen", "is_malformed",
+    "is_undecodable", "raw_row", *FILE_ORDER,
 )  # fmt: skip
 CORRUPT_RECORD = "_corrupt_record"
-_NESTED = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
+REPEATS_HEADER, UNDECODABLE = "__repeats_header", "__undecodable"
+"""Columns by which readers of text say that a row is the header again, or that its ids are not valid in the encoding."""
+_NESTED = (T.MapType, T.ArrayType, T.StructType, T.VariantType)
+_NOT_HASHED = (T.MapType, T.VariantType, T.DayTimeIntervalType, T.YearMonthIntervalType, T.CalendarIntervalType)
+_NOT_A_NUMBER = (T.ArrayType, T.MapType, T.StructType, T.BinaryType)
 
 
 class LogColumns(Config):
@@ -88,7 +93,7 @@ def reading(path: str, what: str) -> Iterator[None]:
         yield
     except (PySparkException, Py4JJavaError) as error:
         text = str(error)
-        if not isinstance(error, AnalysisException) and "FAILED_READ_FILE" not in text:
+        if not isinstance(error, AnalysisException | IllegalArgumentException) and "FAILED_READ_FILE" not in text:
             raise
         reason = re.search(r"\[FAILED_READ_FILE[A-Z_.]*\] ([^\n]+)", text) or re.search(
             r"\[[A-Z][A-Z_.]+\] ([^\n]+)", text
@@ -96,22 +101,8 @@ def reading(path: str, what: str) -> Iterator[None]:
         raise InputError(f"the {what} {path} cannot be read: {reason[1][:300] if reason else text[:300]}") from error
 
 
-def read_source(path: str, what: str, read: Callable[[], DataFrame]) -> DataFrame:
-    """Run a Spark read and add the file position; turn Spark's error for a bad path or file into one line.
-
-    Args:
-        path: what the user named.
-        what: ``log`` or ``catalogue``, for the message.
-        read: builds the frame.
-
-    Raises:
-        InputError: the path is missing, unreadable or holds no rows.
-    """
-    with reading(path, what):
-        frame = read()
-        is_empty = frame.isEmpty()
-    if is_empty:
-        raise InputError(f"the {what} {path} holds no rows")
+def with_position(frame: DataFrame) -> DataFrame:
+    """Add where in the files a row stands."""
     return frame.select(
         "*",
         F.col("_metadata.file_path").alias("__file"),
@@ -120,27 +111,60 @@ def read_source(path: str, what: str, read: Callable[[], DataFrame]) -> DataFram
     )
 
 
-def permissive_reader(spark: SparkSession, schema: str) -> DataFrameReader:
-    """Return a reader of text formats that keeps a line it cannot parse, whole, in the column ``CORRUPT_RECORD``.
+def is_undecodable(ids: Sequence[str]) -> Column:
+    """Return whether one of the ids of a row of text holds what is not valid in its encoding."""
+    mark = F.lit(False)
+    for name in ids:
+        mark = mark | F.coalesce(column_of(name).contains("\ufffd"), F.lit(False))
+    return mark
+
+
+def permissive_reader(spark: SparkSession, names: Iterable[str]) -> DataFrameReader:
+    """Return a reader of text formats, with all fields text, that keeps a line it cannot parse, whole, in the column
+    ``CORRUPT_RECORD``.
 
     Columns of CSV are not pruned: a line of the wrong width would pass as good in queries that read only some of them.
     """
-    reader = spark.read.schema(f"{schema}, `{CORRUPT_RECORD}` string").option("columnPruning", "false")
+    schema = T.StructType([T.StructField(name, T.StringType()) for name in (*names, CORRUPT_RECORD)])
+    reader = spark.read.schema(schema).option("columnPruning", "false")
     return reader.option("mode", "PERMISSIVE").option("columnNameOfCorruptRecord", CORRUPT_RECORD)
 
 
 def raw_logs(
-    source: DataFrame, path: str, columns: LogColumns, times: TimeRule, missing_ids: Sequence[str] = MISSING_IDS
+    sources: Sequence[DataFrame],
+    path: str,
+    columns: LogColumns,
+    times: TimeRule,
+    missing_ids: Sequence[str] = MISSING_IDS,
 ) -> DataFrame:
-    """Turn a source frame of :func:`read_source` into the raw frame of :data:`RAW_LOG_COLUMNS`.
+    """Turn source frames into the raw frame of :data:`RAW_LOG_COLUMNS`.
+
+    Args:
+        sources: frames with the mapped columns and those of :func:`with_position`; several when files differ in theirs.
+        path: named in errors.
+        columns: which column holds what.
+        times: how times are read.
+        missing_ids: texts that mean "no id".
 
     Raises:
-        InputError: a mapped column is missing, or is of a type that cannot hold it.
+        InputError: a mapped column is of a type that cannot hold it.
         ConfigError: the times' pattern is none.
     """
-    times.check(source.sparkSession)
-    wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
-    fields = _find_fields(source, path, "log", wanted, prefix="columns")
+    times.check(sources[0].sparkSession)
+    row_types = _row_types(sources)
+    frames = [_raw_log(source, path, columns, times, missing_ids, row_types) for source in sources]
+    return reduce(DataFrame.unionByName, frames)
+
+
+def _raw_log(
+    source: DataFrame,
+    path: str,
+    columns: LogColumns,
+    times: TimeRule,
+    missing_ids: Sequence[str],
+    row_types: dict[str, T.DataType | None],
+) -> DataFrame:
+    fields = _fields(source, columns)
     time, label = fields.get("time"), fields.get("label")
     user, is_inexact_user = _key(fields["user"], path, missing_ids)
     item, is_inexact_item = _key(fields["item"], path, missing_ids)
@@ -155,21 +179,32 @@ def raw_logs(
         F.coalesce(_number(label, "double"), word_flag(_text(label))).alias("label"),
         _number(fields.get("weight"), "double").alias("weight"),
         _number(fields.get("split"), "int").alias("split"),
-        _is_malformed(source).alias("is_malformed"),
-        _raw_row(source).alias("raw_row"),
-        F.col("__file").alias("source_file"),
-        F.col("__block").alias("block_start"),
-        F.col("__row").alias("file_row"),
+        *_row_columns(source, row_types),
     )
 
 
 def raw_catalogue(
-    source: DataFrame, path: str, columns: CatalogueColumns, times: TimeRule, missing_ids: Sequence[str] = MISSING_IDS
+    sources: Sequence[DataFrame],
+    path: str,
+    columns: CatalogueColumns,
+    times: TimeRule,
+    missing_ids: Sequence[str] = MISSING_IDS,
 ) -> DataFrame:
-    """Turn a source frame of :func:`read_source` into the raw frame of :data:`RAW_CATALOGUE_COLUMNS`; errors as for
-    the log."""
-    wanted = {name: column for name, column in columns.model_dump().items() if column is not None}
-    fields = _find_fields(source, path, "catalogue", wanted, prefix="catalogue_columns")
+    """Turn source frames into the raw frame of :data:`RAW_CATALOGUE_COLUMNS`; arguments and errors as for the log."""
+    row_types = _row_types(sources)
+    frames = [_raw_items(source, path, columns, times, missing_ids, row_types) for source in sources]
+    return reduce(DataFrame.unionByName, frames)
+
+
+def _raw_items(
+    source: DataFrame,
+    path: str,
+    columns: CatalogueColumns,
+    times: TimeRule,
+    missing_ids: Sequence[str],
+    row_types: dict[str, T.DataType | None],
+) -> DataFrame:
+    fields = _fields(source, columns)
     first_seen = fields.get("first_seen")
     item, is_inexact = _key(fields["item"], path, missing_ids)
     raw_active = _text(fields.get("active"))
@@ -181,43 +216,34 @@ def raw_catalogue(
         F.when(active.isin(0, 1), active == 1).alias("active"),
         F.when(~is_nothing(raw_active), raw_active).alias("raw_active"),
         _moment(first_seen, times).alias("first_seen"),
-        _is_malformed(source).alias("is_malformed"),
-        _raw_row(source).alias("raw_row"),
-        F.col("__file").alias("source_file"),
-        F.col("__block").alias("block_start"),
-        F.col("__row").alias("file_row"),
+        *_row_columns(source, row_types),
     )
 
 
-def list_columns(frame: DataFrame) -> str:
-    """Return the columns of a source frame as text for an error message."""
-    return ", ".join(name for name in frame.columns if not name.startswith("__") and name != CORRUPT_RECORD)
+def _row_columns(source: DataFrame, row_types: dict[str, T.DataType | None]) -> list[Column]:
+    """Return what a raw frame says of a row as a whole: whether it can be used, the row, and where it stands."""
+    return [
+        _is_malformed(source).alias("is_malformed"),
+        (F.col(UNDECODABLE) if UNDECODABLE in source.columns else F.lit(False)).alias("is_undecodable"),
+        _raw_row(source, row_types).alias("raw_row"),
+        F.col("__file").alias("source_file"),
+        F.col("__block").alias("block_start"),
+        F.col("__row").alias("file_row"),
+    ]
 
 
-def first_text_line(spark: SparkSession, path: str) -> str:
-    """Return the first line of a text file (gzip too); raise :class:`InputError` when there is none."""
-    with reading(path, "log"):
-        row = spark.read.text(path).first()
-    if row is None:
-        raise InputError(f"the log {path} holds no rows")
-    return str(row[0])
-
-
-def _find_fields(
-    source: DataFrame, path: str, what: str, wanted: dict[str, str], prefix: str
-) -> dict[str, T.StructField]:
+def _fields(source: DataFrame, columns: LogColumns | CatalogueColumns) -> dict[str, T.StructField]:
     available = {field.name: field for field in source.schema.fields}
-    for name, column in wanted.items():
-        if column not in available:
-            raise InputError(
-                f"the {what} {path} has no column '{column}' (dataset.{prefix}.{name});"
-                f" columns found: {list_columns(source)}"
-            )
-    return {name: available[column] for name, column in wanted.items()}
+    return {name: available[column] for name, column in columns.model_dump().items() if column is not None}
 
 
 def _column(field: T.StructField) -> Column:
-    return F.col(f"`{field.name}`")
+    return column_of(field.name)
+
+
+def column_of(name: str) -> Column:
+    """Return a top-level column, whatever characters its name holds."""
+    return F.col(f"`{name.replace('`', '``')}`")
 
 
 def _key(field: T.StructField, path: str, missing: Sequence[str]) -> tuple[Column, Column]:
@@ -234,7 +260,7 @@ def _number(field: T.StructField | None, kind: str) -> Column:
     column = _column(field)
     if isinstance(field.dataType, T.BooleanType):
         return column.cast("int").cast(kind)
-    return column.cast("string").try_cast(kind) if isinstance(field.dataType, _NESTED) else column.try_cast(kind)
+    return column.cast("string").try_cast(kind) if isinstance(field.dataType, _NOT_A_NUMBER) else column.try_cast(kind)
 
 
 def _text(field: T.StructField | None) -> Column:
@@ -248,9 +274,39 @@ def _text(field: T.StructField | None) -> Column:
 
 
 def _is_malformed(source: DataFrame) -> Column:
-    return F.col(CORRUPT_RECORD).isNotNull() if CORRUPT_RECORD in source.columns else F.lit(False)
+    is_corrupt = F.col(CORRUPT_RECORD).isNotNull() if CORRUPT_RECORD in source.columns else F.lit(False)
+    return is_corrupt | F.col(REPEATS_HEADER) if REPEATS_HEADER in source.columns else is_corrupt
 
 
-def _raw_row(source: DataFrame) -> Column:
-    names: Iterable[str] = (name for name in source.columns if not name.startswith("__"))
-    return F.struct(*(F.col(f"`{name}`") for name in names))
+def _row_types(sources: Sequence[DataFrame]) -> dict[str, T.DataType | None]:
+    """Return the columns of all sources with the type that a raw row shows them in: text (None) where that is none which
+    can be hashed, or sources differ."""
+    types: dict[str, T.DataType | None] = {}
+    for source in sources:
+        for field in source.schema.fields:
+            if not field.name.startswith("__"):
+                shown = field.dataType if _can_be_hashed(field.dataType) else None
+                types[field.name] = shown if types.setdefault(field.name, shown) == shown else None
+    return types
+
+
+def _can_be_hashed(data_type: T.DataType) -> bool:
+    if isinstance(data_type, T.StructType):
+        return all(_can_be_hashed(field.dataType) for field in data_type.fields)
+    if isinstance(data_type, T.ArrayType):
+        return _can_be_hashed(data_type.elementType)
+    return not isinstance(data_type, _NOT_HASHED)
+
+
+def _raw_row(source: DataFrame, row_types: dict[str, T.DataType | None]) -> Column:
+    available = {field.name: field.dataType for field in source.schema.fields}
+    return F.struct(*(_shown(available.get(name), name, kind).alias(name) for name, kind in row_types.items()))
+
+
+def _shown(found: T.DataType | None, name: str, kind: T.DataType | None) -> Column:
+    """Return a column as a raw row shows it: as it is, or as text."""
+    if found is None:
+        return F.lit(None).cast(kind or T.StringType())
+    if kind is not None:
+        return column_of(name)
+    return F.to_json(column_of(name)) if isinstance(found, _NESTED) else column_of(name).cast("string")

@@ -42,6 +42,7 @@ from pipelines.flows.gates import (
     measure_quality,
     refusals,
 )
+from pipelines.flows.ingest_line import ingest_line
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.flows.refreshed_run import SAMPLES, RefreshedRun, seed_of
@@ -299,7 +300,8 @@ def ingest(run: RefreshedRun, stage: Stage) -> Facts:
     ledger = run.workdir.read(run.spark, "intervals").where("kept > 0").select("source_interval").collect()
     labels = sorted(row[0] for row in ledger if row[0] == run.interval or row[0] not in {*learned, "all"})
     logger.info("  %d kept, %d late, learning %d interval(s)", summary.kept, summary.late, len(labels))
-    return {**summary.as_dict(), "rows_out": summary.kept, "labels": labels}
+    facts = summary.as_dict()
+    return {**facts, "rows_out": summary.kept, "labels": labels, "told": ingest_line(facts)}
 
 
 def samples(run: RefreshedRun, stage: Stage) -> Facts:

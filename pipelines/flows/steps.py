@@ -31,6 +31,7 @@ from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.from_model import model_retriever
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import measure, served_beam, serving_beam
+from pipelines.flows.ingest_line import ingest_line
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
 from pipelines.serving.batch import retrieve_all
@@ -67,7 +68,8 @@ def preprocess(run: LearnedRun, stage: Stage) -> Facts:
         catalogue=run.catalogue,
         seed=run.seed,
     )
-    return {**summary.as_dict(), "rows_out": summary.kept}
+    facts = summary.as_dict()
+    return {**facts, "rows_out": summary.kept, "told": ingest_line(facts)}
 
 
 def samples(run: LearnedRun, stage: Stage) -> Facts:

@@ -5,12 +5,8 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import pwd
 import re
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import warnings
@@ -21,10 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from pyspark import SparkConf, SparkContext
-from pyspark.errors import PySparkRuntimeError
 from pyspark.sql import SparkSession
 
 from dr_core.errors import ConfigError
+from pipelines.spark.environment import (
+    ivy_folder,
+    require_machine,
+    settings_from_outside,
+    settle_python,
+    settle_spark_home,
+)
 from pipelines.spark.start_log import quiet_start
 
 DEFAULTS = {
@@ -34,6 +36,12 @@ DEFAULTS = {
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.ui.showConsoleProgress": "false",
+    # Else a worker takes packages of the working folder for this project's.
+    "spark.executorEnv.PYTHONSAFEPATH": "1",
+    # pandas writes times in nanoseconds, which Spark reads as integers or not at all.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    # Else text is UTF-8, Latin-1, or not read.
+    "spark.sql.legacy.javaCharsets": "true",
     # Else every call on a DataFrame or column walks Python's stack and tells the JVM, four times the cost of the call.
     "spark.python.sql.dataFrameDebugging.enabled": "false",
 }
@@ -47,25 +55,6 @@ LOCAL_DEFAULTS = {
     "spark.python.daemon.module": "pipelines.spark.worker_daemon",
 }
 DELTA_EXTENSION = DEFAULTS["spark.sql.extensions"]
-OLDEST_JAVA, NEWEST_JAVA = 17, 21
-"""What Spark 4.0 runs on: Java 24 has lost the security manager that its Hadoop asks for."""
-
-
-def java_version() -> str:
-    """Return the first line of ``java -version``; raise :class:`ConfigError` when there is no Java."""
-    java = os.path.join(os.environ["JAVA_HOME"], "bin", "java") if os.environ.get("JAVA_HOME") else "java"
-    if shutil.which(java) is None:
-        raise ConfigError("Java was not found: install a Java 17 (or 21) runtime, or point JAVA_HOME at one")
-    answer = subprocess.run([java, "-version"], capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise ConfigError(f"'{java} -version' failed: {answer.stderr.strip()}; install Java 17 or 21")
-    return next((line for line in answer.stderr.splitlines() if " version " in line), answer.stderr.strip())
-
-
-def java_major(version: str) -> int | None:
-    """Return 17 of ``openjdk version "17.0.15" 2025-04-15``, 8 of ``java version "1.8.0_392"``; None when it cannot be told."""
-    found = re.search(r'version "(?:1\.)?(\d+)', version)
-    return int(found[1]) if found else None
 
 
 def shuffle_partitions(master: str) -> int:
@@ -94,47 +83,35 @@ def build_session(
     Raises:
         ConfigError: Java is missing, too old or too new, the session does not start, or spark-submit started it without Delta.
     """
-    # The environment variable, not the setting: executors started by local-cluster see only the former.
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     jvm = _running_jvm()
     fetching: AbstractContextManager[None] = nullcontext()
     submitted = {} if jvm is None else dict(SparkConf(loadDefaults=True).getAll())
     chosen_master = submitted.get("spark.master") or master or "local[*]"
+    settle_python(chosen_master)
     builder = SparkSession.builder.appName(app_name).master(chosen_master)
     settings = dict(DEFAULTS)
     if chosen_master.startswith("local"):
         settings |= LOCAL_DEFAULTS | {"spark.sql.shuffle.partitions": str(shuffle_partitions(chosen_master))}
     settings |= dict(conf or {})
+    if jvm is None:
+        require_machine()
+        settle_spark_home(chosen_master)
+        settings.setdefault("spark.jars.ivy", str(ivy_folder()))
     for key, value in settings.items():
         if key not in submitted:
             builder = builder.config(key, value)
     if jvm is not None:
         _require_delta(jvm)
-    else:
-        major = java_major(java_version())
-        if major is not None and not OLDEST_JAVA <= major <= NEWEST_JAVA:
-            raise ConfigError(
-                f"Java {major} is too {'old' if major < OLDEST_JAVA else 'new'} for Spark 4.0, which runs on Java"
-                f" {OLDEST_JAVA} to {NEWEST_JAVA}: install a Java 17 (or 21) runtime, or point JAVA_HOME at one"
-            )
-        if "spark.jars" not in settings:
-            fetching = delta_fetched_once()
-            if "spark.jars.packages" not in settings:
-                from delta import configure_spark_with_delta_pip
+    elif "spark.jars" not in settings:
+        fetching = delta_fetched_once()
+        if "spark.jars.packages" not in settings:
+            from delta import configure_spark_with_delta_pip
 
-                builder = configure_spark_with_delta_pip(builder)
-    try:
-        with fetching, quiet_start(builder._options) if jvm is None else nullcontext():
-            session = builder.getOrCreate()
-            session.sparkContext.setLogLevel("ERROR")
-    except PySparkRuntimeError as error:
-        if error.getCondition() != "JAVA_GATEWAY_EXITED":
-            raise
-        raise ConfigError(
-            "Spark did not start; its own lines above say why. If the Delta JAR could not be fetched, see"
-            " conf/spark/local.conf on machines without a network; `dr doctor` checks the rest"
-        ) from error
+            builder = configure_spark_with_delta_pip(builder)
+    with fetching, quiet_start(builder._options) if jvm is None else nullcontext():
+        session = builder.getOrCreate()
+        session.sparkContext.setLogLevel("ERROR")
+        _require_delta(session._jvm)
     return session
 
 
@@ -147,25 +124,30 @@ def _running_jvm() -> Any | None:
 
 
 def _require_delta(jvm: Any) -> None:
-    """Refuse a JVM without Delta: unlike one that is still to be started, it cannot be given JARs any more."""
-    if not jvm.org.apache.spark.util.Utils.classIsLoadable(DELTA_EXTENSION):
+    """Refuse a JVM without Delta, or with another version's: a JVM that runs cannot be given JARs any more.
+
+    Raises:
+        ConfigError: saying what to add, or which JAR is the wrong one.
+    """
+    wanted, classes = version("delta-spark"), jvm.org.apache.spark.util.Utils
+    if not classes.classIsLoadable(DELTA_EXTENSION):
         raise ConfigError(
-            "spark-submit started Spark without Delta: add --properties-file conf/spark/local.conf (or cluster.conf), or"
-            " --packages io.delta:delta-spark_2.13:<the version of delta-spark>; without a network --jars"
+            "Spark was started without Delta: give spark-submit --properties-file conf/spark/local.conf (or cluster.conf), or"
+            f" --packages io.delta:delta-spark_2.13:{wanted}; without a network --jars. In spark.jars, name its JARs too"
+        )
+    extension = classes.classForName(DELTA_EXTENSION, True, True)
+    jar = str(extension.getProtectionDomain().getCodeSource().getLocation().getPath())
+    found = re.search(r"delta-(?:spark|core)_([\d.]+)-([\d.]+)\.jar", jar)
+    if found and found.groups() != ("2.13", wanted):
+        raise ConfigError(
+            f"Spark loads Delta {found[2]} (Scala {found[1]}) from {jar}, needed is {wanted} (Scala 2.13): look at spark.jars,"
+            f" spark.jars.packages and the settings from outside ({settings_from_outside() or 'none'})"
         )
 
 
 def delta_jars() -> list[Path]:
-    """Return the Delta JARs of the installed version that lie in an Ivy cache of this user.
-
-    A JVM looks for its user's home in the system's list of users before it looks at ``HOME``, and so does this.
-    """
-    try:
-        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
-        home = Path.home()
-    name = f"*delta-spark_2.13-{version('delta-spark')}.jar"
-    return [jar for folder in sorted(home.glob(".ivy2*/jars")) for jar in sorted(folder.glob(name))]
+    """Return the Delta JARs of the installed version that lie in this user's Ivy cache."""
+    return sorted(ivy_folder().glob(f"jars/*delta-spark_2.13-{version('delta-spark')}.jar"))
 
 
 @contextmanager

@@ -1,88 +1,79 @@
-"""What a JVM prints while it starts: kept in a file, shown only if the start fails."""
+"""What a JVM prints: kept in a file, whose name is shown."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
+from py4j.protocol import Py4JJavaError
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkRuntimeError
 from pyspark.java_gateway import launch_gateway
 
+from dr_core.errors import ConfigError
+from pipelines.spark.environment import OUTPUT, settings_from_outside
+
 logger = logging.getLogger(__name__)
-STARTED, FAILED = b"\0started\n", b"\0failed\n"
-"""Written after the JVM's last line of the start, where the reader of both changes what it does."""
-SECONDS_TO_CATCH_UP = 5.0
+REASONS = (
+    r"^Exception in thread \S+ (.+)",
+    r"^(?:Error: |Invalid |Unrecognized ).+",
+    r"^(?:Caused by: )?[\w.$]+(?:Exception|Error): .+",
+)
+"""What the line with the reason of a failed start looks like, the surest first."""
 
 
 @contextmanager
 def quiet_start(options: Mapping[str, str]) -> Iterator[None]:
-    """Start this process' JVM, and keep its stderr from the console until the block is left.
-
-    Ivy and Spark print about 35 lines while they start. They go to a file, whose name is logged. What the JVM prints after
-    the block is shown on stderr and kept in the file too. If the block fails, all that the file holds is shown.
+    """Start this process' JVM, with all that it will ever print in a file whose name is logged.
 
     Args:
         options: Spark settings to start the JVM with.
 
     Raises:
-        PySparkRuntimeError: JAVA_GATEWAY_EXITED, the JVM ended before it could be used.
+        ConfigError: the JVM, or the session that the block makes in it, does not start; with the reason found in the file.
     """
     log, path = tempfile.mkstemp(prefix="deep-retrieval-spark-", suffix=".log")
-    logger.info("Spark's start-up messages: %s", path)
-    reading, writing = os.pipe()
-    reader = _Reader(reading, log, path)
-    reader.start()
-    ending = FAILED
+    os.environ[OUTPUT] = path
+    logger.info("starting Spark (its output: %s)", path)
     try:
         conf = SparkConf(loadDefaults=False).setAll(list(options.items()))
-        gateway = launch_gateway(conf, {"stderr": writing})  # type: ignore[no-untyped-call]
+        gateway = launch_gateway(conf, {"stdout": log, "stderr": log})  # type: ignore[no-untyped-call]
         SparkContext._ensure_initialized(gateway=gateway)
         yield
-        ending = STARTED
+    except PySparkRuntimeError as error:
+        if error.getCondition() != "JAVA_GATEWAY_EXITED":
+            raise
+        raise ConfigError(_failed(_reason(Path(path)), path)) from error
+    except Py4JJavaError as error:
+        reason = str(error.java_exception).strip().splitlines()[0]
+        raise ConfigError(_failed(reason, path)) from error
     finally:
-        os.write(writing, ending)
-        os.close(writing)
-        reader.caught_up.wait(SECONDS_TO_CATCH_UP)
+        os.close(log)
 
 
-class _Reader(threading.Thread):
-    """Takes the JVM's lines from a pipe, for as long as the JVM lives.
+def _failed(reason: str, path: str) -> str:
+    hints = [f"Spark did not start: {reason[:400]}"]
+    if "unresolved dependency" in reason or "download failed" in reason:
+        hints.append("the Delta JARs could not be fetched: conf/spark/local.conf says what to do without a network")
+    outside = settings_from_outside()
+    if outside:
+        hints.append(f"settings that it was given from outside: {outside}")
+    return "; ".join([*hints, f"its output: {path}; `dr doctor` checks the rest"])
 
-    Args:
-        reading: the pipe's end.
-        log: descriptor of the file that takes all lines.
-        path: of that file.
-    """
 
-    def __init__(self, reading: int, log: int, path: str) -> None:
-        super().__init__(name="jvm-stderr", daemon=True)
-        self.reading, self.log, self.path = reading, log, path
-        self.console = os.dup(2)
-        self.caught_up = threading.Event()
-
-    def run(self) -> None:
-        is_shown = False
-        with open(self.reading, "rb") as lines:
-            for line in lines:
-                ending = next((word for word in (STARTED, FAILED) if line.endswith(word)), b"")
-                self._keep(line.removesuffix(ending), is_shown)
-                if ending:
-                    is_shown = True
-                    if ending == FAILED:
-                        self._show_kept()
-                    self.caught_up.set()
-
-    def _keep(self, line: bytes, is_shown: bool) -> None:
-        with suppress(OSError):  # a full disk or a closed terminal must not leave the JVM waiting for a reader
-            os.write(self.log, line)
-        if is_shown:
-            with suppress(OSError):
-                os.write(self.console, line)
-
-    def _show_kept(self) -> None:
-        with suppress(OSError), open(self.path, "rb") as file:
-            os.write(self.console, file.read())
+def _reason(path: Path) -> str:
+    """Return the line that says why a start failed."""
+    lines: list[str] = []
+    with suppress(OSError):
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    for pattern in REASONS:
+        for line in lines:
+            found = re.match(pattern, line)
+            if found:
+                return found[found.lastindex or 0]
+    return lines[-1] if lines else "it said nothing"

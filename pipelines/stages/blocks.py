@@ -13,6 +13,7 @@ from pyspark.sql.types import StructType
 from torch import Tensor
 
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
+from pipelines.datasets.paths import literal
 from pipelines.spark.partitions import deal
 from pipelines.storage.samples_format import COLUMNS, list_column
 from pipelines.storage.workdir import Workdir
@@ -22,7 +23,7 @@ ROWS_PER_BATCH = 256
 
 def read_samples(spark: SparkSession, workdir: Workdir, name: str) -> DataFrame:
     """Return a samples table (Parquet)."""
-    return spark.read.parquet(workdir.table(name))
+    return spark.read.parquet(literal(workdir.table(name)))
 
 
 def dealt_by_block(samples: DataFrame) -> DataFrame:

@@ -78,7 +78,8 @@ class Run:
     ) -> dict[str, Any]:
         """Run a stage unless the record already has it, of the same identity; return what it returned (JSON-able).
 
-        ``rows_in`` and ``rows_out`` of the result are shown with the stage; the rest is kept for later stages.
+        ``rows_in`` and ``rows_out`` of the result are shown with the stage, or in their place ``told``, a text that is not
+        kept; the rest is kept for later stages.
 
         With ``redo`` a recorded stage runs again. Its entry is taken out first and put back in its place when the
         stage ends, so that one that was killed half-way counts as not done. Entries of later stages stay: the same
@@ -106,13 +107,13 @@ class Run:
             result = json.loads(to_json(work()))
         seconds = time.monotonic() - started
         reach(f"{name}:after")
-        rows_in, rows_out = result.get("rows_in"), result.get("rows_out")
+        told, rows_in, rows_out = result.pop("told", None), result.get("rows_in"), result.get("rows_out")
         entry = {"name": name, "seconds": round(seconds, 3), "rows_in": rows_in, "rows_out": rows_out, "result": result}
         if identity is not None:
             entry["identity"] = identity
         stages.insert(place, entry)
         self.save()
-        rows = "" if rows_in is None else f", {rows_in:,} rows in, {rows_out:,} out"
+        rows = "" if rows_in is None else f", {told or f'{rows_in:,} rows in, {rows_out:,} out'}"
         logger.info("%-14s %.1f s%s", name, seconds, rows, extra={"stage_ends": name})
         return dict(result)
 

@@ -70,7 +70,7 @@ def test_spark_submit_wins_over_the_config_which_wins_over_the_defaults_with_jar
 def test_a_spark_submit_without_delta_is_told_what_to_add(submit: Submit, program: str, tmp_path: Path) -> None:
     code, output = submit(program, str(tmp_path / "table"), properties=None)
     assert code == 2
-    assert "without Delta: add --properties-file conf/spark/local.conf" in output
+    assert "without Delta: give spark-submit --properties-file conf/spark/local.conf" in output
 
 
 @pytest.mark.parametrize("name", ["local", "cluster"])

@@ -53,6 +53,7 @@ DAY = 86_400
 T0 = 1_704_067_200
 COLUMNS = {"time": "time", "rating": "stars", "weight": "watch"}
 BIG = "9" * 30
+NAMES = "user,item,time,stars,watch"
 
 QUARANTINED = {
     "no user": (f",i1,{T0},5,1", "null_user"),
@@ -80,6 +81,9 @@ QUARANTINED = {
     "a negative weight": (f"u1,i1,{T0},5,-1", "negative_weight"),
     "a row with a field too many": (f"u1,i1,{T0},5,1,6", "malformed_row"),
     "a row with fields missing": ("u1", "malformed_row"),
+    "a quote that is never closed": (f'"u1,i1,{T0},5,1', "malformed_row"),
+    "the header again among the rows": (NAMES, "malformed_row"),
+    "an id in another encoding than the log": (f"caf\udce9,i1,{T0},5,1", "undecodable_text"),
     "the same row twice": (f"u2,i9,{T0},5,9", "duplicate_row"),
 }
 KEPT = {
@@ -106,7 +110,7 @@ SEEN: list[Seen] = []
 
 
 def write_csv(path: Path, lines: list[str]) -> str:
-    path.write_text("user,item,time,stars,watch\n" + "\n".join(lines) + "\n")
+    path.write_text(f"{NAMES}\n" + "\n".join(lines) + "\n", errors="surrogateescape")
     return str(path)
 
 
@@ -176,16 +180,17 @@ def written_by_nobody(path: Path) -> str:
     return str(path)
 
 
-def a_folder_of(path: Path, names: list[str]) -> str:
+def a_folder_of(path: Path, files: dict[str, str], named: str = "") -> str:
     path.mkdir()
-    for name in names:
-        (path / name).write_text("")
-    return str(path)
+    for name, text in files.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).write_text(text)
+    return str(path / named)
 
 
 LOGS: dict[str, Callable[[Path], str]] = {
     "a log that is not there": lambda path: str(path / "nowhere.parquet"),
-    "an empty folder": lambda path: a_folder_of(path / "empty", []),
+    "an empty folder": lambda path: a_folder_of(path / "empty", {}),
     "an empty day": lambda path: write_csv(path / "day.csv", []),
     "a day of which no event is in the interval": lambda path: write_csv(path / "day.csv", good_lines(-40)),
     "a column that is missing": lambda path: parquet(path / "day.parquet", user=["u"], item=["i"], time=[T0]),
@@ -198,7 +203,20 @@ LOGS: dict[str, Callable[[Path], str]] = {
     "a Parquet file cut short": lambda path: truncated(path / "day.parquet"),
     "a file of no bytes": lambda path: written_by_nobody(path / "day.parquet"),
     "text named .parquet": lambda path: str(Path(write_csv(path / "day.csv", ["u"])).rename(path / "day.parquet")),
-    "files of several formats in one folder": lambda path: a_folder_of(path / "mixed", ["a.parquet", "b.csv"]),
+    "a folder with an empty Parquet file": lambda path: a_folder_of(path / "mixed", {"a.parquet": "", "b.csv": NAMES}),
+    "files of several formats in one folder": lambda path: a_folder_of(
+        path / "mixed", {"a.csv": NAMES, "b.json": "{}"}
+    ),
+    "a file of a folder with other names": lambda path: a_folder_of(
+        path / "logs", {"a.csv": f"{NAMES}\nu,i,{T0},5,1", "b.csv": f"user,thing,time,stars,watch\nu,i,{T0},5,1"}
+    ),
+    "a log without a header": lambda path: a_folder_of(path / "logs", {"a.csv": f"u1,i1,{T0},5,1"}),
+    "one JSON array": lambda path: a_folder_of(path / "logs", {"a.json": '[{"user": "u"}]'}),
+    "an archive": lambda path: a_folder_of(path / "logs", {"a.csv": "PK\x03\x04"}),
+    "a part of a Delta table": lambda path: a_folder_of(
+        path / "table", {"_delta_log/0.json": "", "part=1/a": NAMES}, "part=1"
+    ),
+    "a web address": lambda path: "https://example.org/day.csv",
     "a whole log in milliseconds": lambda path: write_csv(
         path / "day.csv", [f"u{n},i{n},{(T0 + n) * 1000},5,1" for n in range(50)]
     ),

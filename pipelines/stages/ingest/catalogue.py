@@ -24,13 +24,14 @@ def clean_catalogue(raw: DataFrame) -> tuple[DataFrame, DataFrame]:
     """Split a raw catalogue into one row an item (the first in file order) and the rows that cannot be used.
 
     Returns:
-        item, title, category, creator, active, first_seen; and reason (``catalogue_malformed_row``,
-        ``catalogue_null_item``, ``catalogue_inexact_id``, ``catalogue_unknown_active``, ``catalogue_duplicate_item``),
-        row as JSON, source_file.
+        item, title, category, creator, active, first_seen; and reason (``catalogue_undecodable_text``,
+        ``catalogue_malformed_row``, ``catalogue_null_item``, ``catalogue_inexact_id``, ``catalogue_unknown_active``,
+        ``catalogue_duplicate_item``), row as JSON, source_file.
     """
     position = F.struct(*FILE_ORDER)
     reason = (
-        F.when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
+        F.when(F.col("is_undecodable"), F.lit("catalogue_undecodable_text"))
+        .when(F.col("is_malformed"), F.lit("catalogue_malformed_row"))
         .when(F.col("item").isNull(), F.lit("catalogue_null_item"))
         .when(F.col("is_inexact"), F.lit("catalogue_inexact_id"))
         .when(F.col("active").isNull() & F.col("raw_active").isNotNull(), F.lit("catalogue_unknown_active"))

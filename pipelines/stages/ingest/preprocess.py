@@ -16,11 +16,13 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import ConfigError, DeepRetrievalError, InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
+from pipelines.datasets.paths import literal
 from pipelines.datasets.rawframe import reading
 from pipelines.stages.ingest.catalogue import clean_catalogue, match_catalogue, update_items
 from pipelines.stages.ingest.gate import Evidence, after_interval, check_gate
 from pipelines.stages.ingest.histories import extend_histories, rebuild_histories
 from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.needs import all_needs_told
 from pipelines.stages.ingest.reasons import REASONS
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig, own_status, settle
 from pipelines.stages.ingest.seen import SEEN_REASONS, write_seen_items
@@ -127,7 +129,8 @@ def preprocess(
         DeepRetrievalError: rows in, kept, quarantined and filtered do not add up.
     """
     dataset = resolve(dataset_config, logs=logs, catalogue=catalogue, scratch=workdir.path("raw"))
-    raw = read_logs(spark, dataset)
+    with all_needs_told(dataset, config, split_config):
+        raw = read_logs(spark, dataset)
     if interval is not None and not dataset.has_time:
         raise InputError(f"the log {dataset.path} has an order only, no time: it cannot be ingested by interval")
     state = _State.of(spark, workdir, interval)
@@ -149,7 +152,7 @@ def preprocess(
     with reading(str(dataset.path), "log"):
         own_fates = _count_by_status(examined)
         settled.write.mode("overwrite").parquet(scratch)
-    settled = spark.read.parquet(scratch)
+    settled = spark.read.parquet(literal(scratch))
     kept = settled.where(F.col("status").isNull())
     users = (
         kept.groupBy("user")

@@ -7,6 +7,8 @@ ZONE_ADVICE = (
     " of a log that also holds later days, preprocess.cumulative=true takes the interval alone"
 )
 REASONS: dict[str, str] = {
+    "undecodable_text": "ids are not valid in the encoding that the text is read in: set dataset.encoding (latin-1,"
+    " windows-1252, gbk, …)",
     "malformed_row": "lines have more or fewer fields than their header: check dataset.delimiter, and quotes in the file",
     "null_user": "rows name no user: check dataset.columns.user; dataset.missing_ids lists the texts that mean none",
     "null_item": "rows name no item: check dataset.columns.item; dataset.missing_ids lists the texts that mean none",
@@ -36,6 +38,8 @@ REASONS: dict[str, str] = {
     "redelivered": "events were brought by another interval: the log was delivered before",
     "repeated_pair": "an event of that user with that item is kept already (preprocess.repeated_pairs)",
     "too_few_events": "users have fewer than preprocess.min_events events",
+    "catalogue_undecodable_text": "ids are not valid in the encoding that the text is read in: set"
+    " dataset.catalogue_file.encoding (latin-1, windows-1252, gbk, …)",
     "catalogue_malformed_row": "lines have more or fewer fields than the catalogue's header: check dataset.delimiter, and"
     " quotes in the file",
     "catalogue_null_item": "rows name no item: check dataset.catalogue_columns.item",

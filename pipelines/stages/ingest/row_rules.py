@@ -142,6 +142,7 @@ def own_status(
             end = min(end, interval.end + AFTER)
             is_after = event_time >= F.lit(interval.end)
     rules: list[tuple[str, Column]] = [
+        ("undecodable_text", F.col("is_undecodable")),
         ("malformed_row", F.col("is_malformed")),
         ("null_user", user.isNull()),
         ("null_item", item.isNull()),

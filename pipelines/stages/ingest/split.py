@@ -62,10 +62,7 @@ def draw_roles(users: DataFrame, config: SplitConfig, *, seed: int) -> DataFrame
     if config.users == "column" and not drawn:
         raise InputError("split.users is 'column', but no user with enough events has a row whose split column is 1")
     if len(drawn) < num_wanted:
-        raise ConfigError(
-            f"split.num_test + split.num_validation = {num_wanted}, but only {len(drawn)} users have at least"
-            f" {config.min_events} kept events (split.min_events): ask for fewer"
-        )
+        raise ConfigError(_too_few(users, config, len(drawn)))
     bounds: dict[str, tuple[int, str] | None] = {
         role: (drawn[count - 1].hash, drawn[count - 1].user) if count > first else None
         for role, first, count in (("test", 0, config.num_test), ("validation", config.num_test, num_wanted))
@@ -119,6 +116,20 @@ def training_interactions(spark: SparkSession, workdir: Workdir) -> DataFrame:
     use."""
     held_out = workdir.read(spark, "evaluation_users").select("user")
     return workdir.read(spark, "interactions").join(held_out, on="user", how="left_anti")
+
+
+def _too_few(users: DataFrame, config: SplitConfig, eligible: int) -> str:
+    """Return how many users there are to hold out, and which settings would do."""
+    found = users.agg(F.count(F.lit(1)).alias("all"), F.count_if(F.col("num_events") >= 2).alias("two")).first()
+    asked = f"split.num_test + split.num_validation = {config.num_test + config.num_validation}"
+    text = f"{asked}, but only {eligible} users have at least {config.min_events} kept events (split.min_events)"
+    if found is not None:
+        text += f", of {found['all']} users in all"
+    if eligible >= 10:
+        return f"{text}: set split.num_test={eligible // 5} and split.num_validation={eligible // 10}"
+    if found is not None and found["two"] > eligible:
+        return f"{text}; {found['two']} have 2 or more: lower split.min_events, and ask for fewer users"
+    return f"{text}: ask for fewer, or bring a longer log"
 
 
 def _is_eligible(config: SplitConfig) -> Column:

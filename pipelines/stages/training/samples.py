@@ -26,6 +26,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.learning.samples import SamplesConfig
+from pipelines.datasets.paths import literal
 from pipelines.spark.partitions import partition_keys
 from pipelines.stages.ingest.catalogue import number_densely
 from pipelines.stages.ingest.split import training_interactions, user_hash
@@ -306,7 +307,7 @@ def write_row_groups(
             .option("parquet.block.size", str(1 << 30))
             .parquet(uri)
         )
-    counts = spark.read.parquet(uri).groupBy(F.col("_metadata.file_path")).count().collect()
+    counts = spark.read.parquet(literal(uri)).groupBy(F.col("_metadata.file_path")).count().collect()
     if len(counts) != num_groups or sum(row["count"] for row in counts) != num_rows:
         raise DeepRetrievalError(f"{uri} has {len(counts)} files, not {num_groups}, or not {num_rows} rows")
     return [row["count"] for row in counts]

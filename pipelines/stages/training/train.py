@@ -91,6 +91,7 @@ def train_model(job: TrainJob) -> list[EpochResult]:
                 torch.set_num_threads(threads)
         else:
             os.environ.setdefault("OMP_NUM_THREADS", str(job.training.threads_per_process))
+            os.environ["PYTHONSAFEPATH"] = "1"  # else a rank takes packages of the working folder for this project's
             distributor = TorchDistributor(
                 num_processes=job.training.num_processes, local_mode=job.training.local_processes, use_gpu=False
             )
@@ -98,6 +99,8 @@ def train_model(job: TrainJob) -> list[EpochResult]:
                 distributor.run(train_rank, job)
             except RuntimeError as error:
                 raise DeepRetrievalError(f"a rank that trained {job.model_id} failed: {error}") from error
+            finally:
+                del os.environ["PYTHONSAFEPATH"]
     manifest = read_manifest(workdir.filesystem, workdir.path("models", job.model_id))
     if manifest is None:
         raise DeepRetrievalError(

@@ -9,7 +9,7 @@ from dr_core.errors import ConfigError
 from pipelines.cli import doctor
 from pipelines.config.load import load_config, validate_config
 from pipelines.config.run import RunConfig
-from pipelines.spark.session import java_major
+from pipelines.spark.environment import java_major
 
 WORLD = "name: w\ndataset: {format: synthetic, synthetic: {num_items: 400}}\nbudget: {candidates: 40, beam: 4}\n"
 

@@ -21,6 +21,7 @@ from tests.pipelines.cli.parsing import parse
 
 DATA = {"--config", "--workdir", "--logs", "--catalogue", "--set"}
 OPTIONS = {
+    "init": {"--logs", "--catalogue", "--out", "--force"},
     "run": {*DATA, "--seeds", "--fresh", "--start", "--end", "--from", "--only", "--dry-run"},
     "refresh": {*DATA, "--start", "--end", "--only"},
     "compare": {*DATA, "--methods", "--seeds", "--fresh", "--start", "--end"},
@@ -29,6 +30,7 @@ OPTIONS = {
         "--workdir", "--history", "--user", "--users", "--out", "-k", "--beam", "--keep-history", "--block",
         "--ignore-unknown-blocked", "--explain", "--release",
     },
+    "quarantine": {"--workdir", "--reason", "-n", "--interval"},
     "evaluate": {"--workdir", "--release"},
     "report": {"--workdir"},
     "releases list": {"--workdir"},
@@ -278,7 +280,14 @@ def test_a_bug_shows_its_traceback_and_still_one_document(
     assert main(["doctor", "--json"]) == 1
     said = capfd.readouterr()
     assert json.loads(said.out)["exit_code"] == 1
-    assert "Traceback" in said.err
+    lines = said.err.splitlines()
+    assert lines[0] == "Traceback (this project's part):"
+    assert len(lines) < 20
+    assert all("site-packages" not in line for line in lines)
+    assert lines[-2] == "dr doctor: KeyError: 'what nobody thought of'"
+    whole = Path(lines[-1].rpartition("the whole traceback: ")[2].partition(";")[0])
+    assert "in fail" in whole.read_text()
+    whole.unlink()
 
 
 def test_releases_of_an_empty_folder_are_an_empty_document(

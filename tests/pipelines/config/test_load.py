@@ -277,3 +277,42 @@ def test_an_older_record_is_read_and_one_of_another_project_is_named() -> None:
         recorded_config({"config": MINIMAL | {"paths": {"gone": 1}}}, "runs/r.json")
     with pytest.raises(InputError, match="holds no configuration"):
         recorded_config({"run_id": "r"}, "runs/r.json")
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("dataset.delimiter=|", "|"),
+        ("dataset.delimiter=::", "::"),
+        ("dataset.delimiter=\t", "\t"),
+        ("dataset.delimiter=\\t", "\t"),
+        ('dataset.delimiter="\\t"', "\t"),
+        ("dataset.delimiter='|'", "|"),
+        ("dataset.delimiter= ", " "),
+        ("dataset.delimiter=,", ","),
+        ("dataset.delimiter=#", "#"),
+        ("dataset.path=2024", "2024"),
+        ("dataset.path=logs/2024: a #1.csv", "logs/2024: a #1.csv"),
+        ("dataset.columns.user=51", "51"),
+        ("dataset.columns.time=on", "on"),
+        ("dataset.columns.time=null", None),
+        ("dataset.catalogue=", None),
+        ("dataset.column_names=[user, no, 3]", ("user", "no", "3")),
+    ],
+)
+def test_text_on_the_command_line_is_itself_whatever_yaml_takes_it_for(
+    minimal: str, override: str, value: object
+) -> None:
+    found: object = load_config(minimal, [override])
+    for part in override.partition("=")[0].split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize("text", ["", "null", "''"])
+def test_an_empty_delimiter_is_one_line(minimal: str, text: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"dataset.delimiter=.*a delimiter cannot be empty; write tab, comma"
+    ) as caught:
+        load_config(minimal, [f"dataset.delimiter={text}"])
+    assert "\n" not in str(caught.value)

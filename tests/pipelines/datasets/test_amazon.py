@@ -56,18 +56,25 @@ def test_metadata_lines_of_both_releases(spark: SparkSession, tmp_path: Path) ->
     assert catalogue is not None
     rows = catalogue.orderBy(*FILE_ORDER).select("item", "title", "category", "creator").collect()
     assert [tuple(row) for row in rows] == [("1", "The Cat's Tale", "Books|Pets|Gifts", "B"), ("2", "Two", None, None)]
+    path.write_text(
+        '{"parent_asin": "1", "title": "One", "categories": ["Books", "Pets"], "store": "S", "details": {"a": 1}}\n'
+    )
+    later = read_catalogue(spark, DatasetConfig(format="amazon", catalogue=str(path)))
+    assert later is not None
+    row = later.select("item", "title", "category", "creator").first()
+    assert tuple(row) == ("1", "One", "Books|Pets", "S")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("ratings_X.csv", "u,i,5\n", "has 3 columns; Amazon ratings have user,item,rating,timestamp"),
-        ("x.json", '{"user": "u", "asin": "i"}\n', "no key 'reviewerID'; keys found: user, asin"),
-        ("x.json", "not json\n", "first line of .* is not a JSON object"),
+        ("x.json", '{"user": "u", "asin": "i"}\n', "no keys reviewerID, asin, .*keys found: user, asin"),
+        ("x.json", "not json\n", "has 1 columns; Amazon ratings have user,item,rating,timestamp"),
         ("x.json", "", "holds no rows"),
     ],
 )
 def test_other_files_are_refused(spark: SparkSession, tmp_path: Path, name: str, text: str, message: str) -> None:
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=message):
-        read_logs(spark, resolve(DatasetConfig(path=str(tmp_path / name))))
+        read_logs(spark, resolve(DatasetConfig(path=str(tmp_path / name), format="amazon")))

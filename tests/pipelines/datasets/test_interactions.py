@@ -1,6 +1,5 @@
 """Any log becomes the same raw frame, in file order, and nothing that is wrong passes in silence."""
 
-import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,8 +199,8 @@ def test_bad_inputs_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     for message, fields in (
         ("no log was named", {}),
         ("absent.parquet does not exist", {"path": str(tmp_path / "absent.parquet")}),
-        ("absent.parquet cannot be read", {"path": str(tmp_path / "absent.parquet"), "format": "parquet"}),
-        ("format of .*notes.txt cannot be told", {"path": str(tmp_path / "notes.txt")}),
+        ("absent.parquet does not exist", {"path": str(tmp_path / "absent.parquet"), "format": "parquet"}),
+        ("notes.txt has no column 'user' .*, no column 'item' .*found: hello", {"path": str(tmp_path / "notes.txt")}),
         ("torn.parquet cannot be read", {"path": str(tmp_path / "torn.parquet")}),
         ("folder is empty", {"path": str(tmp_path / "folder")}),
         ("log.parquet holds no rows", {"path": empty}),
@@ -210,19 +209,3 @@ def test_bad_inputs_are_refused(spark: SparkSession, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             read(**fields)
         assert "\n" not in str(caught.value)
-
-
-def test_formats_are_told_from_names(tmp_path: Path) -> None:
-    with gzip.open(tmp_path / "plain.csv.gz", "wt") as file:
-        file.write("user,item\n")
-    for name in ("ratings_Books.csv", "reviews.json", "ratings.dat"):
-        (tmp_path / name).write_text("x")
-    parts = tmp_path / "parts"
-    parts.mkdir()
-    for name in ("part-0.parquet", "_SUCCESS", ".crc"):
-        (parts / name).write_text("x")
-    expected = {
-        "plain.csv.gz": "csv", "ratings_Books.csv": "amazon", "reviews.json": "amazon", "ratings.dat": "movielens",
-        "parts": "parquet",
-    }  # fmt: skip
-    assert {name: resolve(DatasetConfig(path=str(tmp_path / name))).format for name in expected} == expected

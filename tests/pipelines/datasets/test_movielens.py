@@ -47,6 +47,6 @@ def test_folder_is_read_with_its_catalogue(spark: SparkSession, tmp_path: Path, 
 def test_other_columns_are_refused(spark: SparkSession, tmp_path: Path) -> None:
     (tmp_path / "ratings.csv").write_text("user,movie,stars,when\n1,2,3,4\n")
     with pytest.raises(InputError, match=r"has columns user, movie, stars, when; MovieLens has userId"):
-        read_logs(spark, resolve(DatasetConfig(path=str(tmp_path))))
+        read_logs(spark, resolve(DatasetConfig(path=str(tmp_path), format="movielens")))
     with pytest.raises(InputError, match=r"holds none of ratings\.csv"):
         resolve(DatasetConfig(path=str(tmp_path.parent), format="movielens"))
