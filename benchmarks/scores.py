@@ -37,8 +37,8 @@ from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
+from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig
 from dr_core.paths.assignment import coordinate_descent, penalised_surrogate
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
@@ -133,7 +133,7 @@ def save_frozen(folder: str, num_items: int) -> FrozenModel:
     if not Path(folder).exists():
         model = build(num_items, 64)
         save_model(model, fsspec.filesystem("file"), folder)
-        np.save(f"{folder}/item_paths.npy", model.item_path_VJ.numpy())
+        np.save(f"{folder}/item_paths.npy", model.placement.path_VJ.numpy())
     paths = f"{folder}/item_paths.npy"
     return FrozenModel(folder, model_identity(folder), paths, file_identity(paths))
 

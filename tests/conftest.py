@@ -19,8 +19,8 @@ from pyspark.sql import SparkSession
 
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.spark.session import build_session
 from pipelines.storage.workdir import Workdir

@@ -70,3 +70,23 @@ def alpha_rule(config: LearningConfig, choice: StructureChoice) -> AlphaRule:
     if config.penalty.alpha == "auto":
         return AlphaRule(None, choice.items_per_visited_path, config.penalty.corrections, config.penalty.power)
     return AlphaRule(config.penalty.alpha, None, 0, config.penalty.power)
+
+
+def carried_alpha_rule(
+    config: LearningConfig, choice: StructureChoice, alpha: float | None, growth: float
+) -> AlphaRule:
+    """Return where alpha comes from in a round that goes on from an earlier run.
+
+    The earlier alpha is scaled as N_v has grown or shrunk, since it must keep its proportion to the mean weight. It is
+    corrected once at most: a structure should stay put.
+
+    Args:
+        config, choice: of the run.
+        alpha: that the structure in force was found with; None where no descent has made it, and the rule is a first
+            run's.
+        growth: mean N_v now over what it was then.
+    """
+    rule = alpha_rule(config, choice)
+    if rule.wanted is None or alpha is None:
+        return rule
+    return replace(rule, alpha=alpha * growth, corrections=min(1, rule.corrections))

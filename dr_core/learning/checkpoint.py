@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dr_core.errors import InputError
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 
 MANIFEST = "manifest.json"

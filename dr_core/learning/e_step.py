@@ -11,7 +11,7 @@ from dr_core.learning.config import LearningConfig
 from dr_core.learning.states import States, StateSource
 from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.model.path_structure import PathStructure, StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 
@@ -24,7 +24,7 @@ def fresh_structure(
     fresh = copy.copy(model)
     fresh._modules = dict(model._modules)
     fresh._buffers = dict(model._buffers)
-    fresh.structure = StructureModel(config, space, model.encoder.config.dim)
+    fresh.structure = PathStructure(config, space, model.encoder.config.dim)
     return fresh
 
 

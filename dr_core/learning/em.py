@@ -7,28 +7,23 @@ run the same steps over tables. Shape legend: V items, J paths an item, U users,
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from dr_core.arrays import IntArray
-from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import StructureChoice, choose_structure
-from dr_core.learning.choices import Choice, choose_algorithms, choose_m_step, log_choices
+from dr_core.learning.choices import Choice, choose_algorithms, log_choices
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.e_step import e_step
 from dr_core.learning.held_out import HeldOut
-from dr_core.learning.m_step import MStepFacts, m_step, refine_alone
+from dr_core.learning.m_step import MStepFacts
 from dr_core.learning.mixed_samples import mixed_samples
-from dr_core.learning.refine import Refinement
+from dr_core.learning.placement import PathLearner, PlacementLearner
 from dr_core.learning.samples import Histories, SampleSource, cut_histories
-from dr_core.learning.scored_items import ItemsInMemory
-from dr_core.learning.scoring import score_states
-from dr_core.learning.start import initial_paths, spread
 from dr_core.learning.states import States
 from dr_core.learning.trainer import EpochResult, Phase
-from dr_core.learning.visits import visited_paths
 from dr_core.learning.warm_up import new_model, train_samples, warm_up
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import Batch, DeepRetrievalModel
@@ -87,8 +82,8 @@ def learn(histories: Histories, num_items: int, config: LearningConfig, held_out
     epochs = warm_up(config, model, samples, held_out)
 
     states = _states(config, model, samples)
-    start_NE = spread(states.user_NE, config.paths.profile_states)
-    path_VJ = initial_paths(model, start_NE, choice, config.paths, config.seed)
+    learner = PathLearner(config, choice, config.seed)
+    path_VJ = learner.start(model, states.user_NE)
     if config.mixed_targets.share:
         samples = mixed_samples(model, samples, states, path_VJ, config.mixed_targets, config.seed)
     if config.em.joint_epochs:
@@ -98,7 +93,7 @@ def learn(histories: Histories, num_items: int, config: LearningConfig, held_out
 
     held_out_UE = encode_histories(model, held_out.histories, config.history_length)
     path_VJ, rounds = learn_structure(
-        config, model, states, path_VJ, held_out_UE, choice, rounds=config.em.rounds, seed=config.seed
+        config, model, states, path_VJ, held_out_UE, learner, rounds=config.em.rounds, seed=config.seed
     )
     index = build_index(np.arange(num_items), path_VJ)
     return Learned(model.eval(), path_VJ, index, choice, algorithms, epochs, rounds)
@@ -114,12 +109,12 @@ def learn_structure(
     states: States,
     path_VJ: IntArray,
     user_UE: Tensor,
-    choice: StructureChoice,
+    learner: PlacementLearner,
     *,
     rounds: int,
     seed: int,
 ) -> tuple[IntArray, list[MStepFacts]]:
-    """Run the EM loop from a start: T times an E-step, scores and an M-step, and a last E-step.
+    """Run the EM loop from a start: T times an E-step and an M-step, and a last E-step.
 
     Args:
         config: of the run.
@@ -127,9 +122,9 @@ def learn_structure(
         states: user states with their targets.
         path_VJ: int64 [V, J], pi_0.
         user_UE: float32, states of the users whose beams say what a visited path is.
-        choice: K, D and the budget.
+        learner: of the M-steps.
         rounds: T.
-        seed: of the E-steps and refinements.
+        seed: of the E-steps.
 
     Returns:
         pi_T, int64 [V, J], and what each M-step did.
@@ -137,26 +132,11 @@ def learn_structure(
     Raises:
         ConfigError: the configured M-step cannot run for this V and J.
     """
-    chosen = choose_m_step(config.assignment, *path_VJ.shape)
-    rule, done = alpha_rule(config, choice), []
-    refinement = None
-    if chosen.refines:
-        sample_NE = spread(states.user_NE, config.paths.profile_states)
-        refinement = Refinement.of(model, sample_NE, choice, config.assignment, seed)
+    done = []
     for number in range(1, rounds + 1):
         logger.info("  round %d of %d", number, rounds)
         e_step(config, model, states, path_VJ, config.em.e_step_epochs, seed)
-        visited = visited_paths(model, path_VJ, user_UE, config.budget.beam)
-        if refinement is not None:
-            refinement = replace(refinement, seed=seed + number)
-        if refinement is not None and not chosen.descends:
-            path_VJ, facts = refine_alone(refinement, path_VJ, visited)
-        else:
-            candidates = score_states(model, states, path_VJ, config.scores.num_candidates)
-            items = ItemsInMemory(candidates, config.assignment.num_sweeps, choice.space)
-            placed, facts = m_step(items, rule, visited, refinement)
-            path_VJ = placed.path_VJ
-        rule = rule if facts.alpha is None else rule.starting_at(facts.alpha)
+        path_VJ, facts = learner.improve(model, states, path_VJ, user_UE)
         done.append(facts)
     e_step(config, model, states, path_VJ, config.em.final_epochs, seed)
     return path_VJ, done

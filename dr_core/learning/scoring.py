@@ -73,7 +73,7 @@ def score_batch(
     """
     user_NE = batch.user_NE.numpy()
     beam_NS, beam_log_prob_NS = structure.search(user_NE, num_candidates)
-    own_NTJ = model.item_path_VJ[batch.target_NT.clamp_min(0)].numpy()
+    own_NTJ = model.placement.groups_of(batch.target_NT).numpy()
     flat_NM = own_NTJ.reshape(len(own_NTJ), own_NTJ.shape[1] * own_NTJ.shape[2])
     own_log_prob = structure.log_prob(user_NE, flat_NM).reshape(own_NTJ.shape)
     return (

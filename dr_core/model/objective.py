@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dr_core.model.encoder import PAD, EncoderConfig, assign_embedding_rows, build_encoder
+from dr_core.model.path_mapping import PathMapping
+from dr_core.model.path_structure import PathStructure, StructureConfig
 from dr_core.model.reranker import RerankerConfig, SoftmaxReranker
-from dr_core.model.structure import StructureConfig, StructureModel
 from dr_core.paths.space import PathSpace
 
 
@@ -104,7 +105,6 @@ class DeepRetrievalModel(nn.Module):
     """
 
     item_rows: Tensor
-    item_path_VJ: Tensor
 
     def __init__(
         self,
@@ -123,8 +123,8 @@ class DeepRetrievalModel(nn.Module):
         self.register_buffer("item_rows", rows)
         self.encoder = build_encoder(encoder, num_rows)
         self.reranker = SoftmaxReranker(reranker, rows, num_rows, torch.from_numpy(counts_V), encoder.dim)
-        self.structure = StructureModel(structure, space, encoder.dim)
-        self.register_buffer("item_path_VJ", torch.empty(0, 0, dtype=torch.int64), persistent=False)
+        self.structure = PathStructure(structure, space, encoder.dim)
+        self.placement = PathMapping(np.empty((0, 0), np.int64))
 
     @property
     def num_items(self) -> int:
@@ -140,7 +140,7 @@ class DeepRetrievalModel(nn.Module):
         """Fix pi for the next E-step: int64 path ids [V, J], -1 = none."""
         if path_VJ.shape[0] != self.num_items:
             raise ValueError(f"item_paths has {path_VJ.shape[0]} items, the model {self.num_items}")
-        self.item_path_VJ = torch.from_numpy(np.ascontiguousarray(path_VJ, dtype=np.int64)).to(self.item_rows.device)
+        self.placement = PathMapping(path_VJ).to(self.item_rows.device)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the user states of a batch's real positions [N, E], with their targets and weights [N, T]."""
@@ -182,45 +182,17 @@ class DeepRetrievalModel(nn.Module):
         real_N = real_NT.sum(1)
         return (hit_NT.sum(1) / real_N)[real_N > 0]
 
-    def path_log_prob(self, user_NE: Tensor, item_NT: Tensor) -> Tensor:
-        """Return log p(pi_j(v)|x) for the J current paths of each item, [N, T, J]; padding items give item 0's.
-
-        A path of -1 gives -inf.
-        """
-        path_NTJ = self.item_path_VJ[item_NT.clamp_min(0)]
-        node_NTJD = decode_paths(path_NTJ.clamp_min(0), self.space)
-        flat_NMD = node_NTJD.flatten(1, 2)
-        log_p_NTJ = self.structure.log_prob(user_NE, flat_NMD).view(path_NTJ.shape)
-        return log_p_NTJ.masked_fill(path_NTJ < 0, -torch.inf)
-
     def forward(
         self, batch: Batch | StateBatch, use_structure: bool, use_softmax: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the summed losses -Q_str and -Q_softmax of a batch and the sum of its weights.
-
-        Q_str = sum_i w_i log sum_j p(pi_j(y_i)|x_i) (section 2.1, multi-path), by logsumexp over j.
-        """
+        """Return the summed losses -Q_str and -Q_softmax of a batch and the sum of its weights."""
         if isinstance(batch, StateBatch):
             user_NE, target_NT, weight_NT = batch.user_NE, batch.target_NT, batch.weight_NT
         else:
             user_NE, target_NT, weight_NT = self.encode(batch)
         zero = user_NE.sum() * 0.0
-        loss_structure = self.structure_loss(user_NE, target_NT, weight_NT) if use_structure else zero
+        loss_structure = zero
+        if use_structure:
+            loss_structure = self.structure.loss(user_NE, target_NT, weight_NT, self.placement)
         loss_softmax = self.reranker.loss(user_NE, target_NT, weight_NT) if use_softmax else zero
         return loss_structure, loss_softmax, weight_NT.sum()
-
-    def structure_loss(self, user_NE: Tensor, target_NT: Tensor, weight_NT: Tensor) -> Tensor:
-        """Return -Q_str of given user states; items without any path (-1) do not count."""
-        log_p_NTJ = self.path_log_prob(user_NE, target_NT)
-        has_path_NT = (log_p_NTJ > -torch.inf).any(-1)
-        log_p_NT = log_p_NTJ.masked_fill(~has_path_NT[..., None], 0.0).logsumexp(-1)
-        return -(log_p_NT * weight_NT * has_path_NT).sum()
-
-
-def decode_paths(path: Tensor, space: PathSpace) -> Tensor:
-    """Decode path ids [...] into nodes [..., D] (first layer first)."""
-    nodes = []
-    for _ in range(space.num_layers):
-        nodes.append(path % space.num_nodes)
-        path = path // space.num_nodes
-    return torch.stack(nodes[::-1], dim=-1)

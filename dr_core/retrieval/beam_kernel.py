@@ -1,6 +1,6 @@
 """The structure model compiled for one core: beam search and p(c|x) with no Python between layers or users.
 
-Deep Retrieval, Algorithm 1 and equation 1. The tensors of :mod:`dr_core.model.structure` give the same values and learn;
+Deep Retrieval, Algorithm 1 and equation 1. The tensors of :mod:`dr_core.model.path_structure` give the same values and learn;
 this is what serves and what accumulates scores. Users go through a layer some at a time: one matrix product gives the
 logits of all their prefixes, [K, R], and every loop after it runs along R, which the compiler vectorises.
 
@@ -94,7 +94,7 @@ class CompiledStructure:
         return Visits(path_UB, log_prob_UB)
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
-        """Return what :func:`dr_core.retrieval.beam_search.beam_search` returns: paths and log p(c|x), [U, min(B, K^D)].
+        """Return the paths that Algorithm 1 keeps for each user, and their log p(c|x), [U, min(B, K^D)].
 
         With sizes, the last layer keeps and orders paths by p(c|x) / |c|, the probability of one of their items: of all
         choices of paths that hold C items, the first ones in this order hold the most probability (Dantzig 1957, the

@@ -14,7 +14,7 @@ from dr_core.errors import ReleaseMismatch
 from dr_core.item_lists import ItemLists
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.structure import StructureModel
+from dr_core.model.path_structure import PathStructure
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.beam_kernel import CompiledStructure, StructureTables
 from dr_core.retrieval.rank import DotProductRanker
@@ -62,13 +62,13 @@ def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, beam: int, m
     return Retriever(encoder, router, index, DotProductRanker.of(index, vector_VE, bias_V), beam=beam)
 
 
-def compiled_structure(structure: StructureModel, log_size_P: FloatArray | None = None) -> CompiledStructure:
+def compiled_structure(structure: PathStructure, log_size_P: FloatArray | None = None) -> CompiledStructure:
     """Return a structure model compiled for search; ``log_size_P`` as in :class:`CompiledStructure`."""
     return CompiledStructure(structure_tables(structure), log_size_P)
 
 
 @torch.no_grad()
-def structure_tables(structure: StructureModel) -> StructureTables:
+def structure_tables(structure: PathStructure) -> StructureTables:
     """Return a structure model's weights as the kernel reads them."""
     hidden, nodes, num_mlps = structure.config.hidden, structure.space.num_nodes, len(structure.outputs)
     user_maps, user_biases = zip(*(_linear(layer) for layer in structure.user_maps), strict=True)

@@ -16,6 +16,7 @@ from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.budget import StructureChoice, choose_structure
 from dr_core.learning.e_step import e_step, fresh_structure
 from dr_core.learning.em import learn_structure
+from dr_core.learning.placement import PathLearner
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
 from dr_core.model.histories import encode_histories
@@ -104,8 +105,9 @@ class Controls:
     def _learned(self, name: str, paths: IntArray, choice: StructureChoice, rounds: int) -> Variant:
         model = fresh_structure(self.model, self.model.structure.config, choice.space, self.seed)
         logger.info("variant %s", name)
+        learner = PathLearner(self.config, choice, self.seed)
         paths, _ = learn_structure(
-            self.config, model, self.states, paths, self._validation_UE, choice, rounds=rounds, seed=self.seed
+            self.config, model, self.states, paths, self._validation_UE, learner, rounds=rounds, seed=self.seed
         )
         return Variant(name, model, paths)
 

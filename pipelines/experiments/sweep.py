@@ -26,6 +26,7 @@ from dr_core.learning.choices import choose_m_step
 from dr_core.learning.e_step import fresh_structure
 from dr_core.learning.em import learn_structure
 from dr_core.learning.mixed_targets import TargetSampler
+from dr_core.learning.placement import PathLearner
 from dr_core.learning.start import kmeans_paths, spread, starting_vectors
 from dr_core.learning.states import States
 from dr_core.model.histories import encode_histories
@@ -200,7 +201,8 @@ class Sweep:
                 model, sample_NE, vectors, choice.space, num_paths, config.paths, seed, budgets=choice.budgets
             )
         validation_UE = encode_histories(model, self.run.validation.histories, config.history_length)
-        paths, _ = learn_structure(config, structure, states, start, validation_UE, choice, rounds=rounds, seed=seed)
+        learner = PathLearner(config, choice, seed)
+        paths, _ = learn_structure(config, structure, states, start, validation_UE, learner, rounds=rounds, seed=seed)
         health = measure_health(paths, choice.space)
         active = Variant(name, structure, without_items(paths, self.run.retired))
         curve = evaluator.curve(active, up_to=1.2 * READ_SHARE * num_items)

@@ -35,6 +35,8 @@ def publish_version(
     status: str,
     *,
     interval: tuple[str | None, str | None],
+    learned: list[str],
+    gates: dict[str, Any],
     facts: dict[str, Any],
     parent: str | None = None,
 ) -> Release:
@@ -44,7 +46,9 @@ def publish_version(
         run: the run.
         status: ``live`` or ``refused``.
         interval: first moment and end of what the release has seen.
-        facts: health, alpha, the intervals learned and, of a refresh, the gates' verdicts.
+        learned: the intervals learned, or ``all``.
+        gates: health and, of a refresh, quality and the gates' verdicts.
+        facts: what else was counted.
         parent: release that it takes the place of.
 
     Raises:
@@ -72,9 +76,12 @@ def publish_version(
             J=run.num_paths,
             num_items=run.num_items,
             config_hash=run.config.identity(),
-            gates=to_json(facts | {"seconds": seconds}),
+            gates=to_json(gates),
             created_at=datetime.now(UTC).replace(tzinfo=None),
             bundle_sha256=write_bundle(run.workdir, run.last_id),
+            alpha=None if run.m_step["alpha"] is None else float(run.m_step["alpha"]),
+            learned=learned,
+            facts=to_json(facts | {"seconds": seconds}),
         ),
     )
     _try_out(run, release)

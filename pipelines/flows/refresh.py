@@ -20,7 +20,7 @@ from pyspark.sql import functions as F
 
 from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
-from dr_core.learning.alpha import AlphaRule
+from dr_core.learning.alpha import AlphaRule, carried_alpha_rule
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
@@ -347,17 +347,9 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    """The live alpha, scaled as N_v has grown or shrunk: alpha must keep its proportion to the mean weight.
-
-    One correction at most a day: a structure should stay put.
-    """
-    penalty = run.config.penalty
-    if penalty.alpha != "auto":
-        return AlphaRule(penalty.alpha, None, 0, penalty.power)
     choice = choose_structure(run.config, run.num_items, run.num_paths)
     before, now = (_mean_weight(run, version_id) for version_id in (run.parent, run.last_id))
-    live = json.loads(run.parent_release.gates)["alpha"]
-    return AlphaRule(live * now / before, choice.items_per_visited_path, min(1, penalty.corrections), penalty.power)
+    return carried_alpha_rule(run.config, choice, run.parent_release.alpha, growth=now / before)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:
@@ -431,12 +423,9 @@ def publish(run: RefreshedRun, stage: Stage) -> Facts:
         "refused" if judged["refused"] else "live",
         interval=(min([start, *(label.split("/")[0] for label in run.labels)]), end),
         parent=run.parent,
-        facts={
-            **{key: judged[key] for key in ("verdicts", "health", "quality")},
-            **{key: assigned[key] for key in ("alpha", "items_moved", "items_placed")},
-            "learned": run.labels,
-            "late": run.data["late"],
-        },
+        learned=list(run.labels),
+        gates={key: judged[key] for key in ("verdicts", "health", "quality")},
+        facts={**{key: assigned[key] for key in ("items_moved", "items_placed")}, "late": run.data["late"]},
     )
     if judged["refused"]:
         draw_releases(run.spark, run.workdir, run.config)

@@ -264,11 +264,9 @@ def publish(run: LearnedRun, stage: Stage) -> Facts:
         run,
         "live",
         interval=(data["interval_start"], data["interval_end"]),
-        facts={
-            "health": vars(health),
-            "alpha": run.result(f"assign_{run.config.em.rounds}")["alpha"],
-            "learned": [run.interval or "all"],
-        },
+        learned=[run.interval or "all"],
+        gates={"health": vars(health)},
+        facts={},
     )
     return {"rows_in": 1, "rows_out": 1, "status": release.status, "release_id": release.release_id}
 

@@ -46,12 +46,12 @@ def write_releases_page(workdir: Workdir, releases: Sequence[Release], due: str 
 
 def shown_of(release: Release) -> ShownRelease:
     """Return what the page shows of a release."""
-    gates = json.loads(release.gates)
+    gates, facts = json.loads(release.gates), json.loads(release.facts)
     health, quality = gates.get("health") or {}, gates.get("quality") or {}
     figures = {
         "items": release.num_items,
-        "moved": gates.get("items_moved"),
-        "placed": gates.get("items_placed"),
+        "moved": facts.get("items_moved"),
+        "placed": facts.get("items_placed"),
         "largest_path": health.get("largest_path"),
         "entropy": health.get("normalized_entropy"),
         "recall": quality.get("recall"),
@@ -59,7 +59,7 @@ def shown_of(release: Release) -> ShownRelease:
         "first_recall": quality.get("first_recall"),
         "low": quality.get("low"),
         "high": quality.get("high"),
-        "seconds": gates.get("seconds"),
+        "seconds": facts.get("seconds"),
     }
     return ShownRelease(
         release.release_id, release.status, release.interval_end or "", figures, gates.get("verdicts", [])

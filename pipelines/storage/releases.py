@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any
 
@@ -29,21 +29,40 @@ class Release:
     num_items: int
     config_hash: str
     gates: str
+    """JSON: health, quality and the gates' verdicts."""
     created_at: datetime
     """UTC, without a zone."""
     bundle_sha256: str | None = None
     """Of the manifest of what serves the release; none in releases that are older than bundles."""
+    alpha: float | None = None
+    """Weight of the penalty that its paths were found with; none where no descent ran."""
+    learned: list[str] = field(default_factory=list)
+    """Intervals whose events it learned, ``all`` for a whole log; its ancestors' not among them."""
+    facts: str = "{}"
+    """JSON: what else its run counted (seconds, items moved and placed, late events)."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the row with its gates as objects, ready for JSON."""
-        return {**vars(self), "gates": json.loads(self.gates), "created_at": self.created_at.isoformat()}
+        """Return the row with its gates and facts as objects, ready for JSON."""
+        return {
+            **vars(self),
+            "gates": json.loads(self.gates),
+            "facts": json.loads(self.facts),
+            "created_at": self.created_at.isoformat(),
+        }
 
 
 def list_releases(folder: Files) -> list[Release]:
     """Return all releases, newest first; none where nothing was published yet."""
     rows = delta_reader.read_rows(folder.path("tables", "releases"), "ORDER BY created_at DESC, release_id")
-    names = {field.name for field in fields(Release)}
-    return [Release(**{name: value for name, value in row.items() if name in names}) for row in rows]
+    return [_release(row) for row in rows]
+
+
+def _release(row: dict[str, Any]) -> Release:
+    values = {part.name: row[part.name] for part in fields(Release) if part.name in row}
+    if values.get("facts") is None:  # published when all that a release knows stood under gates
+        known = json.loads(values["gates"])
+        values |= {"alpha": known.pop("alpha", None), "learned": known.pop("learned", []), "facts": json.dumps(known)}
+    return Release(**values)
 
 
 def live_release(folder: Files) -> Release | None:
@@ -77,4 +96,4 @@ def ancestry(rows: list[Release], release: Release) -> list[Release]:
 
 def learned_intervals(rows: list[Release], release: Release) -> set[str]:
     """Return the labels of all intervals whose events a release has learned, itself or through its ancestors."""
-    return {label for row in ancestry(rows, release) for label in json.loads(row.gates).get("learned", [])}
+    return {label for row in ancestry(rows, release) for label in row.learned}

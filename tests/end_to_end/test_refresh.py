@@ -80,7 +80,7 @@ def contents(spark: SparkSession, workdir: Workdir, table: str, release_id: str 
     frame = workdir.read(spark, table)
     if release_id is not None:
         frame = frame.where(frame.release_id == release_id)
-    rows = frame.drop("created_at", "model_uri", "gates").toPandas()
+    rows = frame.drop("created_at", "model_uri", "gates", "facts").toPandas()
     for column in rows.columns:
         if rows[column].map(lambda value: isinstance(value, list | np.ndarray)).any():
             rows[column] = rows[column].map(tuple)

@@ -21,7 +21,8 @@ from dr_core.arrays import IntArray
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
-from dr_core.model.objective import DeepRetrievalModel, StateBatch, decode_paths
+from dr_core.model.objective import DeepRetrievalModel, StateBatch
+from dr_core.model.path_mapping import PathMapping
 from dr_core.paths.scores import FRACTION_BITS, BlockScores, ScoreRows, merge_blocks, merge_streaming
 from dr_core.retrieval.from_model import compiled_structure
 from pipelines.spark.worker_cache import cached_array, cached_model, file_identity, model_identity
@@ -259,15 +260,13 @@ def measure_likelihood(
 
     def likelihood(table: pa.Table) -> pa.Table:
         network, _ = model.load()
-        tables = [torch.from_numpy(np.array(cached_array(*mapping))) for mapping in mappings]
-        sums = np.zeros(len(tables) + 1)
+        placements = [PathMapping(cached_array(*mapping)) for mapping in mappings]
+        sums = np.zeros(len(placements) + 1)
         for batch in block_batches(table):
             user_NE, target_NT, weight_NT = encode_batch(network, batch)
-            for number, path_VJ in enumerate(tables):
-                path_NTJ = path_VJ[target_NT.clamp_min(0)]
-                nodes = decode_paths(path_NTJ, network.space).flatten(1, 2)
+            for number, placement in enumerate(placements):
                 with torch.inference_mode():
-                    log_p = network.structure.log_prob(user_NE, nodes).view(path_NTJ.shape).logsumexp(-1)
+                    log_p = network.structure.item_log_prob(user_NE, target_NT, placement)
                 sums[number] += float((log_p * weight_NT).double().sum())
             sums[-1] += float(weight_NT.double().sum())
         return pa.table({"sums": pa.array([sums.tolist()], pa.list_(pa.float64()))})

@@ -23,8 +23,8 @@ from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
+from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.stages.training.petastorm import PetastormSource
 from pipelines.storage.faults import reach

@@ -62,7 +62,7 @@ def test_a_model_from_before_path_vectors_comes_back_too(make_model: ModelMaker,
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     again = load_model(LOCAL, str(tmp_path))
     assert not again.structure.has_path_vectors
-    states, paths = torch.randn(3, 8), torch.randint(0, 4, (3, 5, 2))
+    states, paths = torch.randn(3, 8), torch.randint(0, 16, (3, 5))
     assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
 
 

@@ -10,8 +10,8 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig, TargetSampler
 from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
+from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
-from dr_core.model.structure import StructureConfig
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
@@ -45,8 +45,7 @@ def test_scores_are_the_sums_over_all_states_in_any_number_of_passes(world, monk
     monkeypatch.setattr(scoring, "TARGETS_PER_PASS", targets_per_pass)
     monkeypatch.setattr(states_module, "STATES_PER_BATCH", 16)
     candidates = scoring.score_states(model, states, paths, SPACE.num_paths)
-    nodes = torch.from_numpy(SPACE.decode(np.arange(SPACE.num_paths)))
-    everything = nodes.expand(NUM_STATES, -1, -1)
+    everything = torch.arange(SPACE.num_paths).expand(NUM_STATES, -1)
     with torch.inference_mode():
         prob_NC = model.structure.log_prob(states.user_NE, everything).exp().numpy()
     weight_NV = np.zeros((NUM_STATES, NUM_ITEMS))

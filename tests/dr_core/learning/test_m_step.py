@@ -15,6 +15,7 @@ from dr_core.paths.refinement import captured_mass
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
+from tests.behaviours.scored_items import ScoredItemsBehaviour
 
 SPACE = PathSpace(6, 2)
 NUM_ITEMS, ROW, SWEEPS, ALPHA = 300, 8, 4, 0.002
@@ -111,3 +112,9 @@ def test_the_start_is_the_mapping_in_force(num_paths: int) -> None:
     scored = items(num_paths)
     np.testing.assert_array_equal(scored.paths(scored.start), scored.candidates.current_paths)
     assert scored.sizes(scored.start).counts.sum() == NUM_ITEMS * num_paths
+
+
+class TestItemsInMemory(ScoredItemsBehaviour):
+    @pytest.fixture
+    def items(self) -> ItemsInMemory:
+        return items()

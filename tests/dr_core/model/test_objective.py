@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from dr_core.model import reranker
-from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch, batch_from_arrays, decode_paths
-from dr_core.paths.space import PathSpace
+from dr_core.model.objective import Batch, DeepRetrievalModel, StateBatch, batch_from_arrays
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 NUM_ITEMS, LENGTH, POSITIONS, TARGETS = 30, 6, 3, 2
@@ -70,38 +69,15 @@ def test_unused_history_columns_are_dropped_without_effect(make_model: ModelMake
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("num_paths", [1, 2, 3])
-def test_structure_loss_equals_the_brute_force_sum_over_paths(make_model: ModelMaker, num_paths: int) -> None:
-    model = make_model(num_paths=num_paths)
-    user_NE, target_NT, weight_NT = model.encode(batch())
-    every = torch.cartesian_prod(torch.arange(4), torch.arange(4)).expand(len(user_NE), -1, -1)
-    probability_NC = model.structure.log_prob(user_NE, every).detach().double().exp()
-    expected = 0.0
-    for n in range(len(user_NE)):
-        for item, weight in zip(target_NT[n].tolist(), weight_NT[n].tolist(), strict=True):
-            if item >= 0:
-                on_paths = sum(float(probability_NC[n, path]) for path in model.item_path_VJ[item].tolist())
-                expected -= weight * np.log(on_paths)
-    assert model.structure_loss(user_NE, target_NT, weight_NT).item() == pytest.approx(expected, rel=1e-5)
-
-
 def test_tiny_probabilities_do_not_underflow(make_model: ModelMaker) -> None:
     model = make_model(num_paths=2)
     with torch.no_grad():
         for output in model.structure.outputs:
             output.bias.copy_(torch.tensor([0.0, -400.0, -400.0, -400.0]))
     model.set_item_paths(np.tile([[5, 10]], (NUM_ITEMS, 1)))
-    loss = model.structure_loss(*model.encode(batch()))
+    loss = model.structure.loss(*model.encode(batch()), model.placement)
     assert torch.isfinite(loss)
     assert loss.item() > 0
-
-
-def test_the_order_of_an_items_paths_does_not_matter(make_model: ModelMaker) -> None:
-    model = make_model(num_paths=3)
-    states = model.encode(batch())
-    before = model.structure_loss(*states)
-    model.set_item_paths(model.item_path_VJ.flip(1).numpy())
-    torch.testing.assert_close(model.structure_loss(*states), before)
 
 
 def test_forward_is_the_sum_over_rows_and_each_part_can_be_left_out(make_model: ModelMaker) -> None:
@@ -142,33 +118,6 @@ def test_states_computed_once_give_the_same_losses(make_model: ModelMaker) -> No
 def test_paths_of_another_catalogue_are_refused(make_model: ModelMaker) -> None:
     with pytest.raises(ValueError, match="29 items"):
         make_model().set_item_paths(np.zeros((NUM_ITEMS - 1, 1), np.int64))
-
-
-@pytest.mark.parametrize(("num_nodes", "num_layers"), [(5, 1), (4, 3), (2, 62)])
-def test_decoding_agrees_with_the_path_space(num_nodes: int, num_layers: int) -> None:
-    space = PathSpace(num_nodes, num_layers)
-    paths = np.random.default_rng(22).integers(0, space.num_paths, (6, 2))
-    np.testing.assert_array_equal(decode_paths(torch.from_numpy(paths), space).numpy(), space.decode(paths))
-
-
-def test_items_without_a_path_are_no_part_of_the_structure_loss(make_model: ModelMaker) -> None:
-    """New items have no path until their first M-step: no loss, no gradient, no NaN; a single missing path is -inf."""
-    model = make_model(num_items=4, num_paths=2).train()
-    paths = model.item_path_VJ.numpy().copy()
-    paths[1] = -1
-    paths[2, 1] = -1
-    model.set_item_paths(paths)
-    user_NE, target_NT = torch.randn(3, 8), torch.tensor([[0, 1], [1, 1], [2, -1]])
-    weight_NT = torch.tensor([[1.0, 5.0], [2.0, 3.0], [1.0, 0.0]])
-    loss = model.structure_loss(user_NE, target_NT, weight_NT)
-    loss.backward()
-    assert all(torch.isfinite(p.grad).all() for p in model.structure.parameters() if p.grad is not None)
-    kept = torch.tensor([[1.0, 0.0], [0.0, 0.0], [1.0, 0.0]])
-    torch.testing.assert_close(loss, model.structure_loss(user_NE, torch.tensor([[0, 0], [0, 0], [2, 0]]), kept))
-    own = model.path_log_prob(user_NE, target_NT).exp()
-    assert (own[0, 1] == 0).all()
-    assert own[2, 0, 0] > 0
-    assert own[2, 0, 1] == 0
 
 
 @pytest.mark.parametrize("filtered", [False, True])

@@ -7,22 +7,23 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.objective import decode_paths
-from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.model.path_structure import PathStructure, StructureConfig
 from dr_core.paths.index import build_index
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.beam_kernel import USERS_AT_ONCE
-from dr_core.retrieval.beam_search import beam_search
 from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.router import Router
+from tests.behaviours.router import RouterBehaviour
+from tests.oracles.beam_search import beam_search
 
 NUM_USERS, DIM = 40, 12
-Build = Callable[..., StructureModel]
+Build = Callable[..., PathStructure]
 
 
-def build(path_vectors: int, num_nodes: int, num_layers: int, spread: float = 3.0) -> StructureModel:
+def build(path_vectors: int, num_nodes: int, num_layers: int, spread: float = 3.0) -> PathStructure:
     torch.manual_seed(num_nodes * 10 + num_layers)
     config = StructureConfig(hidden=16, path_dim=6, path_vectors=path_vectors)
-    model = StructureModel(config, PathSpace(num_nodes, num_layers), DIM)
+    model = PathStructure(config, PathSpace(num_nodes, num_layers), DIM)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_(std=DIM**-0.5)
@@ -152,10 +153,8 @@ def test_given_paths_have_the_probability_that_torch_gives_them(
     model, user_UE = structure(num_nodes, num_layers), users()
     paths = np.random.default_rng(4).integers(-1, num_nodes**num_layers, (NUM_USERS, num_paths))
     found = compiled_structure(model).log_prob(user_UE, paths)
-    nodes = decode_paths(torch.from_numpy(np.maximum(paths, 0)), model.space)
-    expected = model.log_prob(torch.from_numpy(user_UE), nodes).detach().numpy()
-    np.testing.assert_allclose(found[paths >= 0], expected[paths >= 0], rtol=1e-5, atol=1e-5)
-    assert (found[paths < 0] == -np.inf).all()
+    expected = model.log_prob(torch.from_numpy(user_UE), torch.from_numpy(paths)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_beams_and_given_paths_agree(structure: Build) -> None:
@@ -179,13 +178,13 @@ def test_a_beam_of_nothing_is_refused(structure: Build) -> None:
 def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix(
     beam: int, kept: tuple[int, ...]
 ) -> None:
-    model = StructureModel(StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3), 5)
     expected = 3 * 5 * 6 + 6 * 4 * sum(kept) + 6 * (kept[1] + kept[2])
     assert compiled_structure(model).multiply_adds(beam) == expected
 
 
 def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
-    model = StructureModel(StructureConfig(hidden=6), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6), PathSpace(4, 3), 5)
     assert compiled_structure(model).multiply_adds(5) == 2 * 5 * 6 + 6 * 4 * (1 + 4) + 6 * 4 + 5 * 4 * 5
 
 
@@ -219,3 +218,23 @@ def test_a_narrow_beam_spends_no_place_on_closed_prefixes(structure: Build) -> N
     held = np.array([1, 8, 20, 33])
     visits = compiled_structure(model).within(build_index(np.arange(4), held)).visit(users(), 4)
     assert (np.sort(visits.path_UB) == held).all()
+
+
+@pytest.mark.parametrize(("num_nodes", "num_layers"), [(7, 1), (6, 2), (3, 3)])
+class TestCompiledStructure(RouterBehaviour):
+    @pytest.fixture
+    def model(self, structure: Build, num_nodes: int, num_layers: int) -> PathStructure:
+        return structure(num_nodes, num_layers)
+
+    @pytest.fixture
+    def router(self, model: PathStructure) -> Router:
+        return compiled_structure(model, np.zeros(model.num_groups, np.float32))
+
+    @pytest.fixture
+    def user_UE(self) -> np.ndarray:
+        return users()
+
+    @pytest.fixture
+    def log_prob_UP(self, model: PathStructure) -> np.ndarray:
+        every = torch.arange(model.num_groups).expand(NUM_USERS, -1)
+        return model.log_prob(torch.from_numpy(users()), every).detach().numpy()

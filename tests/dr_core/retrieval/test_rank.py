@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from dr_core.item_lists import ItemLists
-from dr_core.paths.index import build_index
+from dr_core.paths.index import PathIndex, build_index
 from dr_core.retrieval.candidates import gather_candidates, rerank
-from dr_core.retrieval.rank import DotProductRanker
+from dr_core.retrieval.rank import DotProductRanker, Ranker
+from tests.behaviours import ranker as behaviour
+from tests.behaviours.ranker import NUM_ITEMS, RankerBehaviour, Score
 
 NUM_USERS, DIM = 40, 12
 
@@ -68,3 +70,19 @@ def test_short_vectors_never_cost_an_item(spread: float) -> None:
     there = np.concatenate([index.item_ids[slice(*index.offsets[path : path + 2])] for path in range(30)])
     exact = -np.sort(-(user_UE.astype(np.float64) @ vectors[there].T.astype(np.float64)), axis=1)[:, :50]
     np.testing.assert_allclose(scores, exact, rtol=1e-5, atol=1e-4)
+
+
+class TestDotProductRanker(RankerBehaviour):
+    vector_VE = np.random.default_rng(8).standard_normal((NUM_ITEMS, DIM)).astype(np.float32)
+    bias_V = np.random.default_rng(9).standard_normal(NUM_ITEMS).astype(np.float32)
+
+    def make(self, index: PathIndex) -> Ranker:
+        return DotProductRanker.of(index, self.vector_VE, self.bias_V)
+
+    @pytest.fixture
+    def user_UE(self) -> np.ndarray:
+        return users()[: behaviour.NUM_USERS]
+
+    @pytest.fixture
+    def score(self, user_UE: np.ndarray) -> Score:
+        return lambda user, item: float(user_UE[user] @ self.vector_VE[item] + self.bias_V[item])

@@ -24,7 +24,7 @@ def model(make_model: ModelMaker) -> DeepRetrievalModel:
 
 @pytest.fixture
 def retriever(model: DeepRetrievalModel) -> Retriever:
-    index = build_index(np.arange(NUM_ITEMS), model.item_path_VJ.numpy())
+    index = build_index(np.arange(NUM_ITEMS), model.placement.path_VJ.numpy())
     return model_retriever(model, index, beam=BEAM, max_length=L)
 
 
@@ -66,7 +66,7 @@ def test_items_and_candidates_are_distinct_and_of_the_beam(
     candidates = retriever.candidates(paths)
     found = retriever.retrieve(user_UE, 30, beam=beam)
     np.testing.assert_array_equal(found.num_candidates_U, np.diff(candidates.offsets))
-    on_paths = model.item_path_VJ.numpy()
+    on_paths = model.placement.path_VJ.numpy()
     for user in range(len(user_UE)):
         items = found.item_Uk[user][found.item_Uk[user] >= 0]
         part = candidates.item_ids[candidates.offsets[user] : candidates.offsets[user + 1]]
@@ -94,8 +94,8 @@ def test_each_item_comes_with_its_most_probable_visited_path(model: DeepRetrieva
             if item < 0:
                 assert (path, probability) == (-1, 0)
                 continue
-            own = [visited[p] for p in model.item_path_VJ[item].tolist() if p in visited]
-            assert path in model.item_path_VJ[item].tolist()
+            own = [visited[p] for p in model.placement.path_VJ[item].tolist() if p in visited]
+            assert path in model.placement.path_VJ[item].tolist()
             assert probability == pytest.approx(max(own), rel=1e-5)
 
 

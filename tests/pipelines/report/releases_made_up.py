@@ -19,8 +19,11 @@ FIRST = Release(
     J=1,
     num_items=1000,
     config_hash="cd",
-    gates=json.dumps({"health": {"largest_path": 7}, "alpha": 1.0, "learned": ["all"], "seconds": 300.0}),
+    gates=json.dumps({"health": {"largest_path": 7}}),
     created_at=datetime(2024, 1, 10),
+    alpha=1.0,
+    learned=["all"],
+    facts=json.dumps({"seconds": 300.0}),
 )
 
 
@@ -39,7 +42,8 @@ def days(number: int, *, high: float = 0.01, items_a_day: int = 0) -> list[Relea
                 interval_end=end.isoformat() + "Z",
                 parent_release=rows[-1].release_id,
                 num_items=1000 + items_a_day * day,
-                gates=json.dumps({"quality": quality, "items_moved": 3, "verdicts": verdicts, "seconds": 60.0}),
+                gates=json.dumps({"quality": quality, "verdicts": verdicts}),
+                facts=json.dumps({"items_moved": 3, "seconds": 60.0}),
                 created_at=end,
             )
         )

@@ -72,7 +72,7 @@ def publish(
     """Write a release as the flows do: model, index, ``path_items``, ``serving.json``, bundle, row."""
     place = folder.path("models", release_id)
     save_model(model, folder.filesystem, place)
-    index = build_index(np.arange(NUM_ITEMS), model.item_path_VJ.numpy())
+    index = build_index(np.arange(NUM_ITEMS), model.placement.path_VJ.numpy())
     index.save(f"{place}/index")
     lists = [index.item_ids[slice(*index.offsets[at : at + 2])].tolist() for at in range(index.num_paths)]
     rows = {"release_id": [release_id] * index.num_paths, "path_id": index.path_ids, "item_ids": lists}

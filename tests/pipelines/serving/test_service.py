@@ -26,7 +26,7 @@ def test_an_answer_has_what_machines_and_people_read(published: Published) -> No
         item_id = KEYS.index(item["item_key"])
         assert set(item) == {"rank", "item_key", "title", "category", "score", "path", "path_id", "path_probability"}
         assert (item["rank"], item["title"]) == (rank, f"Title {item_id}" if item_id % 3 else None)
-        assert item["path_id"] in model.item_path_VJ[item_id].tolist()
+        assert item["path_id"] in model.placement.path_VJ[item_id].tolist()
         assert model.space.decode(item["path_id"]).tolist() == item["path"]
         assert item["item_key"] not in history
     scores = [item["score"] for item in document["items"]]

@@ -35,6 +35,6 @@ def world(
     columns = write_samples(workdir.table("samples"), num_rows=64, num_items=NUM_ITEMS)
     model = make_model(NUM_ITEMS, NUM_NODES, 2, num_paths=NUM_PATHS)
     save_model(model, workdir.filesystem, workdir.path("models", "m"))
-    path_VJ = model.item_path_VJ.numpy()
+    path_VJ = model.placement.path_VJ.numpy()
     workdir.write_array(path_VJ, "models", "m", "item_paths.npy")
     return World(workdir, columns, model, path_VJ, FrozenModel.of(workdir, "m"))

@@ -34,6 +34,9 @@ RELEASE = Release(
     gates='{"health": {"gini": 0.25}}',
     created_at=datetime(2024, 1, 2, 3, 4, 5),
     bundle_sha256="ef",
+    alpha=0.5,
+    learned=["all"],
+    facts='{"seconds": 1.5}',
 )
 
 
@@ -80,7 +83,7 @@ def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path
             parent_release=f"r-{parent}",
             status=status,
             created_at=datetime(2024, 1, 2 + number),
-            gates=json.dumps({"learned": [f"day {number}"]}),
+            learned=[f"day {number}"],
         )
 
     def statuses() -> dict[str, str]:
@@ -101,11 +104,11 @@ def test_a_day_takes_the_place_of_its_parent(spark: SparkSession, tmp_path: Path
     assert statuses() == {"r-1": "retired", "r-2": "retired", "r-3": "live"}, "a refused day that was done anew"
     rows = list_releases(workdir)
     assert [row.release_id for row in ancestry(rows, rows[0])] == ["r-3", "r-2", "r-1"]
-    assert learned_intervals(rows, rows[0]) == {"day 2", "day 3"}
+    assert learned_intervals(rows, rows[0]) == {"all", "day 2", "day 3"}
 
     assert rollback(spark, workdir).release_id == "r-2"
     assert statuses() == {"r-1": "retired", "r-2": "live", "r-3": "retired"}
-    assert learned_intervals(rows, rows[1]) == {"day 2"}
+    assert learned_intervals(rows, rows[1]) == {"all", "day 2"}
     assert promote(spark, workdir, "r-1").release_id == "r-1"
     assert promote(spark, workdir, "r-1").release_id == "r-1"
     with pytest.raises(InputError, match="the first release"):
@@ -157,6 +160,7 @@ def test_a_reader_sees_one_live_release_while_others_are_published(spark: SparkS
 def test_a_release_as_json_has_its_gates_as_objects() -> None:
     document = RELEASE.as_dict()
     assert document["gates"] == {"health": {"gini": 0.25}}
+    assert document["facts"] == {"seconds": 1.5}
     assert document["created_at"] == "2024-01-02T03:04:05"
 
 
@@ -191,12 +195,18 @@ def test_reading_without_a_jvm_equals_sparks(spark: SparkSession, tmp_path: Path
     }  # fmt: skip
 
 
-def test_a_table_older_than_bundles_is_read_and_written(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_table_older_than_its_columns_is_read_and_written(spark: SparkSession, tmp_path: Path) -> None:
+    """What a release knows stood under gates once, and nothing said what serves it."""
     workdir = Workdir(str(tmp_path))
-    older = {name: kind for name, kind in SCHEMAS["releases"].items() if name != "bundle_sha256"}
-    row = tuple(vars(RELEASE)[name] for name in older)
+    younger = ("bundle_sha256", "alpha", "learned", "facts")
+    older = {name: kind for name, kind in SCHEMAS["releases"].items() if name not in younger}
+    gates = {"health": {"gini": 0.25}, "alpha": 0.5, "learned": ["all"], "seconds": 1.5}
+    row = tuple((vars(RELEASE) | {"gates": json.dumps(gates)})[name] for name in older)
     workdir.append(small_frame(spark, [row], older), "releases")
-    assert live_release(workdir) == replace(RELEASE, bundle_sha256=None)
+    found = live_release(workdir)
+    assert found is not None
+    assert (found.bundle_sha256, found.alpha, found.learned) == (None, 0.5, ["all"])
+    assert json.loads(found.facts)["seconds"] == 1.5
     publish(spark, workdir, replace(RELEASE, release_id="r-2", parent_release="r-1", bundle_sha256="12"))
     assert {row.release_id: (row.status, row.bundle_sha256) for row in list_releases(workdir)} == {
         "r-1": ("retired", None), "r-2": ("live", "12"),

@@ -1,5 +1,6 @@
 """The M-step on Spark against the same descent in one process."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,8 +28,10 @@ from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from dr_core.paths.streaming import StreamingDescent
 from pipelines.stages.structure.assign import assign_paths, item_rows
+from pipelines.stages.structure.parts import PartFiles
 from pipelines.storage.item_paths import read_paths, write_paths
 from pipelines.storage.workdir import Workdir
+from tests.behaviours.scored_items import ScoredItemsBehaviour
 
 SPACE = PathSpace(6, 2)
 NUM_ITEMS, NUM_PATHS, ROW = 300, 2, 8
@@ -308,3 +311,13 @@ def test_what_is_written_and_told_is_of_the_refined_mapping(
     assert facts.items_per_visited_path == items_per_visited_path(sizes, single.visited)
     before, after = (captured_mass(mass_NV, each[:, 0], SPACE.num_paths, (20.0, 60.0)) for each in (current, paths))
     assert after > before
+
+
+class TestPartFiles(ScoredItemsBehaviour):
+    @pytest.fixture(scope="class")
+    def items(self, spark: SparkSession, problem: Problem) -> Iterator[PartFiles]:
+        rows = item_rows(spark, problem.workdir, release_id="r", parent_id="parent", num_parts=2, num_paths=NUM_PATHS)
+        parts = PartFiles(spark, problem.workdir, "runs/mstep-seam", 2, SWEEPS, SPACE)
+        parts.write(rows, block_items=70)
+        yield parts
+        parts.remove()

@@ -1,6 +1,5 @@
 """s[v, c] and N_v on Spark, against plain sums over the samples."""
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -14,7 +13,6 @@ from dr_core.errors import DeepRetrievalError
 from dr_core.learning.config import ScoresConfig
 from dr_core.model.objective import batch_from_arrays
 from dr_core.paths.scores import ScoreRows, merge_streaming
-from dr_core.retrieval.beam_search import beam_search
 from pipelines.stages.blocks import read_samples
 from pipelines.stages.structure.scores import (
     Carried,
@@ -24,6 +22,7 @@ from pipelines.stages.structure.scores import (
     path_scores,
 )
 from pipelines.storage.item_paths import write_paths
+from tests.oracles.beam_search import beam_search
 
 S = 6
 Scores = dict[tuple[int, int], tuple[float, bool]]
@@ -41,10 +40,10 @@ def states(world) -> Iterator[tuple[torch.Tensor, list[tuple[int, float]]]]:
 @pytest.fixture(scope="module")
 def naive(world) -> dict[tuple[int, int], float]:
     """s[v, c] over every beam path and every current path, one state and one target at a time."""
-    nodes = torch.tensor(list(itertools.product(range(world.model.space.num_nodes), repeat=2)))
+    every = torch.arange(world.model.space.num_paths)
     total: dict[tuple[int, int], float] = defaultdict(float)
     for user_1E, targets in states(world):
-        probability = world.model.structure.log_prob(user_1E, nodes[None]).detach().double().exp()[0]
+        probability = world.model.structure.log_prob(user_1E, every[None]).detach().double().exp()[0]
         beam = beam_search(world.model.structure, user_1E, S).path_NB[0].tolist()
         for item, weight in targets:
             for path in {*beam, *world.path_VJ[item].tolist()}:
@@ -193,9 +192,9 @@ def test_likelihood_is_the_mean_log_probability_of_the_targets(spark: SparkSessi
     user_NE, target_NT, weight_NT = world.model.encode(batch_from_arrays(part))
     expected = []
     for table in (world.path_VJ, other):
-        nodes = torch.from_numpy(world.model.space.decode(table))[target_NT.clamp_min(0)]
+        path_NTJ = torch.from_numpy(table)[target_NT.clamp_min(0)]
         log_p = torch.stack(
-            [world.model.structure.log_prob(user_NE, nodes[:, t]).logsumexp(1) for t in range(target_NT.shape[1])],
+            [world.model.structure.log_prob(user_NE, path_NTJ[:, t]).logsumexp(1) for t in range(target_NT.shape[1])],
             dim=1,
         )
         expected.append(float((log_p * weight_NT).sum() / weight_NT.sum()))

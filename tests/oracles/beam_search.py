@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dr_core.model.structure import StructureModel, conditioned
+from dr_core.model.path_structure import PathStructure, conditioned
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Beam:
 
 
 @torch.inference_mode()
-def beam_search(model: StructureModel, user_NE: Tensor, beam: int) -> Beam:
+def beam_search(model: PathStructure, user_NE: Tensor, beam: int) -> Beam:
     """Return the ``beam`` most probable paths of each user state.
 
     At layer d every successor of the kept prefixes is ranked by the probability of the whole prefix. With

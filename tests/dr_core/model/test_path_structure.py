@@ -1,24 +1,27 @@
 """p(c|x): a distribution over paths, and the same function written out layer by layer."""
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 
-from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.model.path_mapping import PathMapping
+from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.structure import Placement, Structure
 from dr_core.paths.space import PathSpace
+from tests.behaviours.structure import StructureBehaviour
 
 USER_DIM = 5
 SPACES = [(2, 1), (3, 2), (4, 3), (2, 5)]
-Build = Callable[..., StructureModel]
+Build = Callable[..., PathStructure]
 
 
-def build(path_vectors: int, num_nodes: int, num_layers: int) -> StructureModel:
+def build(path_vectors: int, num_nodes: int, num_layers: int) -> PathStructure:
     torch.manual_seed(3)
     config = StructureConfig(hidden=6, path_dim=3, path_vectors=path_vectors)
-    model = StructureModel(config, PathSpace(num_nodes, num_layers), USER_DIM)
+    model = PathStructure(config, PathSpace(num_nodes, num_layers), USER_DIM)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_()
@@ -41,11 +44,7 @@ def users(num_states: int = 4) -> torch.Tensor:
     return torch.randn(num_states, USER_DIM, generator=torch.Generator().manual_seed(4))
 
 
-def all_paths(num_nodes: int, num_layers: int) -> torch.Tensor:
-    return torch.tensor(list(itertools.product(range(num_nodes), repeat=num_layers)))
-
-
-def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
+def naive_log_prob(model: PathStructure, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
     """One path at a time: layer d scales and shifts the user's part by what the nodes before it say; path vectors last."""
     total = torch.zeros(())
     for layer in range(model.space.num_layers):
@@ -66,7 +65,7 @@ def naive_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Te
     return total
 
 
-def mlp_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
+def mlp_log_prob(model: PathStructure, user_E: torch.Tensor, path_D: torch.Tensor) -> torch.Tensor:
     """The paper's equation 1: layer d is one MLP over the concatenation [x, emb(c_1), ..., emb(c_{d-1})]."""
     total = torch.zeros(())
     for layer in range(model.space.num_layers):
@@ -81,43 +80,35 @@ def mlp_log_prob(model: StructureModel, user_E: torch.Tensor, path_D: torch.Tens
 
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
-def test_probabilities_of_all_paths_sum_to_one(structure_of: Build, num_nodes: int, num_layers: int) -> None:
-    model = structure_of(num_nodes, num_layers)
-    paths = all_paths(num_nodes, num_layers).expand(4, -1, -1)
-    log_p = model.log_prob(users(), paths)
-    assert log_p.shape == (4, num_nodes**num_layers)
-    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(4))
-    assert log_p.exp().std() > 0
-
-
-@pytest.mark.parametrize(("num_nodes", "num_layers"), SPACES)
 def test_log_prob_equals_the_layers_written_out(structure_of: Build, num_nodes: int, num_layers: int) -> None:
     model = structure_of(num_nodes, num_layers)
     user_NE = users()
-    path_NMD = torch.randint(0, num_nodes, (4, 7, num_layers), generator=torch.Generator().manual_seed(5))
+    path_NM = torch.randint(0, model.num_groups, (4, 7), generator=torch.Generator().manual_seed(5))
     expected = torch.stack(
         [
             torch.stack([naive_log_prob(model, user, path) for path in paths])
-            for user, paths in zip(user_NE, path_NMD, strict=False)
+            for user, paths in zip(user_NE, decode_paths(path_NM, model.space), strict=True)
         ]
     )
-    torch.testing.assert_close(model.log_prob(user_NE, path_NMD), expected)
+    torch.testing.assert_close(model.log_prob(user_NE, path_NM), expected)
 
 
 def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> None:
     torch.manual_seed(3)
-    model = StructureModel(StructureConfig(hidden=6, path_dim=3, path_vectors=0), PathSpace(4, 3), USER_DIM)
-    user_NE, path_MD = users(2), all_paths(4, 3)
+    model = PathStructure(StructureConfig(hidden=6, path_dim=3, path_vectors=0), PathSpace(4, 3), USER_DIM)
+    user_NE, every = users(2), torch.arange(model.num_groups)
+    path_MD = decode_paths(every, model.space)
     expected = torch.stack([torch.stack([mlp_log_prob(model, user, path) for path in path_MD]) for user in user_NE])
-    torch.testing.assert_close(model.log_prob(user_NE, path_MD.expand(2, -1, -1)), expected)
+    torch.testing.assert_close(model.log_prob(user_NE, every.expand(2, -1)), expected)
 
 
 def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) -> None:
     model = structure_of(3, 3)
     user_NE = users(2).requires_grad_()
     path_NMD = torch.tensor([[[0, 1, 2], [0, 1, 0], [0, 1, 2]], [[2, 2, 2], [0, 1, 2], [2, 0, 1]]])
+    path_NM = (path_NMD * torch.tensor([9, 3, 1])).sum(-1)
     wanted = [user_NE, *model.parameters()]
-    found = torch.autograd.grad(model.log_prob(user_NE, path_NMD).sum(), wanted)
+    found = torch.autograd.grad(model.log_prob(user_NE, path_NM).sum(), wanted)
     naive = sum(naive_log_prob(model, user_NE[n], path_NMD[n, m]) for n in range(2) for m in range(3))
     for one, other in zip(found, torch.autograd.grad(naive, wanted), strict=True):
         torch.testing.assert_close(one, other)
@@ -126,15 +117,32 @@ def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) ->
 def test_spaces_near_the_limit_of_path_ids_do_not_overflow(structure_of: Build) -> None:
     model = structure_of(2, 62)
     user_NE = users(16)
-    path_NMD = torch.randint(0, 2, (16, 3, 62), generator=torch.Generator().manual_seed(6))
-    path_NMD[:, 1] = path_NMD[:, 0]
-    log_p = model.log_prob(user_NE, path_NMD)
+    path_NM = torch.randint(0, 2**62, (16, 3), generator=torch.Generator().manual_seed(6))
+    path_NM[:, 1] = path_NM[:, 0]
+    log_p = model.log_prob(user_NE, path_NM)
     for state in (0, 15):
-        torch.testing.assert_close(log_p[state, 2], naive_log_prob(model, user_NE[state], path_NMD[state, 2]))
+        path_D = torch.tensor([int(bit) for bit in f"{int(path_NM[state, 2]):062b}"])
+        torch.testing.assert_close(log_p[state, 2], naive_log_prob(model, user_NE[state], path_D))
     assert torch.equal(log_p[:, 0], log_p[:, 1])
 
 
-def test_no_paths_and_no_states_are_allowed(structure_of: Build) -> None:
-    model = structure_of(3, 2)
-    assert model.log_prob(users(4), torch.zeros(4, 0, 2, dtype=torch.int64)).shape == (4, 0)
-    assert model.log_prob(users(0), torch.zeros(0, 3, 2, dtype=torch.int64)).shape == (0, 3)
+@pytest.mark.parametrize(("num_nodes", "num_layers"), [(5, 1), (4, 3), (2, 62)])
+def test_decoding_agrees_with_the_path_space(num_nodes: int, num_layers: int) -> None:
+    space = PathSpace(num_nodes, num_layers)
+    paths = np.random.default_rng(22).integers(0, space.num_paths, (6, 2))
+    np.testing.assert_array_equal(decode_paths(torch.from_numpy(paths), space).numpy(), space.decode(paths))
+
+
+class TestWithMlps(StructureBehaviour):
+    @pytest.fixture(params=SPACES, ids=lambda space: f"{space[0]}^{space[1]}")
+    def structure(self, request: pytest.FixtureRequest) -> Structure:
+        return build(0, *request.param)
+
+    def make_placement(self, group_VJ: np.ndarray) -> Placement:
+        return PathMapping(group_VJ)
+
+
+class TestWithPathVectors(TestWithMlps):
+    @pytest.fixture(params=SPACES, ids=lambda space: f"{space[0]}^{space[1]}")
+    def structure(self, request: pytest.FixtureRequest) -> Structure:
+        return build(10**6, *request.param)

@@ -1,6 +1,5 @@
 """Algorithm 1: exhaustive when wide, right about prefixes when narrow, never K^D in memory."""
 
-import itertools
 import resource
 from collections.abc import Callable
 from functools import partial
@@ -8,19 +7,18 @@ from functools import partial
 import pytest
 import torch
 
-from dr_core.model.objective import decode_paths
-from dr_core.model.structure import StructureConfig, StructureModel
+from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_search import beam_search
+from tests.oracles.beam_search import beam_search
 
 SPACES = [(3, 1), (2, 2), (5, 2), (4, 3), (2, 5)]
-Build = Callable[..., StructureModel]
+Build = Callable[..., PathStructure]
 
 
-def build(path_vectors: int, num_nodes: int, num_layers: int) -> StructureModel:
+def build(path_vectors: int, num_nodes: int, num_layers: int) -> PathStructure:
     torch.manual_seed(7)
     config = StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors)
-    model = StructureModel(config, PathSpace(num_nodes, num_layers), 6)
+    model = PathStructure(config, PathSpace(num_nodes, num_layers), 6)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_()
@@ -45,12 +43,11 @@ def users(num_states: int = 6) -> torch.Tensor:
     return torch.randn(num_states, 6, generator=torch.Generator().manual_seed(8))
 
 
-def enumerate_log_prob(model: StructureModel, user_NE: torch.Tensor) -> torch.Tensor:
-    nodes = list(itertools.product(range(model.space.num_nodes), repeat=model.space.num_layers))
-    return model.log_prob(user_NE, torch.tensor(nodes).expand(len(user_NE), -1, -1))
+def enumerate_log_prob(model: PathStructure, user_NE: torch.Tensor) -> torch.Tensor:
+    return model.log_prob(user_NE, torch.arange(model.num_groups).expand(len(user_NE), -1))
 
 
-def algorithm_1(model: StructureModel, user_E: torch.Tensor, beam: int) -> list[tuple[int, ...]]:
+def algorithm_1(model: PathStructure, user_E: torch.Tensor, beam: int) -> list[tuple[int, ...]]:
     """As printed, one user at a time: keep the B best prefixes of each layer by the prefix's probability."""
     kept: list[tuple[int, ...]] = [()]
     parts, tables = model.user_parts(user_E[None]), model.prefix_tables()
@@ -105,7 +102,7 @@ def test_narrow_beam_equals_the_printed_algorithm(
 def test_log_probabilities_are_those_of_the_whole_path(structure_of: Build, beam: int) -> None:
     model, user_NE = structure_of(4, 3), users()
     found = beam_search(model, user_NE, beam)
-    expected = model.log_prob(user_NE, decode_paths(found.path_NB, model.space))
+    expected = model.log_prob(user_NE, found.path_NB)
     torch.testing.assert_close(found.log_prob_NB, expected)
 
 
