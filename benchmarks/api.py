@@ -1,6 +1,6 @@
 """The Python API beside ``dr run``: the same training users, the same users held out, the same configuration and seed.
 
-``python -m benchmarks.api --logs LOG --workdir W --seeds 6``
+``python -m benchmarks.api --logs LOG --workdir W --seeds 4``
 
 Each seed draws its own held-out users. ``dr run`` goes first and is continued where it stopped; the API then learns from the
 interactions that the run kept. The beam and brute force over all items are measured: what the two have in common is the
@@ -98,7 +98,7 @@ def main() -> None:
     parser.add_argument("--logs", required=True)
     parser.add_argument("--config", default="benchmarks/api.yaml")
     parser.add_argument("--workdir", default="var/benchmarks/api")
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=4)
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error("--seeds: an interval over seeds needs two or more")
