@@ -1,108 +1,109 @@
-"""The Python API on a log, measured as ``dr run`` measures: half of a held-out user's events given, the other half wanted.
+"""The Python API beside ``dr run``: the same training users, the same users held out, the same configuration and seed.
 
-``python -m benchmarks.api --logs LOG --config conf/movielens_1m.yaml``
+``python -m benchmarks.api --logs LOG --workdir W --seeds 4``
 
-The configuration's learning sections, columns, positives and split count. To compare with a run on the same users, name them
-with ``--test-users`` and ``--validation-users``, files with a user a line; by default both are drawn from the seed.
+Each seed draws its own held-out users. ``dr run`` goes first and is continued where it stopped; the API then learns from the
+interactions that the run kept. The beam and brute force over all items are measured: what the two have in common is the
+warm-up's softmax, the rest is the structure.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from scipy.stats import t as student
 
 from dr_core import DeepRetrieval
+from dr_core.arrays import DoubleArray
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.learning.config import LearningConfig
 from pipelines.config.load import load_config
 from pipelines.config.run import RunConfig
+from pipelines.evaluation.learned_run import LearnedRun
+from pipelines.evaluation.measurement import Measurement
+from pipelines.flows.day_one import Source, run_day_one, seed_run
+from pipelines.storage.delta_reader import read_columns, read_rows
+from pipelines.storage.workdir import Workdir
+
+METRICS = ("precision", "recall", "ndcg")
+METHODS = ("deep_retrieval", "brute_force")
+Figures = dict[str, float]
+"""Means over the test users by ``<method>_<metric>``; the history is left out of the lists."""
 
 
-def positive_histories(config: RunConfig, logs: str) -> dict[str, list[Any]]:
-    """Return the items of each user with enough positive events, oldest first, by the user's name."""
-    columns, positive = config.dataset.columns, config.preprocess.positive
-    table = pd.read_parquet(logs)
-    if positive.kind == "threshold":
-        table = table[table[getattr(columns, positive.column)] >= positive.at_least]
-    elif positive.kind == "flag":
-        table = table[table[getattr(columns, positive.column)].astype(bool)]
-    table = table.sort_values([columns.user, columns.order or columns.time], kind="stable")
-    histories = table.groupby(table[columns.user].astype(str))[columns.item].agg(list)
-    return {user: items for user, items in histories.items() if len(items) >= config.preprocess.min_events}
+def figures_of_run(run: LearnedRun) -> Figures:
+    """Return what a finished run measured."""
+    points = Measurement.load(run.workdir, run.run.run_id).operating
+    k = run.config.serving.k
+    return {
+        f"{method}_{metric}": float(np.nanmean(points[method].figures[(True, k, metric)]))
+        for method in METHODS
+        for metric in METRICS
+    }
 
 
-def named_users(path: Path | None, drawn: list[str]) -> list[str]:
-    """Return the users that a file names, or those drawn."""
-    return drawn if path is None else path.read_text().split()
-
-
-def measure(
-    config: RunConfig, histories: dict[str, list[Any]], arguments: argparse.Namespace, seed: int
-) -> dict[str, float]:
-    """Fit on all but the held-out users; return figures of the test users."""
-    k = config.serving.k
-    order = np.random.default_rng(seed).permutation(sorted(histories)).tolist()
-    split = config.split
-    test = named_users(arguments.test_users, order[: split.num_test])
-    validation = named_users(arguments.validation_users, order[split.num_test : split.num_test + split.num_validation])
-    held_out = {*test, *validation}
+def figures_of_api(run: LearnedRun) -> Figures:
+    """Fit the API on a run's training users and measure it on the run's test users."""
+    config, k = run.config, run.config.serving.k
+    held_out = read_rows(run.workdir.table("evaluation_histories"))
+    kept_out = {row["user"] for row in read_rows(run.workdir.table("evaluation_users"))}
+    columns = ["user", "item_id", "event_time", "event_order"]
+    events = read_columns(run.workdir.table("interactions"), columns).to_pandas()
+    events = events[~events["user"].isin(kept_out)].sort_values(["user", "event_time", "event_order"])
     sections = {name: getattr(config, name) for name in LearningConfig.model_fields}
-    model = DeepRetrieval(k=k, seed=seed, config=LearningConfig(**sections))
-    began = time.perf_counter()
-    model.fit(
-        [items for user, items in histories.items() if user not in held_out],
-        validation=[histories[user] for user in validation],
-        progress=arguments.progress,
+    model = DeepRetrieval(k=k, seed=run.seed, config=LearningConfig(**sections)).fit(
+        events.groupby("user")["item_id"].agg(list).tolist(),
+        validation=[row["history"] + row["truth"] for row in held_out if row["role"] == "validation"],
     )
-    fitted = time.perf_counter() - began
-    place = {key: at for at, key in enumerate(model.items)}
-    truths = [histories[user][len(histories[user]) // 2 :] for user in test]
-    known = [[key for key in histories[user][: len(histories[user]) // 2] if key in place] for user in test]
-    figures: dict[str, float] = {"fit_seconds": fitted}
-    # An item that no training user has cannot be returned; it still counts as wanted.
-    numbers = [[place.setdefault(key, len(place)) for key in truth] for truth in truths]
-    for name, exclude in (("filtered", True), ("unfiltered", False)):
-        lists = model.recommend_all(known, k, exclude=exclude)
-        item_Uk = np.full((len(test), k), -1, dtype=np.int64)
-        for row, found in enumerate(lists):
-            item_Uk[row, : len(found.items)] = [place[key] for key in found.items]
-        means = user_metrics(item_Uk, ItemLists.from_rows(numbers), k).means()
-        figures |= {f"{name}_{metric}": means[metric] for metric in ("precision", "recall", "ndcg")}
+    test = [row for row in held_out if row["role"] == "test"]
+    known = set(model.items)
+    histories = [[item for item in row["history"] if item in known] for row in test]
+    truths = ItemLists.from_rows([row["truth"] for row in test])
+    figures: Figures = {}
+    for method, beam in zip(METHODS, (model.beam, run.space.num_paths), strict=True):
+        lists = model.recommend_all(histories, k, exclude=True, beam=beam)
+        item_Uk = np.array([found.items + [-1] * (k - len(found.items)) for found in lists])
+        means = user_metrics(item_Uk, truths, k).means()
+        figures |= {f"{method}_{metric}": means[metric] for metric in METRICS}
     return figures
 
 
+def spread(values: DoubleArray) -> dict[str, float]:
+    """Return the mean over seeds, their standard deviation, and the t interval (95 %) of the mean."""
+    mean, sd, count = float(values.mean()), float(values.std(ddof=1)), len(values)
+    reach = float(student.ppf(0.975, count - 1)) * sd / count**0.5
+    return {name: round(figure, 4) for name, figure in
+            (("mean", mean), ("sd", sd), ("low", mean - reach), ("high", mean + reach))}  # fmt: skip
+
+
+def compare(config: RunConfig, logs: str, workdir: str, num_seeds: int) -> dict[str, Any]:
+    """Run both on every seed; return each figure of both, and of API - run, seed by seed."""
+    run_day_one(config, workdir, logs=logs, num_seeds=num_seeds)
+    runs = [seed_run(None, config, Workdir(workdir), Source(logs), number) for number in range(num_seeds)]
+    rows = [(figures_of_api(run), figures_of_run(run)) for run in runs]
+    document: dict[str, Any] = {"benchmark": "api", "config": config.name, "seeds": num_seeds}
+    for name in rows[0][0]:
+        api, run = (np.array([row[side][name] for row in rows]) for side in (0, 1))
+        document[name] = {"api": spread(api), "run": spread(run), "difference": spread(api - run)}
+    return document
+
+
 def main() -> None:
-    """Print one JSON line: means over seeds and their standard deviations."""
+    """Print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", required=True)
-    parser.add_argument("--config", required=True)
-    parser.add_argument("--test-users", type=Path)
-    parser.add_argument("--validation-users", type=Path)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--progress", action="store_true")
+    parser.add_argument("--config", default="benchmarks/api.yaml")
+    parser.add_argument("--workdir", default="var/benchmarks/api")
+    parser.add_argument("--seeds", type=int, default=4)
     arguments = parser.parse_args()
+    if arguments.seeds < 2:
+        parser.error("--seeds: an interval over seeds needs two or more")
     config = load_config(arguments.config)
-    histories = positive_histories(config, arguments.logs)
-    rows = [measure(config, histories, arguments, config.seed + number) for number in range(arguments.seeds)]
-    document: dict[str, Any] = {
-        "benchmark": "api",
-        "config": config.name,
-        "seeds": arguments.seeds,
-        "users": len(histories),
-    }
-    for name in rows[0]:
-        values = [row[name] for row in rows]
-        document[name] = round(float(np.mean(values)), 5)
-        if len(values) > 1:
-            document[f"{name}_sd"] = round(float(np.std(values, ddof=1)), 5)
-    print(json.dumps(document))
+    print(json.dumps(compare(config, arguments.logs, arguments.workdir, arguments.seeds)))
 
 
 if __name__ == "__main__":

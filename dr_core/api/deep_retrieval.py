@@ -257,7 +257,8 @@ class DeepRetrieval:
             exclude: True leaves out the history, False nothing; keys leave out these items and no others. By default
                 ``serving.filter_history``, which is True. A warning names the unknown ones.
             allowed: the only items that may be returned: their keys, or a mask bool [V] in the order of ``items``.
-            beam: paths to visit; by default the model's. It grows where fewer than k items are found and more are there.
+            beam: paths to visit; by default the model's. It grows for a history for which it finds fewer than
+                k items while more are there.
 
         Raises:
             InputError: no item of the history is known, keys are given as one text, or a mask has another length.
@@ -299,34 +300,30 @@ class DeepRetrieval:
             ids, unknown = self._fitted.keys.ids(exclude)
             _warn_unknown(unknown, "excluded items")
             barred = [ids] * len(known)
-        retriever, reachable = self._allowed(allowed)
-        width, most = self.beam if beam is None else beam, self._fitted.model.space.num_paths
-        user_UE = self._encode(known)
-        wanted = np.array([min(k, reachable.sum() - reachable[np.unique(items)].sum()) for items in barred])
-        excluded = [items.tolist() for items in barred]
-        found = retriever.retrieve(user_UE, k, beam=width, excluded=excluded)
-        while ((found.item_Uk >= 0).sum(1) < wanted).any() and width < most:
-            width = min(2 * width, most)
-            found = retriever.retrieve(user_UE, k, beam=width, excluded=excluded)
+        found = self.retriever.retrieve(
+            self._encode(known),
+            k,
+            beam=self.beam if beam is None else beam,
+            excluded=[items.tolist() for items in barred],
+            allowed=self._allowed(allowed),
+            full=True,
+        )
         return [
             Recommendations(self._fitted.keys.of(item_k), score_k[item_k >= 0])
             for item_k, score_k in zip(found.item_Uk, found.score_Uk, strict=True)
         ]
 
-    def _allowed(self, allowed: Iterable[Hashable] | BoolArray | None) -> tuple[Retriever, BoolArray]:
-        """Return what serves the allowed items alone, and which can be reached, bool [V]."""
-        is_allowed = np.ones(len(self.items), dtype=np.bool_)
+    def _allowed(self, allowed: Iterable[Hashable] | BoolArray | None) -> Allowed | None:
         if allowed is None:
-            return self.retriever, is_allowed
+            return None
+        num_items = len(self.items)
         if isinstance(allowed, np.ndarray) and allowed.dtype == np.bool_:
-            if allowed.shape != is_allowed.shape:
-                raise InputError(f"allowed has shape {allowed.shape}, the model {len(is_allowed)} items")
-            is_allowed = allowed
-        else:
-            ids, unknown = self._fitted.keys.ids(allowed)
-            _warn_unknown(unknown, "allowed items")
-            is_allowed = np.isin(np.arange(len(is_allowed)), ids)
-        return self.retriever.only(Allowed(is_allowed)), is_allowed
+            if allowed.shape != (num_items,):
+                raise InputError(f"allowed has shape {allowed.shape}, the model {num_items} items")
+            return Allowed(allowed)
+        ids, unknown = self._fitted.keys.ids(allowed)
+        _warn_unknown(unknown, "allowed items")
+        return Allowed.of(ids, num_items)
 
     def _known(self, history: Sequence[Hashable]) -> IntArray:
         ids, unknown = self._fitted.keys.ids(history)

@@ -20,7 +20,7 @@ class PathMapping(nn.Module):
 
     def __init__(self, path_VJ: IntArray) -> None:
         super().__init__()
-        paths = torch.from_numpy(np.ascontiguousarray(path_VJ, dtype=np.int64))
+        paths = torch.from_numpy(np.array(path_VJ, dtype=np.int64, order="C"))
         self.register_buffer("path_VJ", paths, persistent=False)
 
     @property

@@ -80,6 +80,12 @@ class CompiledStructure:
         log_size_P = index.log_sizes(self.space.num_paths) if len(self.log_size_P) else None
         return CompiledStructure(self.tables, log_size_P, open_prefixes(index, self.space))
 
+    @property
+    def num_groups(self) -> int:
+        """Return how many paths can be visited: the open ones, or all."""
+        offsets = self.prefixes[0]
+        return int(offsets[-1] - offsets[-2]) if len(offsets) else self.space.num_paths
+
     def visit(self, user_UE: FloatArray, width: int) -> Visits:
         """Return the paths of :meth:`search`, -1 where fewer hold an item."""
         path_UB, log_prob_UB = self.search(user_UE, width)

@@ -100,6 +100,7 @@ class Retriever:
         excluded: Lists | None = None,
         blocked: Sequence[int] | AnyIntArray = (),
         allowed: Allowed | None = None,
+        full: bool = False,
     ) -> Retrieved:
         """Return the top k items of each user state.
 
@@ -109,8 +110,8 @@ class Retriever:
             beam: B, by default the release's.
             excluded: item ids a user must not get (typically the history), one sequence a user.
             blocked: item ids nobody gets: a few, taken out after the search.
-            allowed: the only items anybody gets: the search visits nothing else, and a user whose list is not full
-                gets twice as wide a beam until it is or nothing is left to visit.
+            allowed: the only items anybody gets: the search visits nothing else, and lists are ``full``.
+            full: whether a user whose list is not full gets twice as wide a beam until it is or nothing is left to visit.
 
         Raises:
             ValueError: k or ``beam`` < 1, ``excluded`` is not one sequence a user, or an id is outside [0, V).
@@ -123,15 +124,15 @@ class Retriever:
         everywhere = ItemLists.from_rows([blocked]).checked(self.num_items, "blocked").item_ids
         barred = lists.checked(self.num_items, "excluded").with_everywhere(everywhere)
         width = self.beam if beam is None else beam
-        if allowed is None:
-            return self._best(user_UE, k, width, barred)
-        return self.only(allowed)._widened(user_UE, k, width, barred)
+        if allowed is not None:
+            return self.only(allowed)._widened(user_UE, k, width, barred)
+        return (self._widened if full else self._best)(user_UE, k, width, barred)
 
     def _widened(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
         found = self._best(user_UE, k, width, barred)
         columns = vars(found)
         short_S = np.flatnonzero(found.item_Uk[:, -1] < 0)
-        while len(short_S) and width < self.index.num_paths:
+        while len(short_S) and width < self.router.num_groups:
             width *= 2
             again = self._best(user_UE[short_S], k, width, barred.of_users(short_S))
             for name, column in columns.items():

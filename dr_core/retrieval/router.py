@@ -20,6 +20,10 @@ class Visits(NamedTuple):
 class Router(Protocol):
     """Anything that finds the groups whose items a user most probably wants (Deep Retrieval, Algorithm 1, is one)."""
 
+    @property
+    def num_groups(self) -> int:
+        """How many groups can be visited."""
+
     def visit(self, user_UE: FloatArray, width: int) -> Visits:
         """Return up to ``width`` groups of each user, best first."""
 

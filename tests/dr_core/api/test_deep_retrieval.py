@@ -72,6 +72,14 @@ def test_lists_of_allowed_items_are_full_and_in_the_same_order(model: DeepRetrie
     assert model.recommend(["b5"], k=48, allowed=mask, beam=10**6).items == expected
 
 
+@pytest.mark.parametrize("k", [2, 3])
+def test_a_list_does_not_depend_on_who_else_is_asked_about(model: DeepRetrieval, k: int) -> None:
+    """With a beam of 1 the lists of some are short, and only their beams grow."""
+    together = [found.items for found in model.recommend_all(STRANGERS, k, beam=1)]
+    assert together == [model.recommend(history, k, beam=1).items for history in STRANGERS]
+    assert {len(items) for items in together} == {k}
+
+
 def test_nothing_allowed_is_an_empty_list(model: DeepRetrieval) -> None:
     assert model.recommend(["b5"], allowed=np.zeros(len(model.items), dtype=bool)).items == []
     assert model.recommend(["b5"], allowed=["b5"]).items == []

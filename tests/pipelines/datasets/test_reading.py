@@ -251,7 +251,7 @@ def test_text_in_another_encoding_merges_no_ids(spark: SparkSession, tmp_path: P
     config = DatasetConfig(path=str(tmp_path / "log.csv"), **TIME)
     few = SplitConfig(num_test=1, num_validation=1, min_events=2)
     workdir = Workdir(str(tmp_path / "W[1]"))
-    with pytest.raises(GateRefused, match=r"undecodable_text 20.*another encoding.*set dataset.encoding"):
+    with pytest.raises(GateRefused, match=r"undecodable_text 20.*encoding.*set dataset.encoding"):
         preprocess(spark, workdir, config, PreprocessConfig(), few, history_length=5, run_id="r")
     rules = PreprocessConfig(max_quarantine_share=1)
     summary = preprocess(spark, workdir, config, rules, few, history_length=5, run_id="r")
