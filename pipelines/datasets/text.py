@@ -142,17 +142,18 @@ def _bunzip(data: bytes) -> bytes:
 
 
 def python_encoding(name: str) -> str:
-    """Return the name by which Python and Java both know an encoding; raise :class:`ValueError` for an unknown one."""
+    """Return Python's own name of an encoding; raise :class:`ValueError` for an unknown one."""
     try:
         known = codecs.lookup(name).name
     except LookupError as error:
         raise ValueError(f"{name!r} is no known encoding; for example utf-8, latin-1, windows-1252, gbk") from error
-    return {"utf-8-sig": "utf-8", "mac-roman": "x-MacRoman"}.get(known, known)
+    return "utf-8" if known == "utf-8-sig" else known
 
 
 def java_encoding(name: str) -> str:
     """Return what Java calls an encoding."""
-    return {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "windows-31j"}.get(name, name)
+    other = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "windows-31j", "mac-roman": "x-MacRoman"}
+    return other.get(name, name)
 
 
 def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
@@ -176,8 +177,7 @@ def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
             f"the {what} {head.file.uri} holds zero bytes: it is no text, or UTF-16 without a mark"
             " (dataset.encoding=utf-16-le)"
         )
-    python = {"x-MacRoman": "mac-roman"}.get(encoding, encoding)
-    text = (data if wide else data.removeprefix(mark)).decode(python, errors="replace").removeprefix("\ufeff")
+    text = (data if wide else data.removeprefix(mark)).decode(encoding, errors="replace").removeprefix("\ufeff")
     if not head.is_whole:
         cut = max(text.rfind("\n"), text.rfind("\r"))
         text = text[: cut + 1] if cut > 0 else text
