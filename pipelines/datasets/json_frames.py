@@ -55,8 +55,8 @@ def json_frames(
         columns = columns_of_objects(json_objects(text, source.what))
         names = [column.name for column in columns]
         lists |= {column.name for column in columns if any(str(value).startswith("[") for value in column.values)}
-        if not set(wanted.values()) <= set(names):
-            refuse_missing(f"the {source.what} {text.file.uri}", wanted, names)
+        if not set(wanted.values()) <= {*names, *source.folder_columns}:
+            refuse_missing(f"the {source.what} {text.file.uri}", wanted, [*names, *source.folder_columns])
         keys |= dict.fromkeys(names)
         encodings.add(text.encoding)
     if not encodings:
@@ -66,16 +66,9 @@ def json_frames(
             f"the {source.what} {source.path} holds files in {' and '.join(sorted(encodings))}: convert them"
         )
     encoding = encodings.pop()
-    flat = [name for name in keys if name in wanted.values() and not _is_nested(name, keys)]
-    tops = [name for name in keys if not _is_nested(name, keys)]
-    seen = {name.casefold() for name in flat}
-    for name in tops:
-        if name not in flat and name.casefold() not in seen and (not only or name in only):
-            seen.add(name.casefold())
-            flat.append(name)
-    reader = permissive_reader(spark, [name for name in tops if name in flat])
+    read = _keys_to_read([name for name in keys if not _is_nested(name, keys)], list(wanted.values()), only)
     frame = with_position(
-        reader.json(
+        permissive_reader(spark, read).json(
             source.for_spark([text.file for text in texts]),
             encoding=java_encoding(encoding),
             lineSep=None if encoding == "utf-8" else "\n",
@@ -84,7 +77,7 @@ def json_frames(
     nested = {
         name: F.get_json_object(column_of(name.split(".", 1)[0]), "$." + name.split(".", 1)[1])
         for name in wanted.values()
-        if name not in flat
+        if name not in (*read, *source.folder_columns)
     }
     joined = {name: _joined_list(column_of(name)) for name in wanted.values() if name in lists and name not in ids}
     broken = F.col(CORRUPT_RECORD)
@@ -93,6 +86,15 @@ def json_frames(
         CORRUPT_RECORD: F.make_valid_utf8(broken),
     }
     return [frame.withColumns(nested).withColumns(joined | marks)]
+
+
+def _keys_to_read(keys: Sequence[str], wanted: Sequence[str], only: Sequence[str]) -> list[str]:
+    """Return the keys, without those that differ from another in case only, which Spark does not tell apart."""
+    by_case: dict[str, str] = {}
+    for key in sorted(keys, key=lambda key: key not in wanted):
+        if not only or key in only:
+            by_case.setdefault(key.casefold(), key)
+    return [key for key in keys if key in by_case.values()]
 
 
 def _joined_list(column: Column) -> Column:

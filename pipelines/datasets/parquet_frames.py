@@ -15,7 +15,7 @@ from pyspark.sql import types as T
 
 from dr_core.errors import InputError
 from pipelines.datasets.headers import Wanted, refuse_missing
-from pipelines.datasets.paths import File, Source, literal
+from pipelines.datasets.paths import File, Source
 from pipelines.datasets.rawframe import column_of, with_position
 
 
@@ -128,7 +128,7 @@ def _parquet_frame(
         )
         reader = reader.schema(T.StructType([T.StructField(name, T.DataType.fromDDL(kind)) for name, kind in fields]))
     if source.folder_columns:
-        reader = reader.option("basePath", literal(str(source.root)))
+        reader = reader.option("basePath", str(source.root))
     frame = with_position(reader.parquet(*source.for_spark(files)))
     zones = {field.name: field.type.tz for field in columns.schema if field.name in columns.nanoseconds}
     moments = {

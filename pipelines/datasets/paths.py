@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -137,10 +138,10 @@ def find_source(path: str, what: str) -> Source:
     entries = {}
     for name, info in filesystem.glob(pattern, detail=True).items():
         _refuse_inside_a_table(filesystem, name, path, what)
-        if info["type"] != "directory":
-            entries[name] = info
+        if filesystem.isdir(name):
+            entries |= _below(filesystem, str(name), path, what)
         else:
-            entries |= _below(filesystem, name, path, what)
+            entries[str(name)] = info
     files = _files(filesystem, path, root, entries)
     if not files:
         raise InputError(f"the {what} {path} matches no file")
@@ -151,9 +152,29 @@ def _names(filesystem: Any, folder: str) -> set[str]:
     return {str(name).rstrip("/").rsplit("/", 1)[-1] for name in filesystem.ls(folder, detail=False)}
 
 
+def _find(filesystem: Any, folder: str, above: tuple[str, ...]) -> dict[str, Any]:
+    """Return all files below a folder, also where links lead to folders.
+
+    Raises:
+        InputError: a link leads nowhere, or back to a folder that it lies in.
+    """
+    found: dict[str, Any] = {}
+    for name, info in filesystem.find(folder, detail=True).items():
+        target = os.path.realpath(name)
+        if not info.get("islink"):
+            found[str(name)] = info
+        elif not filesystem.exists(name) or target in above:
+            raise InputError(
+                f"{name} is a link to {'a folder that it lies in' if target in above else 'nothing'}: remove it"
+            )
+        else:
+            found |= _find(filesystem, str(name), (*above, target)) if filesystem.isdir(name) else {str(name): info}
+    return found
+
+
 def _below(filesystem: Any, folder: str, path: str, what: str) -> dict[str, Any]:
     """Return the files below a folder that a reader should see, refusing tables of other kinds."""
-    found = {str(name): info for name, info in filesystem.find(folder, detail=True).items()}
+    found = _find(filesystem, folder, (os.path.realpath(folder),))
     shown = {}
     for name, info in found.items():
         parts = name.removeprefix(folder).strip("/").split("/")

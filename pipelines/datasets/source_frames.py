@@ -13,7 +13,7 @@ from pipelines.datasets.headers import Wanted, plan_parts
 from pipelines.datasets.json_frames import json_frames
 from pipelines.datasets.look import one_kind
 from pipelines.datasets.parquet_frames import parquet_frames, with_nested
-from pipelines.datasets.paths import Source, find_source, literal
+from pipelines.datasets.paths import Source, find_source
 from pipelines.datasets.quotes import with_spanning_files_apart
 from pipelines.datasets.rawframe import (
     CORRUPT_RECORD,
@@ -120,7 +120,7 @@ def _csv_frames(
         names = safe_names(part.names, [*wanted.values(), *folder_columns])
         reader = permissive_reader(spark, [*names, *folder_columns])
         if folder_columns:
-            reader = reader.option("basePath", literal(str(source.root)))
+            reader = reader.option("basePath", str(source.root))
         frame = with_position(
             reader.csv(
                 source.for_spark(part.files),

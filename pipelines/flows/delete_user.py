@@ -22,6 +22,7 @@ from pipelines.flows.fresh import PREVIOUS
 from pipelines.flows.retention import vacuum
 from pipelines.report.build import redraw
 from pipelines.stages.ingest.preprocess import SETTLED
+from pipelines.storage.files import files_below
 from pipelines.storage.lease import lease
 from pipelines.storage.run_record import run_records
 from pipelines.storage.samples_format import SAMPLE_TABLES
@@ -71,7 +72,7 @@ def _delete_unfinished(workdir: Workdir) -> None:
     """Remove what killed programs left: the rows of an ingest, and files that were not yet in their place."""
     workdir.remove(*SETTLED)
     for folder in ("report", "models", "runs"):
-        for path in workdir.filesystem.glob(f"{workdir.path(folder)}/**/*.tmp"):
+        for path in files_below(workdir.filesystem, workdir.path(folder), ".tmp"):
             workdir.check_lease()
             workdir.filesystem.rm(path)
 
@@ -199,7 +200,7 @@ def _delete(spark: SparkSession, workdir: Workdir, table: str, condition: Column
 def _delete_from_files(workdir: Workdir, folder: str, user: str, names: Iterable[str]) -> int:
     """Rewrite the Parquet files that hold the user's rows, one by one and each in one step."""
     removed = 0
-    for path in sorted(workdir.filesystem.glob(f"{folder}/**/*.parquet")):
+    for path in files_below(workdir.filesystem, folder, ".parquet"):
         with workdir.filesystem.open(path, "rb") as file:
             rows = pq.read_table(file)
         kept = rows

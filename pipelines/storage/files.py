@@ -22,6 +22,11 @@ def is_local(filesystem: fsspec.AbstractFileSystem) -> bool:
     return filesystem.protocol in ("file", ("file", "local"))
 
 
+def files_below(filesystem: fsspec.AbstractFileSystem, folder: str, ending: str) -> list[str]:
+    """Return the files below a folder whose names end so, in the order of their names; the folder is no pattern."""
+    return sorted(str(path) for path in filesystem.find(folder) if str(path).endswith(ending))
+
+
 class Files:
     """Files below a URI (a plain path, or ``s3://``, ``hdfs://`` … through fsspec), each replaced in one step.
 

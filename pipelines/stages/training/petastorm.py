@@ -18,7 +18,7 @@ from fsspec import AbstractFileSystem
 
 from dr_core.errors import InputError
 from dr_core.model.objective import Batch, batch_from_arrays
-from pipelines.storage.files import is_local
+from pipelines.storage.files import files_below, is_local
 from pipelines.storage.samples_format import COLUMNS, list_column
 
 with warnings.catch_warnings():
@@ -55,7 +55,7 @@ class _FsspecFiles(DaskFileSystem):  # type: ignore[misc]
 def row_group_sizes(filesystem: AbstractFileSystem, folder: str) -> list[int]:
     """Return the rows of every row group, files in the order of their names."""
     sizes = []
-    for path in sorted(filesystem.glob(f"{folder}/**/*.parquet")):
+    for path in files_below(filesystem, folder, ".parquet"):
         with filesystem.open(path, "rb") as file:
             metadata = pq.ParquetFile(file).metadata
             sizes += [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -110,7 +110,7 @@ def read_rows(
 
 def read_files(filesystem: AbstractFileSystem, folder: str, columns: tuple[str, ...] = COLUMNS) -> Iterator[Columns]:
     """Yield the table's files in the order of their names, straight from Parquet: for one process that wants a look."""
-    for path in sorted(filesystem.glob(f"{folder}/**/*.parquet")):
+    for path in files_below(filesystem, folder, ".parquet"):
         with filesystem.open(path, "rb") as file:
             table = pq.read_table(file, columns=list(columns))
         yield {name: list_column(table, name) for name in columns}

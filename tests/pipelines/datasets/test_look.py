@@ -142,6 +142,22 @@ def test_paths_are_literal_unless_a_star_is_meant(tmp_path: Path) -> None:
         look(f"{tmp_path}/nothing-*.csv")
 
 
+def test_links_are_followed(tmp_path: Path) -> None:
+    write_files(tmp_path, "real/a.csv", "real/deep/b.csv", "mixed/c.csv")
+    (tmp_path / "latest").symlink_to("real")
+    (tmp_path / "mixed" / "all").symlink_to(tmp_path / "real")
+    (tmp_path / "mixed" / "one.csv").symlink_to(tmp_path / "real" / "a.csv")
+    numbers = {"latest": 2, "lat*": 2, "mixed": 4, "mixed/*": 4}
+    assert {path: look(f"{tmp_path}/{path}").num_files for path in numbers} == numbers
+    (tmp_path / "real" / "round").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="round is a link to a folder that it lies in"):
+        look(str(tmp_path))
+    (tmp_path / "real" / "round").unlink()
+    (tmp_path / "mixed" / "gone.csv").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"gone.csv is a link to nothing: remove it"):
+        look(f"{tmp_path}/mixed")
+
+
 def test_addresses_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     write_files(tmp_path, "hidden/_a.csv", "hidden/.b.csv")
     (tmp_path / "empty").mkdir()

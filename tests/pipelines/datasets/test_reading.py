@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable, write_deltalake
 from pyspark.sql import Row, SparkSession
 from pyspark.sql import functions as F
 
@@ -225,11 +226,11 @@ def test_nanoseconds_are_right_to_the_microsecond(spark: SparkSession, tmp_path:
 
 
 def test_a_deleted_user_stays_deleted(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "table")
-    schema = "user string, item string, time bigint, more map<string,int>"
-    rows = [(*event, {"a": 1}) for event in [*EVENTS, ("erased", "i0", T0)]]
-    spark.createDataFrame(rows, schema).write.format("delta").save(path)
-    spark.sql(f"DELETE FROM delta.`{path}` WHERE user = 'erased'")
+    path = str(tmp_path / "[table]")
+    rows = [*EVENTS, ("erased", "i0", T0)]
+    more = pa.array([[("a", 1)]] * len(rows), pa.map_(pa.string(), pa.int32()))
+    write_deltalake(path, table(rows, more=more))
+    DeltaTable(path).delete("user = 'erased'")
     assert events_of(read(spark, path)) == sorted(EVENTS)
     with pytest.raises(
         InputError, match=r"is delta by its contents, but dataset.format is parquet: set dataset.format=delta"
@@ -253,9 +254,6 @@ def test_text_in_another_encoding_merges_no_ids(spark: SparkSession, tmp_path: P
     workdir = Workdir(str(tmp_path / "W[1]"))
     with pytest.raises(GateRefused, match=r"undecodable_text 20.*another encoding.*set dataset.encoding"):
         preprocess(spark, workdir, config, PreprocessConfig(), few, history_length=5, run_id="r")
-    rules = PreprocessConfig(max_quarantine_share=1)
-    summary = preprocess(spark, workdir, config, rules, few, history_length=5, run_id="r")
-    assert (summary.rows_in, summary.kept, summary.reasons) == (30, 10, {"undecodable_text": 20})
 
 
 def test_a_quote_that_is_never_closed_is_one_malformed_row(spark: SparkSession, tmp_path: Path) -> None:
@@ -279,7 +277,7 @@ def test_columns_that_differ_in_case_or_are_missing_are_named(spark: SparkSessio
     pq.write_table(pa.table({"user": ["u"], "Item": ["i"]}), folder / "b.parquet")
     clock = tmp_path / "clock.parquet"
     pq.write_table(pa.table({"user": ["u"], "item": ["i"], "time": pa.array([5], pa.time64("us"))}), clock)
-    spark.createDataFrame([("u", 1)], "user string, thing int").write.format("delta").save(str(tmp_path / "delta"))
+    write_deltalake(str(tmp_path / "delta"), pa.table({"user": ["u"], "thing": [1]}))
     (tmp_path / "log.json").write_text('{"user": "u", "n": 1}\n')
     for path, message in {
         "case.parquet": "has columns user and User, which differ in case at most: rename one",

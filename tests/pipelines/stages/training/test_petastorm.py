@@ -20,9 +20,11 @@ NUM_ROWS = 67
 
 @pytest.fixture
 def folder(tmp_path: Path, write_samples: SamplesWriter) -> str:
-    """67 rows in 8 files of 8 or 9."""
-    write_samples(str(tmp_path / "samples"), num_rows=NUM_ROWS, num_files=8)
-    return str(tmp_path / "samples")
+    """67 rows in 8 files of 8 or 9, in a folder whose name would be a pattern."""
+    where = tmp_path / "W[1] {a,b}"
+    where.mkdir()
+    write_samples(str(where / "samples"), num_rows=NUM_ROWS, num_files=8)
+    return str(where / "samples")
 
 
 def numbers(columns: dict[str, np.ndarray]) -> list[int]:
