@@ -172,7 +172,7 @@ def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
             )
         encoding = marked
     wide = encoding.startswith(("utf-16", "utf-32"))
-    if not wide and b"\0" in data:
+    if not wide and data.count(b"\0") > len(data) // 20:
         raise InputError(
             f"the {what} {head.file.uri} holds zero bytes: it is no text, or UTF-16 without a mark"
             " (dataset.encoding=utf-16-le)"
