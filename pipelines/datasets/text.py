@@ -96,7 +96,7 @@ def read_heads(source: Source, num_bytes: int = HEAD_BYTES) -> list[Head]:
     files = [file for file in source.files if file.size]
     torn = [file for file in source.files if not file.size and re.search(r"\.(parquet|parq|pq)$", file.name.lower())]
     if not files or torn:
-        empty = source.short_name(torn[0]) if torn and files else source.path
+        empty = torn[0].uri if torn else source.path
         raise InputError(f"the {source.what} {empty} holds no rows: it is empty (0 bytes)")
     with ThreadPoolExecutor(32) as pool:
         return list(pool.map(lambda file: _read_head(source, file, num_bytes), files))
@@ -172,7 +172,7 @@ def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
             )
         encoding = marked
     wide = encoding.startswith(("utf-16", "utf-32"))
-    if not wide and b"\0" in data:
+    if not wide and data.count(b"\0") > len(data) // 20:
         raise InputError(
             f"the {what} {head.file.uri} holds zero bytes: it is no text, or UTF-16 without a mark"
             " (dataset.encoding=utf-16-le)"
