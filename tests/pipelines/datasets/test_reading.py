@@ -226,7 +226,7 @@ def test_nanoseconds_are_right_to_the_microsecond(spark: SparkSession, tmp_path:
 
 
 def test_a_deleted_user_stays_deleted(spark: SparkSession, tmp_path: Path) -> None:
-    path = str(tmp_path / "[table]")
+    path = str(tmp_path / "table")
     rows = [*EVENTS, ("erased", "i0", T0)]
     more = pa.array([[("a", 1)]] * len(rows), pa.map_(pa.string(), pa.int32()))
     write_deltalake(path, table(rows, more=more))
