@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 
 from dr_core.errors import InputError
+from pipelines.datasets.keys import InexactIdError, normal_key
 
 EXACT = 2**53
 """Floats below it hold every whole number."""
@@ -43,6 +44,9 @@ def key_texts(values: object, where: str) -> list[str]:
 
 
 def spellings(key: str) -> tuple[str, ...]:
-    """Return the forms in which a key may stand in the tables: as it is, then without blanks and without ``.0``."""
-    plain = re.sub(r"^(-?(?:0|[1-9]\d*))\.0+$", r"\1", key.strip())
-    return tuple(dict.fromkeys((key, key.strip(), plain)))
+    """Return the forms in which a key may stand in the tables: as it is given, and as an ingest would write it."""
+    try:
+        normal = normal_key(key)
+    except InexactIdError:
+        normal = None
+    return tuple(dict.fromkeys(form for form in (key, key.strip(), normal) if form))
