@@ -60,8 +60,7 @@ def _plain(uri: str) -> str:
 
 
 def _spans_lines(source: Source, file: File, part: Part) -> bool:
-    python = {"x-MacRoman": "mac-roman"}.get(part.encoding, part.encoding)
-    with source.filesystem.open(file.uri, "rt", encoding=python, errors="replace", compression="infer") as lines:
+    with source.filesystem.open(file.uri, "rt", encoding=part.encoding, errors="replace", compression="infer") as lines:
         spanning, torn = count_spans(lines, part.delimiter, len(part.names))
     if spanning and torn:
         raise InputError(

@@ -96,7 +96,7 @@ def read_heads(source: Source, num_bytes: int = HEAD_BYTES) -> list[Head]:
     files = [file for file in source.files if file.size]
     torn = [file for file in source.files if not file.size and re.search(r"\.(parquet|parq|pq)$", file.name.lower())]
     if not files or torn:
-        empty = source.short_name(torn[0]) if torn and files else source.path
+        empty = torn[0].uri if torn else source.path
         raise InputError(f"the {source.what} {empty} holds no rows: it is empty (0 bytes)")
     with ThreadPoolExecutor(32) as pool:
         return list(pool.map(lambda file: _read_head(source, file, num_bytes), files))
@@ -142,17 +142,18 @@ def _bunzip(data: bytes) -> bytes:
 
 
 def python_encoding(name: str) -> str:
-    """Return the name by which Python and Java both know an encoding; raise :class:`ValueError` for an unknown one."""
+    """Return Python's own name of an encoding; raise :class:`ValueError` for an unknown one."""
     try:
         known = codecs.lookup(name).name
     except LookupError as error:
         raise ValueError(f"{name!r} is no known encoding; for example utf-8, latin-1, windows-1252, gbk") from error
-    return {"utf-8-sig": "utf-8", "mac-roman": "x-MacRoman"}.get(known, known)
+    return "utf-8" if known == "utf-8-sig" else known
 
 
 def java_encoding(name: str) -> str:
     """Return what Java calls an encoding."""
-    return {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "windows-31j"}.get(name, name)
+    other = {"utf-16-le": "UTF-16LE", "utf-16-be": "UTF-16BE", "cp932": "windows-31j", "mac-roman": "x-MacRoman"}
+    return other.get(name, name)
 
 
 def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
@@ -171,13 +172,12 @@ def decode(head: Head, encoding: str, what: str, *, is_given: bool) -> TextHead:
             )
         encoding = marked
     wide = encoding.startswith(("utf-16", "utf-32"))
-    if not wide and b"\0" in data:
+    if not wide and data.count(b"\0") > len(data) // 20:
         raise InputError(
             f"the {what} {head.file.uri} holds zero bytes: it is no text, or UTF-16 without a mark"
             " (dataset.encoding=utf-16-le)"
         )
-    python = {"x-MacRoman": "mac-roman"}.get(encoding, encoding)
-    text = (data if wide else data.removeprefix(mark)).decode(python, errors="replace").removeprefix("\ufeff")
+    text = (data if wide else data.removeprefix(mark)).decode(encoding, errors="replace").removeprefix("\ufeff")
     if not head.is_whole:
         cut = max(text.rfind("\n"), text.rfind("\r"))
         text = text[: cut + 1] if cut > 0 else text
