@@ -17,6 +17,7 @@ from pyspark.sql import functions as F
 
 from dr_core.errors import GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig, read_catalogue, read_logs, resolve
+from pipelines.datasets.look import look
 from pipelines.datasets.rawframe import FILE_ORDER
 from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
@@ -231,6 +232,8 @@ def test_a_deleted_user_stays_deleted(spark: SparkSession, tmp_path: Path) -> No
     more = pa.array([[("a", 1)]] * len(rows), pa.map_(pa.string(), pa.int32()))
     write_deltalake(path, table(rows, more=more))
     DeltaTable(path).delete("user = 'erased'")
+    path = str(Path(path).rename(tmp_path / "[table]"))
+    assert look(path).names == ("user", "item", "time", "more")
     assert events_of(read(spark, path)) == sorted(EVENTS)
     with pytest.raises(
         InputError, match=r"is delta by its contents, but dataset.format is parquet: set dataset.format=delta"
