@@ -91,7 +91,7 @@ def check_gate(
     if share > limit:
         raise GateRefused(
             f"run {run_id}: {share:.1%} of {rows_in} rows are bad, more than preprocess.max_quarantine_share ="
-            f" {limit:.1%} (by reason: {by_reason}): {advice}; see the quarantine table"
+            f" {limit:.1%} (by reason: {by_reason}): {advice}; `dr quarantine` shows the rows"
         )
     raise GateRefused(f"run {run_id}: none of {rows_in} rows is a kept event (by reason: {by_reason}): {advice}")
 
