@@ -194,7 +194,7 @@ def test_positive_and_weight_rules(spark: SparkSession) -> None:
         [(5.0, 1.0, 2.0), (3.0, 0.0, 900.0), (4.0, 0.5, 0.1)], "rating double, label double, weight double"
     ).selectExpr(
         "*", "'u' user", "'i' item", "false is_malformed", "timestamp'2024-01-01' event_time", "'x' raw_time",
-        "1L event_order",
+        "1L event_order", "false is_undecodable",
     )  # fmt: skip
 
     def fates(**fields: object) -> list[str | None]:
