@@ -46,7 +46,8 @@ def movielens(folder: Path) -> Log:
 
 def amazon_csv(folder: Path) -> Log:
     text_log(folder / "ratings_Books.csv", "{user},{item},4.0,{time}")
-    return DatasetConfig(format="amazon", path=str(folder / "ratings_Books.csv")), {}
+    names = ("user", "item", "rating", "timestamp")
+    return DatasetConfig(format="amazon", path=str(folder / "ratings_Books.csv"), column_names=names), {}
 
 
 def amazon_json(folder: Path) -> Log:
