@@ -12,7 +12,8 @@ from dr_core.config import Config
 from dr_core.learning.config import LearningConfig
 from dr_core.model.encoder import AttentionEncoder
 from pipelines.datasets.interactions import DatasetConfig
-from pipelines.stages.ingest.preprocess import PreprocessConfig, SplitConfig
+from pipelines.stages.ingest.row_rules import PreprocessConfig
+from pipelines.stages.ingest.split import SplitConfig
 from pipelines.storage.run_record import NAME
 
 

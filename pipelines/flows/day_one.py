@@ -24,7 +24,7 @@ from pipelines.flows.steps import DAY_ONE
 from pipelines.report.build import build_report
 from pipelines.spark.session import spark_session
 from pipelines.stages.ingest.interval import Interval
-from pipelines.stages.ingest.preprocess import WHOLE_LOG
+from pipelines.stages.ingest.ledger import WHOLE_LOG
 from pipelines.storage.lease import lease
 from pipelines.storage.releases import has_release, list_releases
 from pipelines.storage.run_record import Run

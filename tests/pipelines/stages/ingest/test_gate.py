@@ -10,10 +10,11 @@ from pyspark.sql import SparkSession
 from dr_core.errors import GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.ingest.interval import Interval
-from pipelines.stages.ingest.preprocess import PreprocessSummary, preprocess
+from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.reasons import REASONS
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
+from pipelines.stages.ingest.summary import PreprocessSummary
 from pipelines.storage.workdir import Workdir
 
 T0 = 1_704_067_200  # 2024-01-01

@@ -15,9 +15,10 @@ from dr_core.errors import ConfigError, GateRefused
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.ingest.histories import last_events
 from pipelines.stages.ingest.interval import Interval
-from pipelines.stages.ingest.preprocess import PreprocessSummary, preprocess
+from pipelines.stages.ingest.preprocess import preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig, training_interactions
+from pipelines.stages.ingest.summary import PreprocessSummary
 from pipelines.storage.workdir import Workdir
 
 T0 = datetime(2024, 1, 1, tzinfo=UTC)

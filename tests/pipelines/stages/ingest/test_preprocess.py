@@ -17,7 +17,8 @@ from dr_core.errors import ConfigError, GateRefused, InputError
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.stages.ingest.catalogue import number_densely, update_items
 from pipelines.stages.ingest.histories import last_events
-from pipelines.stages.ingest.preprocess import SETTLED, Interval, PreprocessSummary, preprocess
+from pipelines.stages.ingest.interval import Interval
+from pipelines.stages.ingest.preprocess import SETTLED, preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig, event_weight, own_status
 from pipelines.stages.ingest.split import (
     SplitConfig,
@@ -27,6 +28,7 @@ from pipelines.stages.ingest.split import (
     training_interactions,
     user_hash,
 )
+from pipelines.stages.ingest.summary import PreprocessSummary
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
 
