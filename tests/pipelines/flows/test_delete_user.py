@@ -131,7 +131,7 @@ def test_no_row_holds_a_user_who_was_removed(spark: SparkSession, tmp_path: Path
     before = rows_of(spark, workdir)
     of_user = mentions(before, USER)
     assert {"interactions", "user_histories", "quarantine", "samples", "refresh_mixed_samples", "raw"} <= set(of_user)
-    removed = delete_user(spark, workdir, str(USER), vacuum_now=True)
+    removed = delete_user(spark, workdir, str(USER))
     after = rows_of(spark, workdir)
     assert mentions(after, USER) == {}
     assert removed["quarantine"] == of_user["quarantine"] == 2 + more.get("malformed_row", 0) + more.get("null_item", 0)
