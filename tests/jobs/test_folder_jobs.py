@@ -13,25 +13,11 @@ from pyspark.sql import SparkSession
 
 from pipelines.stages.ingest.preprocess import SETTLED
 from pipelines.storage.publish import publish
-from pipelines.storage.releases import Release, live_release
+from pipelines.storage.releases import live_release
 from pipelines.storage.workdir import Workdir
+from tests.made_up_release import RELEASE as MADE_UP
 
-FIRST = Release(
-    release_id="a-1",
-    status="live",
-    interval_start="2024-01-01",
-    interval_end="2024-01-02",
-    parent_release=None,
-    model_uri="models/a-1",
-    model_sha256="ab",
-    K=10,
-    D=2,
-    J=1,
-    num_items=3,
-    config_hash="cd",
-    gates="{}",
-    created_at=datetime(2024, 1, 2),
-)
+FIRST = MADE_UP
 
 
 @pytest.fixture(scope="module")

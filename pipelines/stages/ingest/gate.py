@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
@@ -16,6 +16,7 @@ from pipelines.stages.ingest.reasons import REASONS, TIME_REASONS, ZONE_ADVICE
 from pipelines.stages.ingest.row_rules import FILTER_REASONS, Flag, PreprocessConfig
 from pipelines.stages.ingest.time_advice import advise_time
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAMPLED_ROWS = 200
 
 
@@ -39,7 +40,7 @@ class Evidence:
         """Return what a reason means and the setting that mends it, as far as the rows show it."""
         advice = REASONS.get(reason, "see the rows in quarantine")
         if reason in TIME_REASONS:
-            bounds = as_utc(self.config.min_time), as_utc(self.config.max_time)
+            bounds = as_utc(self.config.min_time or EPOCH), as_utc(self.config.max_time)
             return advise_time(self._times(reason), self.dataset.times, *bounds) or advice
         if reason == "duplicate_row" and self._has_dates_only():
             return f"the log has dates only, so several events of a day look alike; {advice}"

@@ -100,9 +100,9 @@ class PreprocessConfig(Config):
     both, the two write their ids differently and the run is refused. Counts from 20 items on each side."""
     max_id_length: int = Field(default=256, ge=1)
     """Longest user or item id, in characters."""
-    min_time: datetime = datetime(1990, 1, 1, tzinfo=UTC)
+    min_time: datetime | None = datetime(1990, 1, 1, tzinfo=UTC)
     """Events before it are quarantined as ``early_time``; catches a time of 0 for "none", and a ``time_unit`` that is
-    too small."""
+    too small. None: no bound."""
     max_time: datetime = datetime(2100, 1, 1, tzinfo=UTC)
     """Events at or after it are quarantined as ``future_time``, whatever the interval; catches a ``time_unit`` that is
     too large."""
@@ -117,7 +117,7 @@ class PreprocessConfig(Config):
 
     @model_validator(mode="after")
     def _check_times(self) -> PreprocessConfig:
-        if as_utc(self.min_time) >= as_utc(self.max_time):
+        if self.min_time and as_utc(self.min_time) >= as_utc(self.max_time):
             raise ValueError(f"min_time {self.min_time} must lie before max_time {self.max_time}")
         return self
 
@@ -154,7 +154,7 @@ def own_status(
             ("null_time", F.col("raw_time").isNull()),
             ("unparsable_time", event_time.isNull()),
             ("negative_time", F.unix_micros(event_time) < 0),
-            ("early_time", event_time < F.lit(as_utc(config.min_time))),
+            ("early_time", event_time < F.lit(as_utc(config.min_time)) if config.min_time else F.lit(False)),
             ("future_time", event_time >= F.lit(end)),
             ("after_interval", is_after),
             ("too_late", is_too_late),

@@ -62,7 +62,7 @@ class FrozenModel:
         model = cached_model(self.uri, self.identity)
         paths = cached_array(self.paths_uri, self.paths_identity)
         if getattr(model, "paths_identity", "") != self.paths_identity:
-            model.set_item_paths(np.array(paths))
+            model.set_item_paths(paths)
             model.paths_identity = self.paths_identity  # type: ignore[assignment]
         return model, paths
 

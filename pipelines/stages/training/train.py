@@ -91,6 +91,7 @@ def train_model(job: TrainJob) -> list[EpochResult]:
                 torch.set_num_threads(threads)
         else:
             os.environ.setdefault("OMP_NUM_THREADS", str(job.training.threads_per_process))
+            before = os.environ.get("PYTHONSAFEPATH", "")  # an empty one is as good as none
             os.environ["PYTHONSAFEPATH"] = "1"  # else a rank takes packages of the working folder for this project's
             distributor = TorchDistributor(
                 num_processes=job.training.num_processes, local_mode=job.training.local_processes, use_gpu=False
@@ -100,7 +101,7 @@ def train_model(job: TrainJob) -> list[EpochResult]:
             except RuntimeError as error:
                 raise DeepRetrievalError(f"a rank that trained {job.model_id} failed: {error}") from error
             finally:
-                del os.environ["PYTHONSAFEPATH"]
+                os.environ["PYTHONSAFEPATH"] = before
     manifest = read_manifest(workdir.filesystem, workdir.path("models", job.model_id))
     if manifest is None:
         raise DeepRetrievalError(

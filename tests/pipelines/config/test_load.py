@@ -273,6 +273,8 @@ def test_an_older_record_is_read_and_one_of_another_project_is_named() -> None:
     config = recorded_config(record, "runs/r.json")
     assert (config.serving.k, config.serving.beam, config.training.validation_k) == (7, 3, 7)
     assert recorded_config(record | {"version": 2, "config": MINIMAL}, "runs/r.json").serving.k == 10
+    without_bound = MINIMAL | {"preprocess": {"min_time": None}}
+    assert recorded_config({"version": 2, "config": without_bound}, "runs/r.json").preprocess.min_time is None
     with pytest.raises(InputError, match=r"runs/r\.json was written by another version .*paths\.gone=1: unknown key"):
         recorded_config({"config": MINIMAL | {"paths": {"gone": 1}}}, "runs/r.json")
     with pytest.raises(InputError, match="holds no configuration"):

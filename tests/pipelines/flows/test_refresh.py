@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -15,26 +14,11 @@ from pipelines.flows.refresh import SAMPLES_OWNER
 from pipelines.flows.refreshed_run import RefreshedRun
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.publish import promote, publish
-from pipelines.storage.releases import Release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
+from tests.made_up_release import RELEASE as MADE_UP
 
-FIRST = Release(
-    release_id="a-1",
-    status="live",
-    interval_start="2024-01-01",
-    interval_end="2024-01-02",
-    parent_release=None,
-    model_uri="models/a-1",
-    model_sha256="ab",
-    K=10,
-    D=2,
-    J=1,
-    num_items=3,
-    config_hash="cd",
-    gates="{}",
-    created_at=datetime(2024, 1, 2),
-)
+FIRST = MADE_UP
 CONFIG = RunConfig.model_validate({"name": "w", "dataset": {"format": "synthetic"}})
 DAY = Interval.parse("2024-01-02", "2024-01-03")
 

@@ -21,23 +21,9 @@ from pipelines.storage.releases import Release, list_releases
 from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
+from tests.made_up_release import RELEASE as MADE_UP
 
-DAY_ONE = Release(
-    release_id="r-0",
-    status="live",
-    interval_start="2024-01-01",
-    interval_end="2024-01-02",
-    parent_release=None,
-    model_uri="models/r-0",
-    model_sha256="ab",
-    K=4,
-    D=2,
-    J=1,
-    num_items=6,
-    config_hash="cd",
-    gates="{}",
-    created_at=datetime(2024, 1, 2),
-)
+DAY_ONE = replace(MADE_UP, release_id="r-0", model_uri="models/r-0", K=4, num_items=6)
 STATUSES = ("retired", "refused", "candidate", "deleted")
 
 

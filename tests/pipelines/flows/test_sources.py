@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +35,12 @@ from pipelines.flows.refresh import RefreshedRun, _base, newest_try, take_up
 from pipelines.flows.sources import KEY, Sources, state_of
 from pipelines.flows.stage_job import run_job
 from pipelines.stages.ingest.interval import Interval
-from pipelines.storage.releases import Release, live_release
+from pipelines.storage.releases import live_release
 from pipelines.storage.run_record import Run
 from pipelines.storage.workdir import Workdir
+from tests.made_up_release import RELEASE as MADE_UP
 
-RELEASE = Release(
-    release_id="",
-    status="live",
-    interval_start="2024-01-01",
-    interval_end="2024-01-02",
-    parent_release=None,
-    model_uri="m",
-    model_sha256="ab",
-    K=10,
-    D=2,
-    J=1,
-    num_items=3,
-    config_hash="cd",
-    gates="{}",
-    created_at=datetime(2024, 1, 2),
-    bundle_sha256="ef",
-)
+RELEASE = replace(MADE_UP, release_id="", bundle_sha256="ef")
 DAY = Interval.parse("2024-01-02", "2024-01-03")
 
 
