@@ -57,7 +57,7 @@ from pipelines.stages.structure.scores import (
     score_blocks,
 )
 
-SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
+SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace.even(100, 3), 20, 4096
 CONF = {"spark.sql.shuffle.partitions": "8"}
 
 

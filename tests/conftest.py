@@ -113,7 +113,7 @@ def make_model() -> ModelMaker:
         path_vectors: int = 10**6,
     ) -> DeepRetrievalModel:
         torch.manual_seed(seed)
-        space = PathSpace(num_nodes, num_layers)
+        space = PathSpace.even(num_nodes, num_layers)
         model = DeepRetrievalModel(
             EncoderConfig.model_validate({"dim": dim, "dropout": 0.0} | (encoder or {})),
             StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors),

@@ -57,7 +57,7 @@ class SoftmaxEncoder(VectorBaseline):
             config.encoder,
             StructureConfig(hidden=1, path_dim=1),
             config.reranker,
-            PathSpace(2, 1),
+            PathSpace.even(2, 1),
             events.counts.astype(np.float64),
         )
         training = TrainingConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, num_processes=1)

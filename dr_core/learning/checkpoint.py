@@ -150,7 +150,7 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
         EncoderConfig.model_validate(manifest["encoder"]),
         structure_config(manifest),
         reranker_config(manifest),
-        PathSpace(**manifest["space"]),
+        PathSpace.even(**manifest["space"]),
         np.zeros(manifest["num_items"]),
     )
     model.load_state_dict(tensors)

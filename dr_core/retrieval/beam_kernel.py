@@ -69,7 +69,7 @@ class CompiledStructure:
     ) -> None:
         self.tables = tables
         num_mlps, nodes = tables.bias_WK.shape
-        self.space = PathSpace(nodes, num_mlps + (len(tables.path_bias_QK) > 0))
+        self.space = PathSpace.even(nodes, num_mlps + (len(tables.path_bias_QK) > 0))
         self.log_size_P = np.zeros(0, np.float32) if log_size_P is None else log_size_P
         by_prefix_QK = self.log_size_P.reshape(-1, nodes)
         self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)

@@ -18,7 +18,7 @@ Build = Callable[..., PathStructure]
 def build(path_vectors: int, num_nodes: int, num_layers: int) -> PathStructure:
     torch.manual_seed(7)
     config = StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors)
-    model = PathStructure(config, PathSpace(num_nodes, num_layers), 6)
+    model = PathStructure(config, PathSpace.even(num_nodes, num_layers), 6)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_()

@@ -177,7 +177,7 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
     itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
     model = DeepRetrievalModel(
-        job.encoder, job.structure, job.reranker, PathSpace(job.num_nodes, job.num_layers), counts
+        job.encoder, job.structure, job.reranker, PathSpace.even(job.num_nodes, job.num_layers), counts
     )
     if job.start_from is not None:
         start = load_model(workdir.filesystem, workdir.path("models", job.start_from))

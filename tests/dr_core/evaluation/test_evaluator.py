@@ -18,7 +18,7 @@ from dr_core.retrieval.candidates import rerank
 from dr_core.retrieval.from_model import compiled_structure
 from tests.oracles.protocol import select_k
 
-NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace(4, 2), (3, 8)
+NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace.even(4, 2), (3, 8)
 RETIRED = np.array([5, 17])
 
 

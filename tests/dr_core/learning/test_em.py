@@ -16,7 +16,7 @@ from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
 
-NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace(4, 2)
+NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace.even(4, 2)
 
 
 @pytest.fixture(scope="module")

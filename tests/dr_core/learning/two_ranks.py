@@ -75,7 +75,7 @@ def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
         EncoderConfig(dim=8, dropout=0.0),
         StructureConfig(hidden=8, path_dim=4),
         RerankerConfig() if tables == "dense" else RerankerConfig(loss="sampled", num_negatives=8),
-        PathSpace(4, 2),
+        PathSpace.even(4, 2),
         np.ones(NUM_ITEMS),
     )
     model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])

@@ -23,7 +23,7 @@ Build = Callable[..., PathStructure]
 def build(path_vectors: int, num_nodes: int, num_layers: int, spread: float = 3.0) -> PathStructure:
     torch.manual_seed(num_nodes * 10 + num_layers)
     config = StructureConfig(hidden=16, path_dim=6, path_vectors=path_vectors)
-    model = PathStructure(config, PathSpace(num_nodes, num_layers), DIM)
+    model = PathStructure(config, PathSpace.even(num_nodes, num_layers), DIM)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_(std=DIM**-0.5)
@@ -178,13 +178,13 @@ def test_a_beam_of_nothing_is_refused(structure: Build) -> None:
 def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix(
     beam: int, kept: tuple[int, ...]
 ) -> None:
-    model = PathStructure(StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6, path_vectors=0), PathSpace.even(4, 3), 5)
     expected = 3 * 5 * 6 + 6 * 4 * sum(kept) + 6 * (kept[1] + kept[2])
     assert compiled_structure(model).multiply_adds(beam) == expected
 
 
 def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
-    model = PathStructure(StructureConfig(hidden=6), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6), PathSpace.even(4, 3), 5)
     assert compiled_structure(model).multiply_adds(5) == 2 * 5 * 6 + 6 * 4 * (1 + 4) + 6 * 4 + 5 * 4 * 5
 
 

@@ -19,7 +19,7 @@ from dr_core.paths.space import PathSpace
 from pipelines.config.load import load_config
 from pipelines.evaluation.controls import Controls
 
-NUM_ITEMS, SPACE = 30, PathSpace(4, 2)
+NUM_ITEMS, SPACE = 30, PathSpace.even(4, 2)
 WORLDS = sorted((Path(__file__).parents[3] / "conf").glob("*.yaml"))
 
 

@@ -14,7 +14,7 @@ from dr_core.paths.space import PathSpace
 from pipelines.stages.structure.initialize import assign_on_spark, initialize_paths, sample_states
 from pipelines.storage.item_paths import read_paths, write_paths
 
-SPACE = PathSpace(5, 2)
+SPACE = PathSpace.even(5, 2)
 NUM_ITEMS = 30
 CONFIG = PathsConfig(paths_per_item=2, kmeans_restarts=2)
 
