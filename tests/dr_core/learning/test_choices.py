@@ -13,7 +13,7 @@ from dr_core.learning.choices import (
     log_choices,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 CANNOT = [
