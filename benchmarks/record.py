@@ -19,7 +19,18 @@ from typing import Any
 import psutil
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("deep-retrieval", "numpy", "numba", "torch", "pyspark", "delta-spark", "petastorm", "faiss-cpu", "usearch")
+PACKAGES = (
+    "deep-retrieval",
+    "numpy",
+    "numba",
+    "torch",
+    "pyspark",
+    "delta-spark",
+    "petastorm",
+    "faiss-cpu",
+    "usearch",
+    "rabitqlib",
+)
 
 
 def machine() -> dict[str, Any]:

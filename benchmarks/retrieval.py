@@ -18,7 +18,9 @@ import json
 import logging
 import resource
 import sys
+import time
 from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,28 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.learned_lists import LearnedLists
-from benchmarks.vector_indexes import BUILD_THREADS, InvertedLists, VectorIndex, peers
-from benchmarks.vector_structures import LayersOverVectors
-from benchmarks.vector_timing import MODES, Mode, Questions, Setting, chosen, frontier, measure, swept
+from benchmarks.vector_indexes import (
+    BUILD_THREADS,
+    Centroids,
+    InvertedLists,
+    VectorIndex,
+    peers,
+)
+from benchmarks.vector_structures import (
+    EnergiesOverVectors,
+    LayersOverVectors,
+    found_states,
+)
+from benchmarks.vector_timing import (
+    MODES,
+    Mode,
+    Questions,
+    Setting,
+    chosen,
+    frontier,
+    measure,
+    swept,
+)
 from benchmarks.vector_worlds import (
     BLOCK,
     SoftmaxVectors,
@@ -40,9 +61,10 @@ from benchmarks.vector_worlds import (
     users_unlike_items,
     world_of_model,
 )  # fmt: skip
+from dr_core.learning.states import States
 from pipelines.cli.console import start_logging
 
-TOP = 200
+TOP, CHILDREN = 200, 32
 WORLDS = {"users_like_items": users_like_items, "users_unlike_items": users_unlike_items}
 METHODS = ("exact", "ivf_flat", "ivf_sq8", "ivf_pq", "ivf_learned", "rabitq", "hnsw", "usearch", "deep_retrieval")
 STYLES = dict(zip((*METHODS, "deep_retrieval_layers"), ("kD", "^:", "v:", "<-.", "p:", "h-.", "s--", "x--", "o-", "*-"), strict=True))  # fmt: skip
@@ -58,12 +80,18 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--world", choices=WORLDS, default="users_like_items")
     parser.add_argument("--model", help="work folder or .npz of a softmax that users_unlike_items is drawn from")
     parser.add_argument("--items", type=int, default=1_500_000)
-    parser.add_argument("--train-users", type=int, default=200_000)
+    parser.add_argument("--train-users", type=int, default=40_000)
     parser.add_argument("--routing-users", type=int, default=8_000, help="training users whose exact top is searched")
     parser.add_argument("--users", type=int, default=1024, help="validation users, and as many test users")
     parser.add_argument("--targets", type=int, default=48, help="items of a training user's list")
-    parser.add_argument("--items-per-path", type=int, default=366)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument(
+        "--items-per-path",
+        type=int,
+        nargs="*",
+        default=[366, 92],
+        help="lengths of path; the best at each recall counts",
+    )
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--methods", nargs="*", choices=tuple(STYLES), default=METHODS)
     parser.add_argument("--at-recall", type=float, nargs="*", default=[0.9, 0.95])
     parser.add_argument("--repeats", type=int, default=5)
@@ -86,25 +114,36 @@ def draw_world(arguments: argparse.Namespace) -> World:
 
 def builders(world: World, arguments: argparse.Namespace) -> dict[str, Callable[[], list[VectorIndex]]]:
     """Return how to build each method's indexes."""
+    centroids, num_items, seed = Centroids(world), arguments.items, arguments.seed
 
     def routed(lists: InvertedLists) -> VectorIndex:
         users = world.train_NE[: arguments.routing_users]
         torch.set_num_threads(BUILD_THREADS)
         return LearnedLists(lists, users, exact_top(users, world.item_VE, TOP))
 
-    built = peers(world, routed)
+    @cache
+    def states() -> tuple[States, float]:
+        lists = InvertedLists("ivf_flat", world, centroids, "Flat")
+        started = time.perf_counter()
+        found = found_states(lists, world.train_NE, arguments.targets, seed)
+        return found, lists.build_seconds + time.perf_counter() - started
+
+    def energies() -> list[VectorIndex]:
+        found, seconds = states()
+        shapes = [(max(round(num_items / length / CHILDREN), 4), CHILDREN) for length in arguments.items_per_path]
+        return [
+            EnergiesOverVectors(world, found, nodes, epochs=arguments.epochs, seed=seed, list_seconds=seconds)
+            for nodes in shapes
+        ]
 
     def layers() -> list[VectorIndex]:
-        (lists, _) = built["ivf_flat"]()
-        assert isinstance(lists, InvertedLists)
+        found, seconds = states()
+        nodes = [max(round((num_items / length) ** 0.5), 4) for length in arguments.items_per_path[:1]]
         return [
-            LayersOverVectors(
-                world, lists, items_per_path=arguments.items_per_path, targets=arguments.targets,
-                epochs=arguments.epochs, seed=arguments.seed,
-            )
-        ]  # fmt: skip
+            LayersOverVectors(world, found, K, epochs=arguments.epochs, seed=seed, list_seconds=seconds) for K in nodes
+        ]
 
-    return built | {"deep_retrieval_layers": layers}
+    return peers(world, centroids, routed) | {"deep_retrieval": energies, "deep_retrieval_layers": layers}
 
 
 def results(

@@ -295,9 +295,10 @@ class RaBitQ(VectorIndex):
         """Return None: how many items need more than their first bits is not told."""
 
 
-def peers(world: World, routed: Callable[[InvertedLists], VectorIndex]) -> dict[str, Callable[[], list[VectorIndex]]]:
+def peers(
+    world: World, centroids: Centroids, routed: Callable[[InvertedLists], VectorIndex]
+) -> dict[str, Callable[[], list[VectorIndex]]]:
     """Return how to build each method's indexes; ``routed`` adds learned routing to an index of plain vectors."""
-    centroids = Centroids(world)
     halves = world.item_VE.shape[1] // 2
 
     def lists(method: str, factory: str, **options: Any) -> list[VectorIndex]:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dr_core.model.path_mapping import PathMapping
-from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.path_structure import PathStructure, decode_paths
 from dr_core.model.structure import Placement, Structure
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from tests.behaviours.structure import StructureBehaviour
 
@@ -100,6 +101,11 @@ def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> Non
     path_MD = decode_paths(every, model.space)
     expected = torch.stack([torch.stack([mlp_log_prob(model, user, path) for path in path_MD]) for user in user_NE])
     torch.testing.assert_close(model.log_prob(user_NE, every.expand(2, -1)), expected)
+
+
+def test_layers_of_different_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no K in common"):
+        PathStructure(StructureConfig(), PathSpace((5, 3)), 8)
 
 
 def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) -> None:
