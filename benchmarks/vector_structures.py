@@ -32,12 +32,11 @@ from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import fit_kmeans_tree
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
-from dr_core.retrieval.prices import Prices
+from dr_core.retrieval.prices import LIMIT, Offer, Prices
 from dr_core.retrieval.rank import DotProductRanker
 from dr_core.retrieval.router import Price, Width
 
 BEAMS = (2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 100, 130, 170, 220)
-OPENINGS = (-np.inf, -9.0, -8.0, -7.0, -6.0, -5.0, -4.0)
 TEMPERATURES = tuple(2.0 ** (power / 2) for power in range(15))
 PRICED = 512
 """Training users on whom the prices to try are found."""
@@ -58,7 +57,7 @@ class StructureOverVectors(VectorIndex):
     def __init__(
         self, world: World, structure: PathModel, path_V1: IntArray, build_seconds: float, notes: dict[str, Any]
     ) -> None:
-        num_items = len(world.item_VE)
+        num_items, self.dim = world.item_VE.shape
         self.index = build_index(np.arange(num_items), path_V1)
         self.ranker = DotProductRanker.of(self.index, world.item_VE, np.zeros(num_items, np.float32))
         self.router = compiled_structure(structure, self.index)
@@ -120,21 +119,28 @@ class EnergiesOverVectors(StructureOverVectors):
             "kmeans_seconds": round(kmeans_seconds, 1), "e_step_seconds": round(seconds - kmeans_seconds, 1),
         }  # fmt: skip
         super().__init__(world, structure, path_V1, list_seconds + seconds, notes)
-        priced = slice(0, PRICED)
-        offers = Prices.of(
-            self.router, self.index, world.train_NE[priced], states.target_NT[priced].numpy(), world.item_VE.shape[1]
-        ).offers
-        counts = 500 * 1.15 ** np.arange(60)
-        counts = counts[counts < len(world.item_VE) / 4]
-        self._sweeps = [
-            [write_width(Price(offer.price_of(count), offer.opening, round(4 * count))) for count in counts]
-            for offer in offers
-            if offer.opening in OPENINGS
-        ]
+        wanted_UK = states.target_NT[:PRICED].numpy()
+        self._offers = Prices.of(self.router, self.index, world.train_NE[:PRICED], wanted_UK, self.dim).offers
 
     @property
     def sweeps(self) -> list[list[str]]:
-        return self._sweeps
+        """At each opening worth trying, prices that find from .75 to .99 of the training users' lists."""
+        return [
+            [
+                write_width(Price(offer.price_of(count), offer.opening, round(LIMIT * count)))
+                for count in map(offer.candidates_for, np.linspace(0.75, 0.99, 25))
+                if np.isfinite(count)
+            ]
+            for offer in self._worth_trying()
+        ]
+
+    def _worth_trying(self) -> list[Offer]:
+        """Return the openings that are among the two of least work for some recall of the training users' lists."""
+        kept = set()
+        for recall in (0.8, 0.9, 0.95):
+            work = [offer.work + self.dim * offer.candidates_for(recall) for offer in self._offers]
+            kept.update(np.argsort(work)[:2].tolist())
+        return [self._offers[place] for place in sorted(kept)]
 
 
 class LayersOverVectors(StructureOverVectors):
