@@ -16,7 +16,8 @@ from faiss.contrib.ivf_tools import search_preassigned
 from torch import Tensor, nn
 from torch.nn.functional import log_softmax
 
-from benchmarks.vector_indexes import BUILD_THREADS, InvertedLists, VectorIndex
+from benchmarks.vector_clusters import BUILD_THREADS
+from benchmarks.vector_indexes import InvertedLists, VectorIndex
 from dr_core.arrays import FloatArray, IntArray
 
 BATCH_USERS = 256

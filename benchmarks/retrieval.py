@@ -194,7 +194,10 @@ def main() -> int:
     for method in arguments.methods:
         sweeps[method] = []
         for index in build[method]():
-            sweeps[method] += swept(index, validation)
+            found = swept(index, validation)
+            sweeps[method] += found
+            for s in frontier(chain(*found), "block"):
+                logger.info("%s %s %s: %.4f, %.0f µs", method, index.label, s.width, s.recall, s.microseconds("block"))
             builds.append({
                 "method": method, "index": index.label, "build_seconds": round(index.build_seconds, 1),
                 "index_mib": round(index.index_mib), **index.notes,

@@ -19,10 +19,10 @@ import torch
 from rabitqlib import IvfIndex
 from usearch.index import Index as USearchIndex
 
+from benchmarks.vector_clusters import BUILD_THREADS, coarse_index, fit_clusters
 from benchmarks.vector_worlds import World
 from dr_core.arrays import FloatArray, IntArray
 
-BUILD_THREADS = 2
 PROBES = (
     1,
     2,
@@ -112,27 +112,15 @@ class Centroids:
         self.item_VE = world.item_VE
         self.of = cache(self._fit)
 
-    def _fit(self, num_lists: int) -> tuple[FloatArray, float]:
-        """Return centroids float32 [L, E] and the seconds that finding them took."""
-        faiss.omp_set_num_threads(BUILD_THREADS)
+    def _fit(self, num_lists: int) -> tuple[FloatArray, Any, float]:
+        """Return centroids float32 [L, E], an index that finds the nearest of them, and the seconds that it took."""
         started = time.perf_counter()
-        size = min(len(self.item_VE), max(200_000, 20 * num_lists))
-        clusters = faiss.Kmeans(self.item_VE.shape[1], num_lists, niter=10, seed=0, min_points_per_centroid=1)
-        clusters.train(self.item_VE[np.random.default_rng(0).permutation(len(self.item_VE))[:size]])
-        return clusters.centroids, time.perf_counter() - started
+        return *fit_clusters(self.item_VE, num_lists, seed=0), time.perf_counter() - started
 
 
 def num_lists(num_items: int) -> int:
     """Return the inverted lists of an index with a flat coarse quantiser; with a graph there are four times as many."""
     return 4096 if num_items >= 1_000_000 else max(int(2 * num_items**0.5) // 64 * 64, 64)
-
-
-def coarse_index(centroid_LE: FloatArray, metric: int, graph: bool) -> Any:
-    """Return a faiss index of the centroids, a graph or flat."""
-    dim = centroid_LE.shape[1]
-    index = faiss.IndexHNSWFlat(dim, 32, metric) if graph else faiss.IndexFlat(dim, metric)
-    index.add(centroid_LE)
-    return index
 
 
 class InvertedLists(VectorIndex):
@@ -156,15 +144,13 @@ class InvertedLists(VectorIndex):
         self.num_lists = num_lists(num_items) * (4 if graph else 1)
         self.method, self.label = method, f"IVF{self.num_lists}{'_HNSW32' if graph else ''},{factory}"
         self.graph, self.code_work, self.refinements = graph, code_work or self.dim, refinements
-        centroid_LE, seconds = centroids.of(self.num_lists)
+        centroid_LE, self._nearest, seconds = centroids.of(self.num_lists)
         faiss.omp_set_num_threads(BUILD_THREADS)
         started = time.perf_counter()
         self.index: Any = faiss.index_factory(self.dim, f"IVF{self.num_lists},{factory}", faiss.METRIC_INNER_PRODUCT)
         self.ivf: Any = faiss.extract_index_ivf(self.index)
         self.ivf.own_fields = False
-        self._nearest, self._best = (
-            coarse_index(centroid_LE, metric, graph) for metric in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT)
-        )
+        self._best = coarse_index(centroid_LE, faiss.METRIC_INNER_PRODUCT, graph)
         self.ivf.quantizer = self._nearest
         self.index.train(world.item_VE[np.random.default_rng(0).permutation(num_items)[:200_000]])
         self.index.add(world.item_VE)
@@ -271,10 +257,9 @@ class RaBitQ(VectorIndex):
         num_items, dim = world.item_VE.shape
         self.num_lists = num_lists(num_items)
         self.label = f"IVF{self.num_lists}, {bits} bits"
-        centroid_LE, seconds = centroids.of(self.num_lists)
+        centroid_LE, nearest, seconds = centroids.of(self.num_lists)
         faiss.omp_set_num_threads(BUILD_THREADS)
         started = time.perf_counter()
-        nearest = coarse_index(centroid_LE, faiss.METRIC_L2, False)
         list_V = nearest.search(world.item_VE, 1)[1][:, 0].astype(np.uint32)
         self.index = IvfIndex(dim, num_items, self.num_lists, bits, metric="ip", initializer="flat")
         self.index.build(world.item_VE, centroid_LE, list_V, num_threads=BUILD_THREADS)

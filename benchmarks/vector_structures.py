@@ -13,7 +13,8 @@ import faiss
 import numpy as np
 import torch
 
-from benchmarks.vector_indexes import BUILD_THREADS, InvertedLists, VectorIndex
+from benchmarks.vector_clusters import BUILD_THREADS, fit_clusters
+from benchmarks.vector_indexes import InvertedLists, VectorIndex
 from benchmarks.vector_worlds import BLOCK, World
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.item_lists import ItemLists
@@ -37,7 +38,8 @@ from dr_core.retrieval.rank import DotProductRanker
 from dr_core.retrieval.router import Price, Width
 
 BEAMS = (2, 4, 6, 8, 10, 13, 16, 20, 25, 30, 35, 40, 45, 50, 55, 60, 70, 80, 100, 130, 170, 220)
-TEMPERATURES = tuple(2.0 ** (power / 2) for power in range(15))
+COARSE, STEPS = (1.0, 4.0, 16.0, 64.0, 256.0), (2.0, 2.0**0.5, 1.0)
+"""Temperatures tried, and how far from the likeliest the next ones are."""
 PRICED = 512
 """Training users on whom the prices to try are found."""
 HELD_OUT = 2048
@@ -219,13 +221,11 @@ def clustered_paths(item_VE: FloatArray, user_NE: FloatArray, space: PathSpace, 
     Items are compared as users score them: after the square root of the users' second moment M, the squared distance of two
     items is their mean squared difference in score, E <x, e - e'>^2 = (e - e')' M (e - e').
     """
-    faiss.omp_set_num_threads(BUILD_THREADS)
     values, vectors = np.linalg.eigh(user_NE.T @ user_NE / len(user_NE))
     scored_VE = item_VE @ ((vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T).astype(np.float32)
-    clusters = faiss.Kmeans(item_VE.shape[1], space.num_paths, niter=10, max_points_per_centroid=64, seed=seed)
-    clusters.train(scored_VE)
-    _, path_C = fit_kmeans_tree(clusters.centroids, space, seed, capacity=1.0, refinement=10)
-    path_V1: IntArray = path_C[clusters.index.search(scored_VE, 1)[1]]
+    centroid_LE, nearest = fit_clusters(scored_VE, space.num_paths, seed)
+    _, path_L = fit_kmeans_tree(centroid_LE, space, seed, capacity=1.0, refinement=10)
+    path_V1: IntArray = path_L[nearest.search(scored_VE, 1)[1]]
     return path_V1
 
 
@@ -249,11 +249,14 @@ def fit_energies(
         total = sum(float(structure.loss(*_columns(states, rows), placement)) for rows in held.split(BLOCK))  # type: ignore[no-untyped-call]
         return -total / float(states.weight_NT[held].sum())
 
-    tried = {}
-    for temperature in TEMPERATURES:
-        structure.start(mean_E, temperature * vectors, no_bias_V, paths)
-        tried[temperature] = likelihood()
-    best = max(tried, key=tried.__getitem__)
+    tried: dict[float, float] = {}
+    best, grid = 1.0, COARSE
+    for step in STEPS:
+        for temperature in grid:
+            structure.start(mean_E, temperature * vectors, no_bias_V, paths)
+            tried[temperature] = likelihood()
+        best = max(tried, key=tried.__getitem__)
+        grid = (best / step, best * step)
     structure.start(mean_E, best * vectors, no_bias_V, paths)
     likelihoods, kept_state = [tried[best]], copy.deepcopy(structure.state_dict())
     trained = States(*_columns(states, kept))
