@@ -68,7 +68,6 @@ TOP, CHILDREN = 200, 32
 WORLDS = {"users_like_items": users_like_items, "users_unlike_items": users_unlike_items}
 METHODS = ("exact", "ivf_flat", "ivf_sq8", "ivf_pq", "ivf_learned", "rabitq", "hnsw", "usearch", "deep_retrieval")
 STYLES = dict(zip((*METHODS, "deep_retrieval_layers"), ("kD", "^:", "v:", "<-.", "p:", "h-.", "s--", "x--", "o-", "*-"), strict=True))  # fmt: skip
-IVF = ("ivf_flat", "ivf_sq8", "ivf_pq")
 logger = logging.getLogger("pipelines.retrieval")
 
 
@@ -98,7 +97,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--singles", type=int, default=200, help="users asked one by one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--picture", type=Path, help="SVG file to draw")
+    parser.add_argument(
+        "--growth", type=int, nargs="*", metavar="V", help="measure Deep Retrieval alone at these sizes"
+    )
     arguments = parser.parse_args()
+    if arguments.growth and arguments.picture:
+        parser.error("--growth draws no picture: leave one of the two out")
     if arguments.model and arguments.world != "users_unlike_items":
         parser.error("--model draws the world users_unlike_items: add --world users_unlike_items")
     return arguments
@@ -180,29 +184,33 @@ def draw(line: dict[str, Any], target: Path) -> None:
     figure.savefig(target)
 
 
-def main() -> int:
-    """Draw a world, build, tune, measure; print one JSON line."""
-    arguments = parse()
-    start_logging()
+def questions(world: World) -> tuple[Questions, Questions]:
+    """Return the validation users and the test users with their exact best items."""
     torch.set_num_threads(BUILD_THREADS)
-    world = draw_world(arguments)
     validation, test = (
         Questions(users, exact_top(users, world.item_VE, TOP)) for users in (world.validation_UE, world.test_UE)
     )
+    return validation, test
+
+
+def compare(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Build, tune and measure every method in one world; return the JSON line."""
+    world = draw_world(arguments)
+    validation, test = questions(world)
     build, builds = builders(world, arguments), []
     sweeps: dict[str, list[list[Setting]]] = {}
     for method in arguments.methods:
         sweeps[method] = []
         for index in build[method]():
-            found = swept(index, validation)
-            sweeps[method] += found
-            for s in frontier(chain(*found), "block"):
-                logger.info("%s %s %s: %.4f, %.0f µs", method, index.label, s.width, s.recall, s.microseconds("block"))
             builds.append({
                 "method": method, "index": index.label, "build_seconds": round(index.build_seconds, 1),
                 "index_mib": round(index.index_mib), **index.notes,
             })  # fmt: skip
             logger.info("%s", json.dumps(builds[-1]))
+            found = swept(index, validation)
+            sweeps[method] += found
+            for best in frontier(chain(*found), "block"):
+                logger.info("%s: %.4f, %.0f µs", best.width, best.recall, best.microseconds("block"))
     picked = {
         (recall, mode, method): setting
         for recall in arguments.at_recall
@@ -214,12 +222,39 @@ def main() -> int:
     on_test = {setting: Setting(setting.index, setting.width) for setting in (*shown, *picked.values())}
     measure(list(on_test.values()), test, repeats=arguments.repeats, singles=arguments.singles)
     rows = {setting: measured.row(world.test_UE) for setting, measured in on_test.items()}
-    line: dict[str, Any] = {
+    return {
         "benchmark": "retrieval", "world": arguments.world, "items": arguments.items, "dimensions": world.item_VE.shape[1],
         "unlikeness": round(world.unlikeness(), 3), "methods": list(arguments.methods),
         "curves": list(rows.values()), "builds": builds, "at": results(picked, rows),
-        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
     }  # fmt: skip
+
+
+def growth(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what the first recall asked for costs Deep Retrieval as the catalogue grows, as a JSON line."""
+    recall, rows = arguments.at_recall[0], []
+    for num_items in arguments.growth:
+        arguments.items = num_items
+        world = draw_world(arguments)
+        validation, test = questions(world)
+        sweeps = [
+            sweep for index in builders(world, arguments)["deep_retrieval"]() for sweep in swept(index, validation)
+        ]
+        if setting := chosen(sweeps, recall, "block"):
+            measured = Setting(setting.index, setting.width)
+            measure([measured], test, repeats=arguments.repeats, singles=arguments.singles)
+            assert isinstance(setting.index, EnergiesOverVectors)
+            found = setting.index.candidates(world.test_UE, setting.width)
+            share = {"candidates": round(found), "share": round(found / num_items, 5)}
+            rows.append({"items": num_items, **measured.row(world.test_UE), **share})
+    return {"benchmark": "retrieval_growth", "at_recall": recall, "rows": rows}
+
+
+def main() -> int:
+    """Print one JSON line."""
+    arguments = parse()
+    start_logging()
+    line = growth(arguments) if arguments.growth else compare(arguments)
+    line["peak_rss_gib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     if arguments.picture:
         draw(line, arguments.picture)
     print(json.dumps(line))

@@ -22,7 +22,7 @@ from pipelines.storage.delta_reader import read_columns
 from pipelines.storage.files import Files
 
 DIM, BLOCK = 64, 256
-MOST_STATES = 50_000
+MOST_STATES = 20_000
 """States of a trained model that a world is drawn from."""
 NEIGHBOURS = 32
 REGIONS = 64
