@@ -124,11 +124,15 @@ def frontier(settings: Iterable[Setting], mode: Mode) -> list[Setting]:
     return kept
 
 
-def chosen(sweeps: Iterable[Sequence[Setting]], recall: float, mode: Mode) -> Setting | None:
-    """Return the fastest of the narrowest settings, one a sweep, that reach a recall on the users they were measured on.
+def narrowest(sweeps: Iterable[Sequence[Setting]], recall: float) -> list[Setting]:
+    """Return, of each sweep that reaches a recall on the users it was measured on, its first setting that does.
 
-    Of one sweep the narrowest, not the fastest: a narrower search does less, whatever one measurement says.
+    Not its fastest: a narrower search does less, whatever one measurement says.
     """
-    narrowest = [next((setting for setting in sweep if setting.recall >= recall), None) for sweep in sweeps]
-    reached = [setting for setting in narrowest if setting]
-    return min(reached, key=lambda setting: setting.microseconds(mode), default=None)
+    firsts = (next((setting for setting in sweep if setting.recall >= recall), None) for sweep in sweeps)
+    return [setting for setting in firsts if setting]
+
+
+def fastest(settings: Iterable[Setting], mode: Mode) -> Setting | None:
+    """Return the setting of the least median time."""
+    return min(settings, key=lambda setting: setting.microseconds(mode), default=None)

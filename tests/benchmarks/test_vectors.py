@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.learned_lists import LearnedLists
 from benchmarks.vector_indexes import Centroids, InvertedLists
-from benchmarks.vector_timing import Questions, Setting, chosen, frontier, measure
+from benchmarks.vector_timing import Questions, Setting, fastest, frontier, measure, narrowest
 from benchmarks.vector_worlds import (
     SoftmaxVectors,
     World,
@@ -105,13 +105,15 @@ def test_too_few_vectors_say_so() -> None:
         scaled_up(np.zeros((10, 4), np.float32), 100, np.random.default_rng(0))
 
 
-def test_the_narrowest_setting_of_the_fastest_sweep_is_chosen(lists: InvertedLists, test_users: Questions) -> None:
+def test_of_each_sweep_the_narrowest_setting_that_reaches_a_recall_competes(
+    lists: InvertedLists, test_users: Questions
+) -> None:
     sweep = [Setting(lists, f"nprobe={probes}") for probes in (1, 4, 16, lists.num_lists)]
     measure(sweep, test_users, repeats=1, singles=1)
     assert [setting.recall for setting in sweep] == sorted(setting.recall for setting in sweep)
-    assert chosen([sweep], 1.0, "block") is sweep[-1]
-    assert chosen([sweep], sweep[1].recall, "one") is sweep[1]
-    assert chosen([sweep[:1]], 1.0, "block") is None
+    assert narrowest([sweep], 1.0) == sweep[-1:]
+    assert narrowest([sweep, sweep[:1]], sweep[1].recall) == sweep[1:2]
+    assert fastest([], "block") is None
     slow = Setting(lists, "slow", 1.0, {"block": [1.0], "one": [1.0]})
-    assert chosen([[slow], sweep], 0.9, "block") is not slow
+    assert fastest([slow, sweep[0]], "block") is sweep[0]
     assert slow not in frontier([slow, *sweep], "block")
