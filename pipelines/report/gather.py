@@ -62,8 +62,9 @@ def _structure(run: LearnedRun, beam: int) -> dict[str, Any]:
     """Return the structure that was chosen, and which algorithm ran, None where the record does not say."""
     said = {key: value for stage in run.run.record["stages"] for key, value in stage["result"].items()}
     return {
-        "K": run.space.num_nodes,
+        "K": run.space.nodes[0],
         "D": run.space.num_layers,
+        "nodes": list(run.space.nodes),
         "J": run.num_paths,
         "S": run.config.scores.num_candidates,
         "alpha": run.m_step.get("alpha"),

@@ -153,6 +153,14 @@ def test_the_console_table_lists_brute_force_first_and_ends_with_health_and_stru
     assert closing.splitlines()[1] == "structure  K=35  D=2  J=3  S=20  alpha=0.4871  beam=9"
 
 
+def test_layers_of_different_sizes_are_named_in_the_console() -> None:
+    structure = {"K": 512, "D": 2, "nodes": [512, 32]}
+    assert trim_console_table({"run_id": "r", "structure": structure}) == "structure  K=512 x 32  D=2"
+    assert (
+        trim_console_table({"run_id": "r", "structure": structure | {"nodes": [512, 512]}}) == "structure  K=512  D=2"
+    )
+
+
 def test_the_console_says_which_algorithm_ran_and_leaves_the_reason_to_the_report() -> None:
     summary = {
         "run_id": "r",
