@@ -14,7 +14,7 @@ from dr_core.learning.choices import (
     require_even_layers,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 CANNOT = [
