@@ -105,7 +105,16 @@ def no_controls(run: LearnedRun) -> str | None:
 def controls_of(run: LearnedRun) -> Controls:
     """Return what can be trained beside a run, over its samples' states."""
     model = run.learned.model
-    return Controls(run.config, model, load_states(run, model), run.mapping(0), run.validation, seed=run.seed)
+    return Controls(
+        run.config,
+        model,
+        load_states(run, model),
+        run.choice,
+        run.growth,
+        run.mapping(0),
+        run.validation,
+        seed=run.seed,
+    )
 
 
 def measure_controls(

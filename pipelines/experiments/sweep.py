@@ -191,7 +191,7 @@ class Sweep:
     ) -> dict[str, Any]:
         """Learn a structure over a frozen encoder and softmax, and read it."""
         num_items, num_paths, seed = self.run.num_items, config.paths.paths_per_item, self.run.seed
-        choice = choose_structure(config, num_items, num_paths)
+        choice = choose_structure(config, num_items, num_paths, self.run.growth)
         structure = fresh_structure(model, config.structure, choice.space, seed)
         if config.paths.start == "random":
             start = random_paths(num_items, num_paths, choice.space, seed + 2)

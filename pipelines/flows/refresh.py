@@ -23,7 +23,6 @@ from pyspark.sql import functions as F
 from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.learning.alpha import AlphaRule, carried_alpha_rule
-from dr_core.learning.budget import choose_structure
 from dr_core.learning.checkpoint import MANIFEST, load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
 from dr_core.learning.visits import visited_paths
@@ -413,9 +412,8 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    choice = choose_structure(run.config, run.num_items, run.num_paths)
     before, now = (_mean_weight(run, version_id) for version_id in (run.base, run.last_id))
-    return carried_alpha_rule(run.config, choice, run.base_release.alpha, growth=now / before)
+    return carried_alpha_rule(run.config, run.choice, run.base_release.alpha, growth=now / before)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:
