@@ -5,37 +5,45 @@ Items are clustered with each number of paths; the energies that a structure ove
 the prefixes that are probable enough, visit the paths with most probability an item, down to one price for all states,
 until they hold the share wanted of the softmax's best k items.
 
-Shape legend: N states, V items, P paths, Q prefixes of some depth, E user dimension, k items wanted of a state, R visits
-(pairs of a state and a path).
+Shape legend: N states, V items, K items wanted of a state, E user dimension.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dr_core.arrays import BoolArray, DoubleArray, FloatArray, IntArray
+from dr_core.arrays import IntArray
 from dr_core.learning.budget import StructureChoice, cheapest_paths, choose_structure, needs_costs
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.start import spread, starting_vectors
 from dr_core.model.energy_structure import EnergyStructure
 from dr_core.model.objective import DeepRetrievalModel
+from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import fit_kmeans_tree
-from dr_core.paths.length import CostGrowth, SizeCost, children, clip_num_paths, fit_growth, layers, usual_growth
+from dr_core.paths.length import (
+    CostGrowth,
+    SizeCost,
+    between,
+    children,
+    clip_num_paths,
+    fit_growth,
+    layers,
+    usual_growth,
+)
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.prices import Prices
 
 logger = logging.getLogger(__name__)
 
 VECTOR_STATES = 2048
 """States on which the clustered profiles are taken: fewer than for the paths themselves, since two powers are all that is read."""
-STATES, FEWEST_STATES, MOST_VISITS = 1024, 128, 2**22
-"""States that search: ``STATES``, or as many as make ``MOST_VISITS`` pairs of a state and a path, not fewer than ``FEWEST_STATES``."""
-OPENINGS = (-3.0, -4.0, -5.0, -6.0, -7.0, -8.0, -9.0, -np.inf)
-"""Least logarithms of probability at which prefixes are tried open; the one of least work counts."""
+FEWEST_STATES, MOST_STATES, MOST_VISITS = 128, 1024, 2**21
+"""States that search: as many as make ``MOST_VISITS`` pairs of a state and a path, within these bounds."""
 SPAN = 4.0
 """The larger number of paths, in units of the smaller one."""
 
@@ -65,7 +73,8 @@ def measure_growth(model: DeepRetrievalModel, user_NE: Tensor, config: LearningC
     """Measure the cost of two numbers of paths, ``SPAN`` apart around the one that is expected, and fit its growth.
 
     The recall is ``budget.recall``, or the mean of what the budget's candidates hold with both. Where the cheapest number of
-    paths turns out to lie outside of the two, two around it are measured in their place, once.
+    paths turns out to lie outside of the two, two around it are measured too, and the growth is taken between both pairs
+    where the work has its least there (a step of the secant method).
 
     Args:
         model: warmed up.
@@ -81,17 +90,17 @@ def measure_growth(model: DeepRetrievalModel, user_NE: Tensor, config: LearningC
     vectors = starting_vectors(model, spread(user_NE, VECTOR_STATES), config.paths, seed)
 
     def measure(around: float) -> CostGrowth | None:
-        searches: dict[int, TrialSearch] = {}
+        trials: dict[PathSpace, Prices] = {}
         for num_paths in (around / SPAN**0.5, around * SPAN**0.5):
             within = clip_num_paths(num_paths, num_items, 1, num_items)
             space = PathSpace(layers(within, config.paths.num_layers, children(around)))
-            if space.num_paths not in searches:
+            if space not in trials:
                 _, path_V = fit_kmeans_tree(vectors, space, seed, capacity=config.paths.kmeans_capacity)
-                searches[space.num_paths] = TrialSearch.of(model, user_NE, path_V, space, config)
-        if len(searches) < 2:
+                trials[space] = trial(model, user_NE, path_V, space, config)
+        if len(trials) < 2:
             return None
-        recall = budget.recall or float(np.mean([search.recall_of(candidates) for search in searches.values()]))
-        costs = [search.cost_of(recall, budget.candidate_cost) for search in searches.values()]
+        recall = budget.recall or float(np.mean([prices.recall_of(candidates) for prices in trials.values()]))
+        costs = [cost_of(prices, recall, space, user_NE.shape[1]) for space, prices in trials.items()]
         for cost in costs:
             logger.info(
                 "  %d paths: %.0f candidates and %.0f nodes for %.1f %% of the softmax's best %d",
@@ -99,102 +108,46 @@ def measure_growth(model: DeepRetrievalModel, user_NE: Tensor, config: LearningC
             )  # fmt: skip
         return fit_growth(costs)
 
-    expected = cheapest_paths(config, num_items, 1, usual_growth(num_items, 1, candidates))[0]
-    growth = measure(expected)
-    if growth is None:
-        return usual_growth(num_items, 1, candidates)
-    cheapest = cheapest_paths(config, num_items, 1, growth)[0]
-    if not growth.measured_at[0] <= cheapest <= growth.measured_at[-1]:
-        growth = measure(cheapest) or growth
-    return growth
+    usual = usual_growth(num_items, 1, candidates)
+    expected = cheapest_paths(config, num_items, 1, usual)[0]
+    first = measure(expected)
+    if first is None:
+        return usual
+    cheapest = cheapest_paths(config, num_items, 1, first)[0]
+    if cheapest == expected or first.measured_at[0] <= cheapest <= first.measured_at[-1]:
+        return first
+    second = measure(cheapest)
+    if second is None:
+        return first
+    given = None if budget.recall else candidates
+    balances = [growth.balance(budget.candidate_cost, given) for growth in (first, second)]
+    if balances[0] * balances[1] > 0:
+        return second
+    return between(first, second, balances[0] / (balances[0] - balances[1]))
 
 
-@dataclass(frozen=True)
-class TrialSearch:
-    """A search by price over clusters: which visits there are, best first, and what each of them finds and costs.
+@torch.no_grad()
+def trial(
+    model: DeepRetrievalModel, user_NE: Tensor, path_V: IntArray, space: PathSpace, config: LearningConfig
+) -> Prices:
+    """Search some states over clusters int64 [V], by the energies that a structure starts from."""
+    searching_NE = spread(user_NE, max(FEWEST_STATES, min(MOST_STATES, MOST_VISITS // space.num_paths)))
+    structure = EnergyStructure(config.structure, space, user_NE.shape[1])
+    structure.start(user_NE.mean(0), *model.reranker.item_vectors(), torch.from_numpy(path_V)[:, None])
+    index = build_index(np.arange(len(path_V)), path_V[:, None])
+    wanted_NK = model.reranker.best(searching_NE, min(config.training.validation_k, len(path_V))).numpy()
+    candidate_work = config.budget.candidate_cost * user_NE.shape[1]
+    return Prices.of(compiled_structure(structure, index), index, searching_NE.numpy(), wanted_NK, candidate_work)
 
-    Attributes:
-        space: of the paths.
-        state_R, path_R: int64, the visits by falling probability an item; all states and all paths that hold items.
-        found_R: share of all wanted items that each visit finds.
-        size_R: items on its path.
-        log_q_NQ: for each depth above the last, ln of the probability of its prefixes.
+
+def cost_of(prices: Prices, recall: float, space: PathSpace, user_dim: int) -> SizeCost:
+    """Return what a recall costs at the opening of least work.
+
+    Args:
+        prices: of a trial.
+        recall: wanted, at most what is found with everything open.
+        space: of the trial.
+        user_dim: E, multiply-adds of a node.
     """
-
-    space: PathSpace
-    state_R: IntArray
-    path_R: IntArray
-    found_R: DoubleArray
-    size_R: IntArray
-    log_q_NQ: tuple[FloatArray, ...]
-
-    @classmethod
-    @torch.no_grad()
-    def of(
-        cls, model: DeepRetrievalModel, user_NE: Tensor, path_V: IntArray, space: PathSpace, config: LearningConfig
-    ) -> TrialSearch:
-        """Return the search over the energies that clusters int64 [V] start from."""
-        num_states = max(FEWEST_STATES, min(STATES, MOST_VISITS // space.num_paths))
-        searching_NE = spread(user_NE, num_states)
-        structure = EnergyStructure(config.structure, space, user_NE.shape[1])
-        structure.start(user_NE.mean(0), *model.reranker.item_vectors(), torch.from_numpy(path_V)[:, None])
-        *log_q_NQ, log_p_NP = (
-            torch.log_softmax(torch.addmm(bias_Q, searching_NE, vector_QE.T), dim=1).numpy()
-            for vector_QE, bias_Q in zip(structure.vectors, structure.biases, strict=True)
-        )
-        best_NK = model.reranker.best(searching_NE, min(config.training.validation_k, len(path_V))).numpy()
-        return cls.over(log_p_NP, tuple(log_q_NQ), path_V[best_NK], path_V, space)
-
-    @classmethod
-    def over(
-        cls,
-        log_p_NP: FloatArray,
-        log_q_NQ: tuple[FloatArray, ...],
-        wanted_NK: IntArray,
-        path_V: IntArray,
-        space: PathSpace,
-    ) -> TrialSearch:
-        """Return the search by given probabilities, for the items on the paths ``wanted_NK``."""
-        num_states, num_paths = log_p_NP.shape
-        size_P = np.bincount(path_V, minlength=num_paths)
-        occupied = np.flatnonzero(size_P)
-        density_NO = log_p_NP[:, occupied] - np.log(size_P[occupied], dtype=np.float32)
-        order_R = np.argsort(-density_NO, axis=None, kind="stable")
-        state_R, path_R = order_R // len(occupied), occupied[order_R % len(occupied)]
-        wanted_of = np.arange(num_states)[:, None] * num_paths + wanted_NK
-        found_NP = np.bincount(wanted_of.ravel(), minlength=num_states * num_paths)
-        found_R = found_NP[state_R * num_paths + path_R] / wanted_NK.size
-        return cls(space, state_R, path_R, found_R, size_P[path_R], log_q_NQ)
-
-    @property
-    def num_states(self) -> int:
-        """N."""
-        return int(self.state_R.max()) + 1
-
-    def recall_of(self, candidates: float) -> float:
-        """Return the recall that a number of candidates a state buys where every prefix is open."""
-        spent_R = np.cumsum(self.size_R) / self.num_states
-        return float(self.found_R[: int(np.searchsorted(spent_R, candidates)) + 1].sum())
-
-    def cost_of(self, recall: float, candidate_cost: float) -> SizeCost:
-        """Return the cost of a recall at the opening of least work."""
-        costs = (self._cost_at(opening, recall) for opening in OPENINGS)
-        return min(
-            (cost for cost in costs if cost is not None), key=lambda cost: cost.nodes + candidate_cost * cost.candidates
-        )
-
-    def _cost_at(self, opening: float, recall: float) -> SizeCost | None:
-        """Return the cost of a recall where prefixes of at least this probability are open; None if it cannot be reached."""
-        is_open_NQ: BoolArray = np.ones((self.num_states, 1), dtype=np.bool_)
-        nodes = float(self.space.nodes[0])
-        for depth, log_q_NQ in enumerate(self.log_q_NQ, start=1):
-            is_open_NQ = np.repeat(is_open_NQ, self.space.nodes[depth - 1], axis=1) & (log_q_NQ >= opening)
-            nodes += self.space.nodes[depth] * is_open_NQ.sum() / self.num_states
-        below = self.space.paths_below(len(self.log_q_NQ))
-        is_open_R = is_open_NQ[self.state_R, self.path_R // below]
-        reached_R = np.cumsum(self.found_R * is_open_R)
-        place = int(np.searchsorted(reached_R, min(recall, 1.0) - 1e-9))
-        if place == len(reached_R):
-            return None
-        visited = (self.size_R * is_open_R)[: place + 1].sum() / self.num_states
-        return SizeCost(self.space.num_paths, float(visited), nodes)
+    best = min(prices.offers, key=lambda offer: offer.work + prices.candidate_work * offer.candidates_for(recall))
+    return SizeCost(space.num_paths, best.candidates_for(recall), best.work / user_dim)

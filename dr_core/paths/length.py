@@ -82,6 +82,36 @@ class CostGrowth:
         ratio = self.candidates_power * candidate_cost * candidates / (self.nodes_power * self.nodes)
         return float(self.num_paths * ratio ** (1 / self.nodes_power))
 
+    def balance(self, candidate_cost: float, candidates: float | None = None) -> float:
+        """Return ln of gamma n over beta m C at P_0: below 0 where more paths take less work.
+
+        Args:
+            candidate_cost: m.
+            candidates: C where it is given, else C(P_0).
+        """
+        spent = self.candidates if candidates is None else candidates
+        return float(np.log(self.nodes_power * self.nodes / (self.candidates_power * candidate_cost * spent)))
+
+
+def between(first: CostGrowth, second: CostGrowth, share: float) -> CostGrowth:
+    """Return the growth at ``share`` of the way from one to another, in logarithms.
+
+    Powers change with the number of paths: nodes rise faster and candidates fall more slowly where there are many. Between
+    two growths whose balances have opposite signs, the secant's share b_1 / (b_1 - b_2) gives one of balance 0.
+    """
+
+    def mean(one: float, other: float) -> float:
+        return float(one ** (1 - share) * other**share)
+
+    return CostGrowth(
+        num_paths=mean(first.num_paths, second.num_paths),
+        candidates=mean(first.candidates, second.candidates),
+        nodes=mean(first.nodes, second.nodes),
+        candidates_power=mean(first.candidates_power, second.candidates_power),
+        nodes_power=mean(first.nodes_power, second.nodes_power),
+        measured_at=tuple(sorted({*first.measured_at, *second.measured_at})),
+    )
+
 
 def fit_growth(costs: Sequence[SizeCost]) -> CostGrowth:
     """Fit both power laws, by least squares in logarithms, to two or more numbers of paths.

@@ -8,110 +8,9 @@ import torch
 
 from dr_core.learning.budget import choose_structure
 from dr_core.learning.config import LearningConfig
-from dr_core.learning.path_costs import OPENINGS, TrialSearch, choose_paths, measure_growth
+from dr_core.learning.path_costs import choose_paths, cost_of, measure_growth, trial
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.space import PathSpace
-
-NUM_STATES, NUM_ITEMS, WANTED = 7, 60, 4
-SPACES = [PathSpace((12,)), PathSpace((5, 3)), PathSpace((3, 2, 2))]
-
-
-def some_search(
-    space: PathSpace, seed: int
-) -> tuple[TrialSearch, np.ndarray, list[np.ndarray], np.ndarray, np.ndarray]:
-    """A search by random probabilities; one path holds no item."""
-    rng = np.random.default_rng(seed)
-    path_V = rng.integers(0, space.num_paths - 1, NUM_ITEMS)
-    log_p_NP = np.log(rng.dirichlet(np.full(space.num_paths, 0.3), NUM_STATES) + 1e-9).astype(np.float32)
-    log_q_NQ = [
-        np.log(rng.dirichlet(np.ones(space.num_prefixes(depth)), NUM_STATES)).astype(np.float32)
-        for depth in range(1, space.num_layers)
-    ]
-    wanted_NK = path_V[rng.permuted(np.tile(np.arange(NUM_ITEMS), (NUM_STATES, 1)), axis=1)[:, :WANTED]]
-    search = TrialSearch.over(log_p_NP, tuple(log_q_NQ), wanted_NK, path_V, space)
-    return search, log_p_NP, log_q_NQ, wanted_NK, path_V
-
-
-def enumerated(
-    space: PathSpace,
-    log_p_NP: np.ndarray,
-    log_q_NQ: list[np.ndarray],
-    wanted_NK: np.ndarray,
-    path_V: np.ndarray,
-    recall: float,
-    cost: float,
-) -> tuple[float, float]:
-    """Candidates and nodes of the cheapest opening, every price tried."""
-    size_P = np.bincount(path_V, minlength=space.num_paths)
-    best = None
-    for opening in OPENINGS:
-        visits, nodes = [], 0.0
-        for state in range(NUM_STATES):
-            nodes += space.nodes[0]
-            open_prefixes = {()}
-            for depth in range(1, space.num_layers):
-                open_prefixes = {
-                    (*prefix, node)
-                    for prefix in open_prefixes
-                    for node in range(space.nodes[depth - 1])
-                    if log_q_NQ[depth - 1][state, number(space, (*prefix, node))] >= opening
-                }
-                nodes += space.nodes[depth] * len(open_prefixes)
-            for path in range(space.num_paths):
-                if tuple(space.decode(np.array([path]))[0][:-1]) in open_prefixes and size_P[path]:
-                    density = log_p_NP[state, path] - np.log(size_P[path], dtype=np.float32)
-                    visits.append((density, size_P[path], (wanted_NK[state] == path).sum()))
-        for price in sorted({density for density, _, _ in visits}, reverse=True):
-            chosen = [(size, found) for density, size, found in visits if density >= price]
-            if sum(found for _, found in chosen) >= recall * wanted_NK.size - 1e-6:
-                candidates = sum(size for size, _ in chosen) / NUM_STATES
-                work = nodes / NUM_STATES + cost * candidates
-                if best is None or work < best[0] - 1e-9:
-                    best = work, candidates, nodes / NUM_STATES
-                break
-    assert best is not None
-    return best[1:]
-
-
-def number(space: PathSpace, prefix: tuple[int, ...]) -> int:
-    value = 0
-    for nodes, node in zip(space.nodes, prefix, strict=False):
-        value = value * nodes + node
-    return value
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-@pytest.mark.parametrize("recall", [0.2, 0.6, 1.0])
-@pytest.mark.parametrize("cost", [0.1, 5.0])
-def test_the_cost_of_a_recall_is_that_of_the_cheapest_price_and_opening(
-    space: PathSpace, recall: float, cost: float
-) -> None:
-    for seed in range(4):
-        search, *known = some_search(space, seed)
-        found = search.cost_of(recall, cost)
-        candidates, nodes = enumerated(space, *known, recall=recall, cost=cost)
-        assert found.num_paths == space.num_paths
-        assert found.nodes + cost * found.candidates == pytest.approx(nodes + cost * candidates, rel=1e-6)
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-def test_recall_grows_with_candidates_to_all_that_is_wanted(space: PathSpace) -> None:
-    search, *_ = some_search(space, 5)
-    recalls = [search.recall_of(candidates) for candidates in range(NUM_ITEMS + 1)]
-    assert (np.diff(recalls) >= 0).all()
-    assert recalls[-1] == pytest.approx(1.0)
-    dearer = [search.cost_of(recall, 1.0) for recall in (0.3, 0.6, 0.9)]
-    assert (np.diff([cost.nodes + cost.candidates for cost in dearer]) >= 0).all()
-
-
-def test_known_groups_are_visited_alone() -> None:
-    """Users who want the items of one path each, and know it, need the items of one path."""
-    space, path_V = PathSpace((4, 2)), np.repeat(np.arange(8), 5)
-    log_p_NP = np.log(np.full((8, 8), 1e-3) + np.eye(8)).astype(np.float32)
-    log_q_NQ = np.log(np.full((8, 4), 1e-5) + np.repeat(np.eye(4), 2, axis=0)).astype(np.float32)
-    wanted_NK = np.repeat(np.arange(8), 3).reshape(8, 3)
-    cost = TrialSearch.over(log_p_NP, (log_q_NQ,), wanted_NK, path_V, space).cost_of(1.0, 1.0)
-    assert (cost.candidates, cost.nodes) == (5, 4 + 2)
 
 
 @pytest.fixture
@@ -126,6 +25,33 @@ def warm(make_model: Callable[..., DeepRetrievalModel]) -> tuple[DeepRetrievalMo
 
 def config_of(**sections: dict[str, object]) -> LearningConfig:
     return LearningConfig.model_validate({"budget": {"candidates": 40}, **sections})
+
+
+def test_a_trial_holds_more_for_more_and_costs_what_a_search_costs(
+    warm: tuple[DeepRetrievalModel, torch.Tensor],
+) -> None:
+    space, config = PathSpace((12, 5)), config_of()
+    path_V = np.arange(600) % 60
+    prices = trial(*warm, path_V, space, config)
+    costs = [cost_of(prices, recall, space, 8) for recall in (0.3, 0.6, 0.9)]
+    work = [cost.nodes + cost.candidates for cost in costs]
+    assert (np.diff(work) >= 0).all()
+    for recall, cost in zip((0.3, 0.6, 0.9), costs, strict=True):
+        assert prices.recall_of(prices.candidates_for(recall)) >= recall - 1e-9
+        assert cost.candidates >= prices.candidates_for(recall), "a prefix that is closed cannot save candidates"
+        assert 12 <= cost.nodes <= 12 + 60
+        everything = prices.offers[0]
+        assert cost.nodes + cost.candidates <= everything.work / 8 + everything.candidates_for(recall) + 1e-6
+
+
+def test_items_that_states_tell_apart_are_found_on_their_own_paths(
+    warm: tuple[DeepRetrievalModel, torch.Tensor],
+) -> None:
+    """The items of a direction on one path, against items in any order."""
+    space, config = PathSpace((12, 5)), config_of()
+    ordered = trial(*warm, np.arange(600) % 60, space, config)
+    mixed = trial(*warm, np.random.default_rng(0).permutation(600) % 60, space, config)
+    assert ordered.candidates_for(0.9) < 0.5 * mixed.candidates_for(0.9)
 
 
 def test_what_is_measured_is_a_growth_that_repeats(warm: tuple[DeepRetrievalModel, torch.Tensor]) -> None:

@@ -9,6 +9,7 @@ from dr_core.paths.length import (
     MOST_PATHS,
     CostGrowth,
     SizeCost,
+    between,
     children,
     clip_num_paths,
     fit_growth,
@@ -57,6 +58,22 @@ def test_dearer_candidates_never_give_longer_paths(growth: CostGrowth) -> None:
         clipped = [clip_num_paths(solve(float(cost)), 50_000, 1, 900) for cost in costs]
         assert (np.diff(clipped) >= 0).all()
         assert (np.diff([np.prod(layers(paths, 2)) for paths in clipped]) >= 0).all()
+
+
+@pytest.mark.parametrize("candidates", [None, 450.0])
+def test_between_two_growths_is_one_that_is_in_balance(candidates: float | None) -> None:
+    few, many = (
+        CostGrowth(1500, 500, 170, 0.58, 0.54, (750, 3000)),
+        CostGrowth(10_800, 630, 850, 0.32, 0.76, (5400, 21_600)),
+    )
+    balances = few.balance(1.0, candidates), many.balance(1.0, candidates)
+    assert balances[0] < 0 < balances[1], "more paths take less work below, and fewer above"
+    middle = between(few, many, balances[0] / (balances[0] - balances[1]))
+    assert middle.balance(1.0, candidates) == pytest.approx(0)
+    assert few.num_paths < middle.num_paths < many.num_paths
+    best = middle.cheapest(1.0) if candidates is None else middle.cheapest_for(candidates, 1.0)
+    assert best == pytest.approx(middle.num_paths)
+    assert middle.measured_at == (750, 3000, 5400, 21_600)
 
 
 def test_growth_is_read_off_exact_laws() -> None:
