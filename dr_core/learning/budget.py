@@ -147,7 +147,7 @@ def cheapest_paths(config: LearningConfig, num_items: int, num_paths: int, growt
     else:
         cheapest = growth.cheapest(budget.candidate_cost)
         candidates = growth.candidates_at(cheapest)
-    length = clip_num_paths(cheapest, num_items, num_paths, candidates)
+    length = clip_num_paths(cheapest, num_items, num_paths, candidates, config.structure.exact_paths)
     reason = (
         f"{length:.0f} paths, since candidates fall as P^-{growth.candidates_power:.2f} and nodes rise as"
         f" P^{growth.nodes_power:.2f} ({_source(growth)}) and a candidate costs {budget.candidate_cost:g} nodes"

@@ -92,7 +92,7 @@ def measure_growth(model: DeepRetrievalModel, user_NE: Tensor, config: LearningC
     def measure(around: float) -> CostGrowth | None:
         trials: dict[PathSpace, Prices] = {}
         for num_paths in (around / SPAN**0.5, around * SPAN**0.5):
-            within = clip_num_paths(num_paths, num_items, 1, num_items)
+            within = clip_num_paths(num_paths, num_items, 1, num_items, config.structure.exact_paths)
             space = PathSpace(layers(within, config.paths.num_layers, children(around)))
             if space not in trials:
                 _, path_V = fit_kmeans_tree(vectors, space, seed, capacity=config.paths.kmeans_capacity)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_PATHS = 131_072
-"""Paths at most, where the items allow: up to as many, the structure's normaliser is exact."""
+"""Paths at most, where the items allow, by default."""
 FEWEST_ITEMS = 2
 """Items on a path, at least, on average."""
 FEWEST_VISITS = 4
@@ -151,21 +151,24 @@ def children(num_paths: float) -> int:
     return CHILDREN if num_paths >= FEW_PATHS else FEW_CHILDREN
 
 
-def clip_num_paths(num_paths: float, num_items: int, paths_per_item: int, candidates: float) -> float:
+def clip_num_paths(
+    num_paths: float, num_items: int, paths_per_item: int, candidates: float, most_paths: int = MOST_PATHS
+) -> float:
     """Return the number of paths within its bounds.
 
     There are ``FEWEST_ITEMS`` items on a path at least, and then ``FEWEST_VISITS`` mean paths among the candidates at least,
-    and then ``MOST_PATHS`` at most.
+    and then ``most_paths`` at most.
 
     Args:
         num_paths: P as wanted.
         num_items: V.
         paths_per_item: J, which is also the fewest paths there can be.
         candidates: C.
+        most_paths: whose energies are all summed.
     """
     places = num_items * paths_per_item
     lowest = FEWEST_VISITS * places / candidates
-    clipped = max(min(num_paths, MOST_PATHS), lowest)
+    clipped = max(min(num_paths, most_paths), lowest)
     return max(min(clipped, places / FEWEST_ITEMS), paths_per_item, 4.0)
 
 

@@ -123,6 +123,8 @@ def choose(run: LearnedRun, stage: Stage) -> Facts:
     algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, choice.space)
     log_choices(algorithms)
     return {
+        "rows_in": run.num_items,
+        "rows_out": choice.space.num_paths,
         **choice.as_dict(),
         "growth": growth and vars(growth),
         **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
