@@ -17,8 +17,8 @@ import torch
 
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.assignment import coordinate_descent
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import random_paths

@@ -37,8 +37,8 @@ from dr_core.learning.trainer import TrainingConfig
 from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import fit_kmeans_tree

@@ -28,8 +28,8 @@ import torch
 from dr_core.learning.trainer import BatchSource, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.spark.session import spark_session

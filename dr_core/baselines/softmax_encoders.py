@@ -19,8 +19,8 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 

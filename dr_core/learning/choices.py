@@ -8,7 +8,7 @@ from typing import Literal
 
 from dr_core.errors import ConfigError
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.sizes import DENSE_LIMIT
 from dr_core.paths.space import PathSpace
 
@@ -77,19 +77,6 @@ def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int) -
     return None
 
 
-def require_even_layers(space: PathSpace) -> None:
-    """Refuse layers of different sizes where p(c|x) is a product over layers, which share their tables of K nodes.
-
-    Raises:
-        ConfigError: layers differ.
-    """
-    if not space.is_even:
-        raise ConfigError(
-            f"paths.nodes={list(space.nodes)}: a product of layers needs as many nodes in each; set structure.normaliser:"
-            " global, or one K by paths.num_nodes and paths.num_layers"
-        )
-
-
 def choose_path_vectors(config: StructureConfig, space: PathSpace) -> Choice:
     """Choose the last layer of p(c|x): ``vectors``, one for each path, or an ``mlp`` as in the layers before."""
     if config.has_path_vectors(space):
@@ -116,9 +103,8 @@ def choose_algorithms(config: LearningConfig, num_items: int, num_paths: int, sp
         space: of the paths.
 
     Raises:
-        ConfigError: as :func:`choose_m_step` and :func:`require_even_layers`.
+        ConfigError: as :func:`choose_m_step`.
     """
-    require_even_layers(space)
     return {
         "m_step": choose_m_step(config.assignment, num_items, num_paths),
         "path_vectors": choose_path_vectors(config.structure, space),

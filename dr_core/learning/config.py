@@ -11,8 +11,8 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.learning.samples import SamplesConfig
 from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.encoder import EncoderConfig
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.health import HealthLimits
 from dr_core.retrieval.config import ServingConfig
 
@@ -170,6 +170,16 @@ class LearningConfig(Config):
     """Rounds and epochs."""
     serving: ServingConfig = ServingConfig()
     """How a release answers."""
+
+    @model_validator(mode="after")
+    def _product_of_even_layers(self) -> Self:
+        nodes = self.paths.nodes
+        if self.structure.normaliser == "layers" and nodes is not None and len(set(nodes)) > 1:
+            raise ValueError(
+                f"paths.nodes={list(nodes)} with structure.normaliser=layers: a product of layers has as many nodes in each;"
+                " set structure.normaliser=global, or one K by paths.num_nodes"
+            )
+        return self
 
     @property
     def history_length(self) -> int:

@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.path_structure import PathStructure, decode_paths
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from tests.oracles.beam_search import beam_search
 

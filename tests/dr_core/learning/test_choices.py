@@ -11,10 +11,9 @@ from dr_core.learning.choices import (
     choose_path_vectors,
     choose_search,
     log_choices,
-    require_even_layers,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 CANNOT = [
@@ -62,12 +61,6 @@ def test_path_vectors_and_search_follow_the_size_of_the_space() -> None:
     assert choose_search(PathSpace.even(2**9 + 1, 3)).kind == "p"
     for space in (PathSpace.even(10, 2), PathSpace.even(11, 2), PathSpace.even(50, 1)):
         assert config.has_path_vectors(space) == (choose_path_vectors(config, space).kind == "vectors")
-
-
-def test_a_product_of_layers_needs_even_ones_and_says_what_else_there_is() -> None:
-    require_even_layers(PathSpace((32, 32)))
-    with pytest.raises(ConfigError, match=r"paths.nodes=\[512, 32\].*structure.normaliser: global.*paths.num_nodes"):
-        choose_algorithms(LearningConfig(), 1000, 1, PathSpace((512, 32)))
 
 
 def test_every_choice_of_a_run_is_logged_with_its_reason(caplog) -> None:

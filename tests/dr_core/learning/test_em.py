@@ -10,8 +10,8 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig, TargetSampler
 from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure

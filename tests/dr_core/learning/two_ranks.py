@@ -20,8 +20,8 @@ import torch.distributed as dist
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig, Validation
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3

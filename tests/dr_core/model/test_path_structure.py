@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dr_core.model.path_mapping import PathMapping
-from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.path_structure import PathStructure, decode_paths
 from dr_core.model.structure import Placement, Structure
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from tests.behaviours.structure import StructureBehaviour
 
