@@ -41,10 +41,11 @@ from pipelines.stages.ingest.preprocess import preprocess as ingest
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
-from pipelines.stages.structure.initialize import initialize_paths, sample_states
+from pipelines.stages.structure.initialize import initialize_paths
 from pipelines.stages.structure.scores import FrozenModel, accumulate_scores, measure_likelihood
 from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples as cut_samples
+from pipelines.stages.training.states import sample_states
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
 

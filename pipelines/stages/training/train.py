@@ -26,8 +26,8 @@ from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
-from pipelines.stages.structure.initialize import sample_states
 from pipelines.stages.training.petastorm import PetastormSource
+from pipelines.stages.training.states import sample_states
 from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
 
