@@ -34,7 +34,7 @@ DATA_COUNTS = {
     "filtered": "filtered",
 }
 """Counts of the summary, and their names in the ingest's record."""
-ALGORITHM = ("m_step", "path_vectors", "search")
+ALGORITHM = ("m_step", "normaliser", "path_vectors", "search")
 """Keys of a stage's result that say which algorithm ran, and why."""
 
 

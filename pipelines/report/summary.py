@@ -56,6 +56,8 @@ class Structure(Record):
     """Candidates of one user at most."""
     m_step: str | None = None
     """Which M-step ran, and why."""
+    normaliser: str | None = None
+    """What p(c|x) is normalised over, and why."""
     path_vectors: str | None = None
     """Whether paths have vectors of their own, and why."""
     search: str | None = None
