@@ -32,6 +32,17 @@ def test_readers_get_books_of_their_shelf_and_none_they_know(model: DeepRetrieva
         assert model.recommend(history).items == found.items
 
 
+def test_layers_may_have_different_numbers_of_nodes(tmp_path: Path) -> None:
+    nodes = (8, 3)
+    model = DeepRetrieval(k=4, seed=0, paths={"nodes": nodes}, **FAST).fit(readers(0, 300))
+    assert own_share(model, STRANGERS) > 0.9
+    visited = [path.nodes for path in model.explain(["a1", "a2"], beam=10**6)]
+    assert len(set(visited)) == len(visited)
+    assert all((np.array(path) < nodes).all() for path in visited)
+    model.save(tmp_path / "saved")
+    assert lists(DeepRetrieval.load(tmp_path / "saved")) == lists(model)
+
+
 def test_the_same_seed_gives_the_same_lists_whatever_torch_has_drawn(model: DeepRetrieval) -> None:
     torch.manual_seed(77)
     assert lists(DeepRetrieval(k=4, seed=0, **FAST).fit(readers(0, 300))) == lists(model)
