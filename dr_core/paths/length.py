@@ -24,7 +24,8 @@ FEWEST_VISITS = 4
 """Mean paths that the candidates fill, at least: with fewer, users can hardly be told apart."""
 CHILDREN, FEW_CHILDREN, FEW_PATHS = 32, 16, 1536
 """Children of a prefix, and children of one where there are fewer than ``FEW_PATHS`` paths."""
-USUAL_CANDIDATES_POWER, USUAL_NODES_POWER, USUAL_NODES = 0.25, 0.9, 0.25
+USUAL_CANDIDATES_POWER, USUAL_NODES_POWER, USUAL_PREFIXES = 0.4, 0.75, 0.3
+"""Powers to expect before anything is measured, and prefixes that are opened for each path that is visited."""
 POWER_RANGE = (0.05, 1.0)
 """Powers outside of this range are noise: they are moved to its ends."""
 
@@ -142,7 +143,7 @@ def usual_growth(num_items: int, paths_per_item: int, candidates: float) -> Cost
     num_paths = max(2.0, min(num_items * paths_per_item / FEWEST_ITEMS, candidates))
     visited = candidates * num_paths / (num_items * paths_per_item)
     width = children(num_paths)
-    nodes = num_paths / width + width * USUAL_NODES * visited
+    nodes = num_paths / width + width * USUAL_PREFIXES * visited
     return CostGrowth(num_paths, candidates, nodes, USUAL_CANDIDATES_POWER, USUAL_NODES_POWER)
 
 
