@@ -89,7 +89,8 @@ class Prices:
         has to make up for by further candidates.
         """
         recall = self.recall_of(candidates)
-        best = min(self.offers, key=lambda offer: offer.work + self.candidate_work * offer.candidates_for(recall))
+        wide = [offer for offer in self.offers if offer.candidates_M[-1] >= candidates] or [self.offers[0]]
+        best = min(wide, key=lambda offer: offer.work + self.candidate_work * offer.candidates_for(recall))
         return Price(best.price_of(candidates), best.opening, round(LIMIT * candidates))
 
     def recall_of(self, candidates: float) -> float:

@@ -124,4 +124,4 @@ def test_a_curve_widens_until_it_reaches_the_candidates_asked_for(variant: Varia
     assert curve[-1].mean_candidates >= 20
     assert choose_beam(curve, 10).mean_candidates >= 10
     assert choose_beam(curve, 1e9) is curve[-1]
-    assert nearest(curve, curve[2].mean_candidates + 1e-6) is curve[2]
+    assert nearest(curve, curve[2].mean_candidates + 1e-6).mean_candidates == curve[2].mean_candidates
