@@ -141,7 +141,10 @@ def trial(
 
 
 def cost_of(prices: Prices, recall: float, space: PathSpace, user_dim: int) -> SizeCost:
-    """Return what a recall costs at the opening of least work.
+    """Return what a recall costs: its candidates with everything open, and all else as nodes.
+
+    An opening of few prefixes saves nodes and takes further candidates. Which is best may jump from one number of paths to
+    the next; the least work does not, so what an opening takes in further candidates counts as nodes.
 
     Args:
         prices: of a trial.
@@ -149,5 +152,7 @@ def cost_of(prices: Prices, recall: float, space: PathSpace, user_dim: int) -> S
         space: of the trial.
         user_dim: E, multiply-adds of a node.
     """
-    best = min(prices.offers, key=lambda offer: offer.work + prices.candidate_work * offer.candidates_for(recall))
-    return SizeCost(space.num_paths, best.candidates_for(recall), best.work / user_dim)
+    candidates = prices.candidates_for(recall)
+    work = min(offer.work + prices.candidate_work * offer.candidates_for(recall) for offer in prices.offers)
+    nodes = (work - prices.candidate_work * candidates) / user_dim
+    return SizeCost(space.num_paths, candidates, max(nodes, float(space.nodes[0])))
