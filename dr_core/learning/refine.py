@@ -12,7 +12,8 @@ from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.start import softmax_mass
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.refinement import captured_mass, refine_paths
+from dr_core.paths.best_visits import BestVisitors
+from dr_core.paths.refinement import refine_paths
 from dr_core.paths.space import PathSpace
 
 
@@ -52,19 +53,16 @@ class Refinement:
         """
         if any(start.shape[1] != 1 for start in starts):
             raise ValueError("only mappings with one path an item can be refined")
-        complete = [start[:, 0] for start in starts if start.min() >= 0]
+        complete = [start for start in starts if start.min() >= 0]
         if not complete:
             raise ValueError("every mapping leaves an item on no path: nothing can be refined")
-        start_V = max(
-            complete, key=lambda path_V: captured_mass(self.mass_NV, path_V, self.space.num_paths, self.budgets)
-        )
-        path_V = refine_paths(
+        visitors = BestVisitors(self.mass_NV, self.space.num_paths, self.budgets)
+        return refine_paths(
             self.mass_NV,
-            start_V,
-            self.space,
-            budgets=self.budgets,
+            max(complete, key=visitors.captured_mass),
+            self.space.num_paths,
+            visitors,
             num_sweeps=self.config.refine_sweeps,
             capacity=self.config.refine_capacity,
             seed=self.seed,
         )
-        return path_V[:, None]

@@ -7,8 +7,9 @@ import torch
 from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.refine import Refinement
 from dr_core.learning.start import softmax_mass
+from dr_core.paths.best_visits import BestVisitors
 from dr_core.paths.kmeans_tree import random_paths
-from dr_core.paths.refinement import captured_mass, refine_paths
+from dr_core.paths.refinement import refine_paths
 from dr_core.paths.space import PathSpace
 
 SPACE = PathSpace(5, 2)
@@ -38,8 +39,8 @@ def test_refined_paths_hold_more_of_the_softmax_mass(model, user_NE) -> None:
     found = refining.refine(start)
     assert found.shape == start.shape
     assert 0 <= found.min() <= found.max() < SPACE.num_paths
-    before, after = (captured_mass(refining.mass_NV, each[:, 0].copy(), 25, [3.0, 6.0]) for each in (start, found))
-    assert after > before
+    visitors = BestVisitors(refining.mass_NV, 25, [3.0, 6.0])
+    assert visitors.captured_mass(found) > visitors.captured_mass(start)
 
 
 def test_mappings_that_cannot_be_refined_are_refused(model, user_NE) -> None:
@@ -58,17 +59,18 @@ def test_the_mapping_refined_is_the_better_one_at_equal_candidates(model, user_N
     chosen = set()
     for budgets in ([4.0], [10.0, 30.0]):
         refining = refinement(model, user_NE, budgets=budgets, refine_sweeps=1, refine_capacity=1)
+        visitors = BestVisitors(mass_NV, 25, budgets)
         for descended, parent in ((short, long), (long, short)):
-            masses = [captured_mass(mass_NV, each[:, 0], 25, budgets) for each in (descended, parent)]
+            masses = [visitors.captured_mass(each) for each in (descended, parent)]
             assert masses[0] != pytest.approx(masses[1])
             start = (descended, parent)[int(np.argmax(masses))]
             chosen.add(start is descended)
             expected, of_descended = (
-                refine_paths(mass_NV, each[:, 0], SPACE, budgets=budgets, num_sweeps=1, capacity=1, seed=0)
+                refine_paths(mass_NV, each, 25, visitors, num_sweeps=1, capacity=1, seed=0)
                 for each in (start, descended)
             )
-            np.testing.assert_array_equal(refining.refine(descended, parent)[:, 0], expected)
+            np.testing.assert_array_equal(refining.refine(descended, parent), expected)
             unplaced = parent.copy()
             unplaced[7] = -1
-            np.testing.assert_array_equal(refining.refine(descended, unplaced)[:, 0], of_descended)
+            np.testing.assert_array_equal(refining.refine(descended, unplaced), of_descended)
     assert chosen == {True, False}
