@@ -7,7 +7,7 @@ costs e^lambda at each: the dual of the knapsack that chooses paths (Dantzig 195
     sum_x m_xv max(0, t_xc - max_{c' of v} t_xc') - sum_x price_xc,
 
 where t_xc counts the widths at which x visits c; what x visits at a narrow width it visits at every wider one. The first
-sum is the gain of a set function with diminishing returns, coverage (Nemhauser, Wolsey, Fisher 1978). Its terms are
+sum is the gain of a set function with diminishing returns, coverage (Nemhauser, Wolsey, Fisher 1978). Masses and times are
 rounded to fixed point, so that gains summed over blocks of states are those of all states, bit for bit, in any order.
 
 Shape legend: N states, U states of a block, B beam, V items, P paths, J paths an item, F widths, n visits or gains.
@@ -23,11 +23,13 @@ from numba import njit
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
 
-from dr_core.arrays import DoubleArray, FloatArray
+from dr_core.arrays import AnyFloatArray, DoubleArray, FloatArray
 from dr_core.paths.space import Int64Array, integer_array
 
-FRACTION_BITS = 40
-"""Bits after the binary point of the sums: a resolution of 9e-13, and room for 4 million states' whole mass."""
+MASS_BITS, TIMES_BITS = 32, 8
+"""Bits after the binary point of a mass and of the times of a visit."""
+FRACTION_BITS = MASS_BITS + TIMES_BITS
+"""Bits after the binary point of the sums, which have room for 4 million states' whole mass."""
 
 
 class PathVisits(NamedTuple):
@@ -48,6 +50,18 @@ class PathVisits(NamedTuple):
         return len(self.offsets) - 1
 
     @classmethod
+    def joined(cls, blocks: Sequence[PathVisits]) -> PathVisits:
+        """Return the visits of blocks of states, one after the other.
+
+        Raises:
+            ValueError: no blocks.
+        """
+        counts = np.concatenate([np.diff(block.offsets) for block in blocks])
+        offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+        paths, times, prices = (np.concatenate(column) for column in list(zip(*blocks, strict=True))[1:])
+        return cls(offsets, paths, times, prices)
+
+    @classmethod
     def at_prices(cls, path_UB: Int64Array, log_density_UB: FloatArray, log_prices: Sequence[float]) -> PathVisits:
         """Return the visits at several prices, from one search that is at least as wide as the widest.
 
@@ -64,6 +78,20 @@ class PathVisits(NamedTuple):
         offsets = np.concatenate(([0], np.cumsum(is_visited_UB.sum(axis=1)))).astype(np.int64)
         paths = path_UB[is_visited_UB].astype(np.int64)
         return cls(offsets, paths, times.astype(np.float32), summed_F[times].astype(np.float32))
+
+
+def log_prices(log_density_UB: FloatArray, size_UB: Int64Array, budgets: Sequence[float]) -> list[float]:
+    """Return for each budget C the lambda at which the states visit C candidates on average, the last path included.
+
+    Args:
+        log_density_UB: float, ln p(c|x) - ln|c| of each state's paths.
+        size_UB: int64, |c| of these paths.
+        budgets: each C.
+    """
+    order = np.argsort(-log_density_UB, axis=None, kind="stable")
+    candidates = np.cumsum(size_UB.ravel()[order]) / len(size_UB)
+    places = np.minimum(np.searchsorted(candidates, budgets), len(order) - 1)
+    return [float(density) for density in log_density_UB.ravel()[order[places]]]
 
 
 class Gains(NamedTuple):
@@ -107,8 +135,9 @@ def visit_gains(
         raise ValueError("masses must be finite and not negative")
     if total * 2.0**FRACTION_BITS >= 2.0**62:
         raise ValueError(f"masses and visits sum to {total}, too much for {FRACTION_BITS} fraction bits")
+    mass, times = _fixed(mass_VN.data, MASS_BITS), _fixed(visits.times, TIMES_BITS)
     rows, slots, paths, fixed = _sum_gains(
-        mass_VN.indptr, mass_VN.indices, mass_VN.data, path_VJ, *visits[:3], num_paths, 2.0**FRACTION_BITS
+        mass_VN.indptr, mass_VN.indices, mass, path_VJ, visits.offsets, visits.paths, times, num_paths
     )
     return Gains(ids[rows], slots, paths, fixed)
 
@@ -130,10 +159,9 @@ def merge_gains(blocks: Sequence[Gains]) -> Gains:
 
 def visit_costs(visits: PathVisits, num_paths: int) -> DoubleArray:
     """Return what a further item on each path costs all states and widths, float64 [P]; costs of blocks add up."""
-    unit = 2.0**FRACTION_BITS
     fixed_P = np.zeros(num_paths, dtype=np.int64)
-    np.add.at(fixed_P, visits.paths, np.rint(visits.prices.astype(np.float64) * unit).astype(np.int64))
-    return fixed_P / unit
+    np.add.at(fixed_P, visits.paths, _fixed(visits.prices, FRACTION_BITS))
+    return fixed_P * 2.0**-FRACTION_BITS
 
 
 def captured_mass(mass_NV: csr_matrix, visits: PathVisits, path_VJ: Int64Array, num_paths: int) -> float:
@@ -149,6 +177,11 @@ def captured_mass(mass_NV: csr_matrix, visits: PathVisits, path_VJ: Int64Array, 
     """
     summed = _captured(mass_NV.indptr, mass_NV.indices, mass_NV.data, path_VJ, *visits[:3], num_paths)
     return float(summed) / max(visits.num_states, 1)
+
+
+def _fixed(values: AnyFloatArray, bits: int) -> Int64Array:
+    fixed: Int64Array = np.rint(np.asarray(values, dtype=np.float64) * 2.0**bits).astype(np.int64)
+    return fixed
 
 
 @njit(cache=True)
@@ -169,7 +202,7 @@ def _captured(indptr, indices, data, path_VJ, offsets, paths, times, num_paths):
 
 
 @njit(cache=True)
-def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths, unit):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     num_slots, capacity, filled = path_VJ.shape[1], 1024, 0
     out = np.empty((4, capacity), np.int64)  # item, slot, path, gain
     gain_P, touched = np.zeros(num_paths, np.int64), np.empty(num_paths, np.int64)
@@ -187,20 +220,18 @@ def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths,
             count = 0
             for entry in range(indptr[item], indptr[item + 1]):
                 state, mass = indices[entry], data[entry]
-                covered = 0.0
+                covered = np.int64(0)
                 if num_slots > 1:
                     for visit in range(offsets[state], offsets[state + 1]):
                         if is_other_P[paths[visit]]:
                             covered = max(covered, times[visit])
                 for visit in range(offsets[state], offsets[state + 1]):
-                    if times[visit] > covered:
-                        term = np.int64(np.rint(mass * (times[visit] - covered) * unit))
-                        if term > 0:
-                            path = paths[visit]
-                            if gain_P[path] == 0:
-                                touched[count] = path
-                                count += 1
-                            gain_P[path] += term
+                    if times[visit] > covered and mass > 0:
+                        path = paths[visit]
+                        if gain_P[path] == 0:
+                            touched[count] = path
+                            count += 1
+                        gain_P[path] += mass * (times[visit] - covered)
             for other in range(num_slots):
                 if path_VJ[item, other] >= 0:
                     is_other_P[path_VJ[item, other]] = False

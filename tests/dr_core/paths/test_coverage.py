@@ -11,6 +11,7 @@ from dr_core.paths.coverage import (
     Gains,
     PathVisits,
     captured_mass,
+    log_prices,
     merge_gains,
     visit_costs,
     visit_gains,
@@ -41,6 +42,26 @@ def test_visits_at_prices_are_those_above_each(seed: int) -> None:
         np.testing.assert_array_equal(visits.paths[row], np.flatnonzero(above_FP.any(axis=0)))
         np.testing.assert_allclose(visits.times[row], above_FP.sum(axis=0)[visits.paths[row]])
         np.testing.assert_allclose(visits.prices[row], (np.exp(LOG_PRICES) @ above_FP)[visits.paths[row]], rtol=1e-6)
+
+
+@given(seed=SEEDS, budgets=st.lists(st.floats(0.1, 13), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=40)
+def test_a_price_is_the_highest_at_which_so_many_candidates_are_visited(seed: int, budgets: list[float]) -> None:
+    case = draw_case(seed)
+    size_P = np.bincount(case.path_VJ[:, 0], minlength=NUM_PATHS)
+    size_NP = np.broadcast_to(size_P, case.density_NP.shape)
+    for budget, price in zip(budgets, log_prices(case.density_NP, size_NP, budgets), strict=True):
+        assert (case.is_visited(price) * size_P).sum() >= budget * len(size_NP) - 1e-9
+        assert (case.is_visited(np.nextafter(price, 9.0)) * size_P).sum() < budget * len(size_NP)
+
+
+@given(seed=SEEDS, cut=st.integers(0, 9))
+@settings(deadline=None, max_examples=20)
+def test_visits_of_blocks_are_those_of_the_whole(seed: int, cut: int) -> None:
+    case = draw_case(seed)
+    blocks = [case._replace(density_NP=case.density_NP[part]).visits for part in (slice(0, cut), slice(cut, None))]
+    for left, right in zip(PathVisits.joined(blocks), case.visits, strict=True):
+        np.testing.assert_array_equal(left, right)
 
 
 def test_padding_is_never_visited() -> None:
