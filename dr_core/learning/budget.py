@@ -57,7 +57,7 @@ def choose_structure(config: LearningConfig, num_items: int, num_paths: int) -> 
     else:
         num_nodes = config.paths.num_nodes
         reasons.append(f"K={num_nodes}: as configured")
-    space = PathSpace(num_nodes, num_layers)
+    space = PathSpace.even(num_nodes, num_layers)
     mean_path = num_items * num_paths / space.num_paths
     if wanted < SMALLEST_MULTIPLE * mean_path:
         wanted = SMALLEST_MULTIPLE * mean_path

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dr_core.errors import ConfigError
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.sizes import DENSE_LIMIT
 from dr_core.paths.space import PathSpace
 

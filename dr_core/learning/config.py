@@ -11,8 +11,8 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.learning.samples import SamplesConfig
 from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.encoder import EncoderConfig
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.health import HealthLimits
 from dr_core.retrieval.config import ServingConfig
 

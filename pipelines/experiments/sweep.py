@@ -148,7 +148,7 @@ class Sweep:
             e_step_epochs=self.config.em.e_step_epochs,
             num_nodes=run.choice.space.num_nodes,
             candidates=run.choice.candidates,
-            beam=self.data.measured.beam,
+            beam=max(1, round(self.data.served.beam or 1)),
             alpha=run.m_step.get("alpha"),
             refines=choose_m_step(self.config.assignment, run.num_items, run.num_paths).refines,
         )
@@ -237,7 +237,7 @@ class Sweep:
         return point.metric(name, self.data.filtered, self.data.k)
 
     def _beam(self, beam: int) -> dict[str, Any]:
-        point = self.data.evaluator.measure_beam(self.run.learned, beam)
+        point = self.data.evaluator.measure_width(self.run.learned, beam)
         return {
             "rows_in": len(self.data.evaluator.users),
             "rows_out": 1,

@@ -30,6 +30,7 @@ from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import measure_health
+from dr_core.retrieval.router import width_of
 from pipelines.config.run import RunConfig
 from pipelines.flows import plan
 from pipelines.flows.gates import (
@@ -430,9 +431,9 @@ def e_step_final(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def index(run: RefreshedRun, stage: Stage) -> Facts:
-    """The inverted index of the active items, and the live release's beam."""
+    """The inverted index of the active items, and the live release's width."""
     live = json.loads(run.workdir.read_text("models", run.parent, "serving.json"))
-    write_serving(run, int(live["beam"]))
+    write_serving(run, width_of(live))
     return build_index(run.spark, run.workdir, release_id=run.last_id)
 
 

@@ -67,7 +67,7 @@ class RefreshedRun(LearnedRun):
     @property
     def space(self) -> PathSpace:
         """K and D of the parent."""
-        return PathSpace(self.parent_release.K, self.parent_release.D)
+        return PathSpace.even(self.parent_release.K, self.parent_release.D)
 
     @property
     def num_paths(self) -> int:

@@ -44,7 +44,13 @@ class Structure(Record):
     alpha: Number | None = None
     """Weight of the path-size penalty."""
     beam: Number | None = None
-    """Paths a user visits at retrieval."""
+    """Paths a user visits at retrieval, the mean where that differs from user to user."""
+    price: Number | None = None
+    """ln of the mean probability of an item from which on a path is visited, where a search stops by that."""
+    opening: Number | None = None
+    """ln of the probability from which on a prefix is opened; none where all are."""
+    most: Number | None = None
+    """Candidates of one user at most."""
     m_step: str | None = None
     """Which M-step ran, and why."""
     path_vectors: str | None = None

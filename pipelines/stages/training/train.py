@@ -23,12 +23,16 @@ from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.stages.training.petastorm import PetastormSource
+from pipelines.stages.training.states import sample_states
 from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
+
+STATES_TO_START = 2048
+"""User states whose mean is where energies start from."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,8 @@ def _train_rank(job: TrainJob) -> None:
     paths = workdir.read_array(*job.paths_file.split("/")) if job.paths_file else None
     if paths is not None:
         model.set_item_paths(paths)
+        if model.waits_for_start:
+            model.start_structure(sample_states(workdir, job.samples.split("/")[-1], model, STATES_TO_START))
     source = _source(job, workdir, rank, world)
     identity = f"{job.samples}:{'none' if paths is None else table_identity(paths)}:{source.steps_per_epoch}"
     validation = _validation(workdir, job, job.validation_file) if job.validation_file else None
@@ -177,7 +183,7 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
     itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
     model = DeepRetrievalModel(
-        job.encoder, job.structure, job.reranker, PathSpace(job.num_nodes, job.num_layers), counts
+        job.encoder, job.structure, job.reranker, PathSpace.even(job.num_nodes, job.num_layers), counts
     )
     if job.start_from is not None:
         start = load_model(workdir.filesystem, workdir.path("models", job.start_from))

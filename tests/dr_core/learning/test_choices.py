@@ -13,7 +13,7 @@ from dr_core.learning.choices import (
     log_choices,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 CANNOT = [
@@ -54,17 +54,17 @@ def test_what_is_configured_runs(kind, descends, refines) -> None:
 
 def test_path_vectors_and_search_follow_the_size_of_the_space() -> None:
     config = StructureConfig(path_vectors=100)
-    assert choose_path_vectors(config, PathSpace(10, 2)).kind == "vectors"
-    assert choose_path_vectors(config, PathSpace(11, 2)).kind == "mlp"
-    assert choose_path_vectors(config, PathSpace(50, 1)).kind == "mlp"
-    assert choose_search(PathSpace(2**9, 3)).kind == "p/|c|"
-    assert choose_search(PathSpace(2**9 + 1, 3)).kind == "p"
-    for space in (PathSpace(10, 2), PathSpace(11, 2), PathSpace(50, 1)):
+    assert choose_path_vectors(config, PathSpace.even(10, 2)).kind == "vectors"
+    assert choose_path_vectors(config, PathSpace.even(11, 2)).kind == "mlp"
+    assert choose_path_vectors(config, PathSpace.even(50, 1)).kind == "mlp"
+    assert choose_search(PathSpace.even(2**9, 3)).kind == "p/|c|"
+    assert choose_search(PathSpace.even(2**9 + 1, 3)).kind == "p"
+    for space in (PathSpace.even(10, 2), PathSpace.even(11, 2), PathSpace.even(50, 1)):
         assert config.has_path_vectors(space) == (choose_path_vectors(config, space).kind == "vectors")
 
 
 def test_every_choice_of_a_run_is_logged_with_its_reason(caplog) -> None:
-    choices = choose_algorithms(LearningConfig(), 1000, 1, PathSpace(20, 2))
+    choices = choose_algorithms(LearningConfig(), 1000, 1, PathSpace.even(20, 2))
     assert set(choices) == {"m_step", "path_vectors", "search"}
     with caplog.at_level(logging.INFO):
         log_choices(choices)

@@ -39,7 +39,7 @@ def rows_are_distinct(paths: np.ndarray) -> bool:
 def test_random_paths_are_distinct_even_and_repeatable(
     num_items: int, num_paths: int, num_nodes: int, num_layers: int
 ) -> None:
-    space = PathSpace(num_nodes, num_layers)
+    space = PathSpace.even(num_nodes, num_layers)
     paths = random_paths(num_items, num_paths, space, seed=3)
     assert paths.shape == (num_items, num_paths)
     assert paths.dtype == np.int64
@@ -53,7 +53,7 @@ def test_random_paths_are_distinct_even_and_repeatable(
 
 
 def test_random_paths_of_one_item_say_nothing_about_each_other() -> None:
-    paths = random_paths(5000, 2, PathSpace(4, 1), seed=0)
+    paths = random_paths(5000, 2, PathSpace.even(4, 1), seed=0)
     pairs = np.bincount(paths[:, 0] * 4 + paths[:, 1], minlength=16).reshape(4, 4)
     np.testing.assert_array_equal(np.diag(pairs), 0)
     off_diagonal = pairs[~np.eye(4, dtype=bool)]
@@ -63,7 +63,7 @@ def test_random_paths_of_one_item_say_nothing_about_each_other() -> None:
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_the_capacity_holds_at_every_node(seed: int, num_layers: int) -> None:
-    space = PathSpace(5, num_layers)
+    space = PathSpace.even(5, num_layers)
     _, leaves = fit_kmeans_tree(clustered_vectors(seed), space, seed, capacity=1.2)
     above = {0: len(leaves)}
     for depth in range(1, num_layers + 1):
@@ -75,7 +75,7 @@ def test_the_capacity_holds_at_every_node(seed: int, num_layers: int) -> None:
 
 @pytest.mark.parametrize("num_items", [1, 2, 3, 7, 30])
 def test_catalogues_smaller_than_the_width_still_get_distinct_paths(num_items: int) -> None:
-    space = PathSpace(10, 2)
+    space = PathSpace.even(10, 2)
     paths = start_paths(clustered_vectors(0, num_items=num_items), space, 3, seed=0)
     assert paths.shape == (num_items, 3)
     space.check(paths)
@@ -85,13 +85,13 @@ def test_catalogues_smaller_than_the_width_still_get_distinct_paths(num_items: i
 
 @pytest.mark.parametrize("vectors", [np.zeros((40, 4)), np.ones((40, 4)), np.repeat(np.eye(4), 10, axis=0)])
 def test_items_that_cannot_be_told_apart_are_spread_within_the_capacity(vectors: np.ndarray) -> None:
-    paths = start_paths(vectors, PathSpace(4, 2), 3, seed=0)
+    paths = start_paths(vectors, PathSpace.even(4, 2), 3, seed=0)
     assert rows_are_distinct(paths)
     assert np.bincount(paths[:, 0]).max() <= 4
 
 
 def test_the_start_is_repeatable_and_depends_on_directions_alone() -> None:
-    vectors, space = clustered_vectors(1), PathSpace(6, 2)
+    vectors, space = clustered_vectors(1), PathSpace.even(6, 2)
     first = start_paths(vectors, space, 3, seed=5)
     np.testing.assert_array_equal(first, start_paths(vectors.copy(), space, 3, seed=5))
     np.testing.assert_array_equal(first, start_paths(vectors * 4, space, 3, seed=5))
@@ -104,7 +104,7 @@ def cosines(tree: KMeansTree, vectors: np.ndarray, paths: np.ndarray) -> np.ndar
 
 
 def test_leaves_are_nearly_as_compact_as_without_a_capacity() -> None:
-    vectors, space = clustered_vectors(2, num_items=2000), PathSpace(6, 2)
+    vectors, space = clustered_vectors(2, num_items=2000), PathSpace.even(6, 2)
     balanced, leaves = fit_kmeans_tree(vectors, space, 0, refinement=5)
     free, free_leaves = fit_kmeans_tree(vectors, space, 0, refinement=5, capacity=36.0)
     assert cosines(balanced, vectors, leaves).mean() > cosines(free, vectors, free_leaves).mean() - 0.03
@@ -113,7 +113,7 @@ def test_leaves_are_nearly_as_compact_as_without_a_capacity() -> None:
 
 
 def test_more_refinement_gives_more_compact_leaves() -> None:
-    vectors, space = clustered_vectors(3, num_items=2000, num_clusters=40), PathSpace(6, 2)
+    vectors, space = clustered_vectors(3, num_items=2000, num_clusters=40), PathSpace.even(6, 2)
     means = []
     for refinement in (0, 1, 10):
         tree, leaves = fit_kmeans_tree(vectors, space, 0, refinement=refinement)
@@ -124,7 +124,7 @@ def test_more_refinement_gives_more_compact_leaves() -> None:
 
 
 def test_a_child_number_means_about_the_same_direction_under_every_parent() -> None:
-    vectors, space = clustered_vectors(4, num_items=3000, num_clusters=60), PathSpace(8, 2)
+    vectors, space = clustered_vectors(4, num_items=3000, num_clusters=60), PathSpace.even(8, 2)
     tree, _ = fit_kmeans_tree(vectors, space, 0)
     parents, children = tree.prefixes[1] // 8, tree.prefixes[1] % 8
     directions = tree.centroids[1] - tree.centroids[0][np.searchsorted(tree.prefixes[0], parents)]
@@ -136,7 +136,7 @@ def test_a_child_number_means_about_the_same_direction_under_every_parent() -> N
 
 
 def test_further_paths_are_the_nearest_leaves_up_to_their_prices() -> None:
-    vectors, space = clustered_vectors(5), PathSpace(5, 2)
+    vectors, space = clustered_vectors(5), PathSpace.even(5, 2)
     tree, leaves = fit_kmeans_tree(vectors, space, 0)
     paths = tree.assign(vectors, 3, first_paths=leaves, beam=25)
     np.testing.assert_array_equal(paths[:, 0], leaves)
@@ -149,7 +149,7 @@ def test_further_paths_are_the_nearest_leaves_up_to_their_prices() -> None:
 
 
 def test_prices_keep_the_paths_short_that_many_items_are_near() -> None:
-    vectors, space = clustered_vectors(6, num_items=3000, num_clusters=60), PathSpace(8, 2)
+    vectors, space = clustered_vectors(6, num_items=3000, num_clusters=60), PathSpace.even(8, 2)
     tree, leaves = fit_kmeans_tree(vectors, space, 0)
     free = KMeansTree(tree.space, tree.prefixes, tree.centroids, tree.prices, np.zeros(tree.num_leaves))
     longest = [np.bincount(t.assign(vectors, 3, first_paths=leaves).ravel()).max() for t in (tree, free)]
@@ -160,7 +160,7 @@ def test_prices_keep_the_paths_short_that_many_items_are_near() -> None:
 
 @pytest.mark.parametrize("num_parts", [2, 5])
 def test_assigning_in_parts_after_a_round_trip_equals_assigning_at_once(num_parts: int) -> None:
-    vectors, space = clustered_vectors(7), PathSpace(5, 3)
+    vectors, space = clustered_vectors(7), PathSpace.even(5, 3)
     tree, leaves = fit_kmeans_tree(vectors[:400], space, 0)
     whole = tree.assign(vectors, 3)
     shipped = pickle.loads(pickle.dumps(tree))
@@ -171,21 +171,21 @@ def test_assigning_in_parts_after_a_round_trip_equals_assigning_at_once(num_part
 
 
 def test_unseen_items_spread_about_as_evenly_as_those_the_tree_was_fitted_on() -> None:
-    vectors, space = clustered_vectors(8, num_items=6000), PathSpace(5, 2)
+    vectors, space = clustered_vectors(8, num_items=6000), PathSpace.even(5, 2)
     tree, _ = fit_kmeans_tree(vectors[:3000], space, 0)
     sizes = np.bincount(tree.assign(vectors[3000:], 1)[:, 0], minlength=25)
     assert sizes.max() <= 2.0 * 3000 / 25
 
 
 def test_learning_on_a_sample_still_assigns_every_item_within_the_capacity() -> None:
-    vectors, space = clustered_vectors(9, num_items=2000), PathSpace(5, 2)
+    vectors, space = clustered_vectors(9, num_items=2000), PathSpace.even(5, 2)
     paths = start_paths(vectors, space, 2, 0, sample=300)
     assert np.bincount(paths[:, 0]).max() <= math.ceil(1.2 * math.ceil(1.2 * 2000 / 5) / 5)
     assert rows_are_distinct(paths)
 
 
 def test_impossible_requests_are_refused() -> None:
-    vectors, space = clustered_vectors(0, num_items=20), PathSpace(2, 1)
+    vectors, space = clustered_vectors(0, num_items=20), PathSpace.even(2, 1)
     for call in (
         lambda: random_paths(5, 3, space, 0),
         lambda: random_paths(5, 0, space, 0),

@@ -7,7 +7,7 @@ from dr_core.paths.index import build_index
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.filter import Allowed, open_prefixes
 
-NUM_ITEMS, SPACE = 40, PathSpace(3, 3)
+NUM_ITEMS, SPACE = 40, PathSpace.even(3, 3)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_a_bundle_answers_as_the_model_does(published: Published, make_model, en
     model = make_model(NUM_ITEMS, 4, 2, num_paths=2, seed=5, encoder=encoder)
     index = publish(published.folder, "r-5", model, "candidate")
     found = ReleaseBundle.open(published.folder, "r-5").retriever()
-    expected = model_retriever(model, index, beam=BEAM, max_length=LENGTH)
+    expected = model_retriever(model, index, width=BEAM, max_length=LENGTH)
     one, other = (r.retrieve(r.encode(HISTORIES), 8, excluded=HISTORIES) for r in (found, expected))
     np.testing.assert_array_equal(one.item_Uk, other.item_Uk)
     np.testing.assert_array_equal(one.path_Uk, other.path_Uk)
