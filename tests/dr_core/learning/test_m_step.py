@@ -5,7 +5,6 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from dr_core.learning.alpha import AlphaRule, items_per_visited_path
-from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.m_step import m_step, refine_alone
 from dr_core.learning.refine import Refinement
 from dr_core.learning.scored_items import ItemsInMemory
@@ -37,7 +36,8 @@ def items(num_paths: int = 2) -> ItemsInMemory:
 
 def refinement() -> Refinement:
     mass = np.random.default_rng(5).exponential(1.0, (40, NUM_ITEMS)).astype(np.float32) ** 4
-    return Refinement(csr_matrix(mass), SPACE, BUDGETS, AssignmentConfig(), 0)
+    mass_NV = csr_matrix(mass)
+    return Refinement(mass_NV, BestVisitors(mass_NV, 36, BUDGETS), 36, num_sweeps=20, capacity=1.75, seed=0)
 
 
 def descent(scored: ItemsInMemory, alpha: float) -> np.ndarray:
