@@ -118,12 +118,18 @@ def save_model(
         "encoder": model.encoder.config.model_dump(),
         "structure": model.structure.config.model_dump(),
         "reranker": model.reranker.config.model_dump(),
-        "space": {"num_nodes": model.space.num_nodes, "num_layers": model.space.num_layers},
+        "space": {"nodes": list(model.space.nodes)},
         "num_items": model.num_items,
         **(extra or {}),
     }
     files = {"model.safetensors": dict(model.state_dict())}
     return write_tensors(filesystem, folder, files, manifest, after_file=after_file)
+
+
+def path_space(manifest: dict[str, Any]) -> PathSpace:
+    """Return the space of paths from a model's manifest; an older one says K and D."""
+    space = manifest["space"]
+    return PathSpace(tuple(space["nodes"])) if "nodes" in space else PathSpace.even(**space)
 
 
 def structure_config(manifest: dict[str, Any]) -> StructureConfig:
@@ -150,7 +156,7 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
         EncoderConfig.model_validate(manifest["encoder"]),
         structure_config(manifest),
         reranker_config(manifest),
-        PathSpace.even(**manifest["space"]),
+        path_space(manifest),
         np.zeros(manifest["num_items"]),
     )
     model.load_state_dict(tensors)

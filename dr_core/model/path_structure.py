@@ -33,6 +33,9 @@ class PathStructure(Structure):
     computed once a user, and what a prefix adds to it is a table lookup once a release (:meth:`prefix_tables`).
     A prefix also scales the user's part, unit by unit, so that what a user's coordinates mean may differ from node to
     node; it starts without scaling, as the paper's MLP over the concatenation.
+
+    Raises:
+        ValueError: layers have different numbers of nodes; their tables are one array, and a beam's kernel reads it so.
     """
 
     def __init__(self, config: StructureConfig, space: PathSpace, user_dim: int) -> None:

@@ -52,6 +52,12 @@ class PathSpace:
         """Return the space of D layers of K nodes each."""
         return cls((num_nodes,) * num_layers)
 
+    def __str__(self) -> str:
+        """Return the shape for people: ``K=104, D=2``, or ``512 x 32 nodes`` where layers differ."""
+        if self.is_even:
+            return f"K={self.num_nodes}, D={self.num_layers}"
+        return f"{' x '.join(map(str, self.nodes))} nodes"
+
     @property
     def num_layers(self) -> int:
         """D."""

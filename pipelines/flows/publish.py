@@ -72,7 +72,7 @@ def publish_version(
             parent_release=parent,
             model_uri=folder,
             model_sha256=manifest["sha256"]["model.safetensors"],
-            K=run.space.num_nodes,
+            K=run.space.nodes[0],
             D=run.space.num_layers,
             J=run.num_paths,
             num_items=run.num_items,
@@ -83,6 +83,7 @@ def publish_version(
             alpha=None if run.m_step["alpha"] is None else float(run.m_step["alpha"]),
             learned=learned,
             facts=to_json(facts | {"seconds": seconds}),
+            nodes=list(run.space.nodes),
         ),
     )
     _try_out(run, release)

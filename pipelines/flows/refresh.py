@@ -264,8 +264,10 @@ def _refuse_other_structure(run: RefreshedRun, live: Release) -> None:
         "paths.paths_per_item": (config.paths.paths_per_item, live.J),
         "encoder": (config.encoder.model_dump(mode="json"), encoder.model_dump(mode="json")),
     }
-    if config.paths.num_nodes != "auto":
-        wanted["paths.num_nodes"] = (config.paths.num_nodes, live.K)
+    if config.paths.nodes:
+        wanted["paths.nodes"] = (list(config.paths.nodes), list(live.space.nodes))
+    elif config.paths.num_nodes != "auto":
+        wanted["paths.num_nodes"] = (config.paths.num_nodes, live.K if live.space.is_even else list(live.space.nodes))
     for key, (asked, there) in wanted.items():
         if asked != there:
             raise ConfigError(

@@ -95,8 +95,9 @@ def choose(run: LearnedRun, stage: Stage) -> Facts:
     algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, run.space)
     log_choices(algorithms)
     return {
-        "K": run.space.num_nodes,
+        "K": run.space.nodes[0],
         "D": run.space.num_layers,
+        "nodes": list(run.space.nodes),
         "items_per_visited_path": run.choice.items_per_visited_path,
         "reasons": list(run.choice.reasons),
         **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
@@ -327,8 +328,7 @@ def train(
         model_id=model_id,
         phases=tuple(phases),
         seed=run.seed,
-        num_nodes=run.space.num_nodes,
-        num_layers=run.space.num_layers,
+        nodes=run.space.nodes,
         encoder=config.encoder,
         structure=more.pop("structure", config.structure),
         reranker=config.reranker,

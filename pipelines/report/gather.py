@@ -34,7 +34,7 @@ DATA_COUNTS = {
     "filtered": "filtered",
 }
 """Counts of the summary, and their names in the ingest's record."""
-ALGORITHM = ("m_step", "path_vectors", "search")
+ALGORITHM = ("m_step", "normaliser", "path_vectors", "search")
 """Keys of a stage's result that say which algorithm ran, and why."""
 
 
@@ -63,8 +63,9 @@ def _structure(run: LearnedRun, measurement: Measurement) -> dict[str, Any]:
     """Return the structure that was chosen, and which algorithm ran, None where the record does not say."""
     said = {key: value for stage in run.run.record["stages"] for key, value in stage["result"].items()}
     return {
-        "K": run.space.num_nodes,
+        "K": run.space.nodes[0],
         "D": run.space.num_layers,
+        "nodes": list(run.space.nodes),
         "J": run.num_paths,
         "S": run.config.scores.num_candidates,
         "alpha": run.m_step.get("alpha"),

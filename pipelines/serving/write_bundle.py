@@ -72,8 +72,9 @@ def write_bundle(folder: Files, release_id: str) -> str:
     manifest = {
         "version": VERSION,
         "release_id": release_id,
-        "K": model.space.num_nodes,
+        "K": model.space.nodes[0],
         "D": model.space.num_layers,
+        "nodes": list(model.space.nodes),
         "num_items": model.num_items,
         "encoder": {"kind": model.encoder.config.kind, "num_heads": model.encoder.config.num_heads},
         "most_repeats": most_repeats(index),

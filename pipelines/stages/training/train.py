@@ -43,6 +43,7 @@ class TrainJob:
         workdir: URI of W.
         samples: table folder below W that the ranks read.
         model_id: folder of the result below ``models/``.
+        nodes: of each layer of the structure.
         start_from: model whose parameters are the start, or None.
         paths_file: ``.npy`` of pi (int64 [V, J]) below W, or None while warming up.
         counts_file: ``.npy`` of events an item (float64 [V]) below W.
@@ -55,8 +56,7 @@ class TrainJob:
     model_id: str
     phases: tuple[Phase, ...]
     seed: int
-    num_nodes: int
-    num_layers: int
+    nodes: tuple[int, ...]
     encoder: EncoderConfig
     structure: StructureConfig
     reranker: RerankerConfig
@@ -182,9 +182,7 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
     """Build the job's model: seeded, then overwritten by ``start_from`` where names and shapes agree; or ``start_from``
     itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
-    model = DeepRetrievalModel(
-        job.encoder, job.structure, job.reranker, PathSpace.even(job.num_nodes, job.num_layers), counts
-    )
+    model = DeepRetrievalModel(job.encoder, job.structure, job.reranker, PathSpace(job.nodes), counts)
     if job.start_from is not None:
         start = load_model(workdir.filesystem, workdir.path("models", job.start_from))
         if start.num_items < len(counts):

@@ -103,6 +103,11 @@ def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> Non
     torch.testing.assert_close(model.log_prob(user_NE, every.expand(2, -1)), expected)
 
 
+def test_layers_of_different_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no K in common"):
+        PathStructure(StructureConfig(), PathSpace((5, 3)), 8)
+
+
 def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) -> None:
     model = structure_of(3, 3)
     user_NE = users(2).requires_grad_()

@@ -81,6 +81,12 @@ def test_padding_counts_as_no_path_only_where_the_whole_row_is_empty() -> None:
     assert health.occupied_paths == 3
 
 
+def test_layers_of_different_sizes_count_by_their_product() -> None:
+    health = measure_health(np.arange(600).reshape(300, 2) % 60, PathSpace((20, 3)))
+    assert (health.usable_paths, health.occupied_paths, health.mean_path) == (60, 60, 10.0)
+    assert health.gini == pytest.approx(0.0, abs=1e-12)
+
+
 def test_a_mapping_without_paths_is_measured_and_refused() -> None:
     health = measure_health(np.full((3, 2), -1), SPACE)
     assert health.occupied_paths == 0

@@ -33,13 +33,14 @@ def rows_are_distinct(paths: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("num_items", "num_paths", "num_nodes", "num_layers"),
-    [(500, 3, 10, 2), (50, 3, 2, 2), (40, 4, 4, 1), (7, 1, 3, 1), (100, 3, 1000, 6), (0, 3, 10, 2), (1, 3, 3, 1)],
-)
-def test_random_paths_are_distinct_even_and_repeatable(
-    num_items: int, num_paths: int, num_nodes: int, num_layers: int
-) -> None:
-    space = PathSpace.even(num_nodes, num_layers)
+    ("num_items", "num_paths", "nodes"),
+    [
+        (500, 3, (10, 10)), (50, 3, (2, 2)), (40, 4, (4,)), (7, 1, (3,)), (100, 3, (1000,) * 6), (0, 3, (10, 10)),
+        (1, 3, (3,)), (500, 3, (16, 6)), (500, 3, (512, 32)), (60, 3, (2, 3)), (300, 2, (3, 7, 4)),
+    ],
+)  # fmt: skip
+def test_random_paths_are_distinct_even_and_repeatable(num_items: int, num_paths: int, nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
     paths = random_paths(num_items, num_paths, space, seed=3)
     assert paths.shape == (num_items, num_paths)
     assert paths.dtype == np.int64
@@ -60,16 +61,18 @@ def test_random_paths_of_one_item_say_nothing_about_each_other() -> None:
     assert off_diagonal.min() > 0.8 * 5000 / 12
 
 
-@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("nodes", [(5,), (5, 5), (5, 5, 5), (9, 3), (3, 9), (6, 2, 4)])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_capacity_holds_at_every_node(seed: int, num_layers: int) -> None:
-    space = PathSpace.even(5, num_layers)
-    _, leaves = fit_kmeans_tree(clustered_vectors(seed), space, seed, capacity=1.2)
+def test_the_capacity_holds_at_every_node(seed: int, nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
+    tree, leaves = fit_kmeans_tree(clustered_vectors(seed), space, seed, capacity=1.2)
+    space.check(leaves)
     above = {0: len(leaves)}
-    for depth in range(1, num_layers + 1):
+    for depth, children in enumerate(nodes, start=1):
         prefixes, sizes = np.unique(space.prefix(leaves, depth), return_counts=True)
+        np.testing.assert_array_equal(tree.prefixes[depth - 1], prefixes)
         for prefix, size in zip(prefixes.tolist(), sizes.tolist(), strict=True):
-            assert size <= math.ceil(1.2 * above[prefix // 5] / 5)
+            assert size <= math.ceil(1.2 * above[prefix // children] / children)
         above = dict(zip(prefixes.tolist(), sizes.tolist(), strict=True))
 
 
@@ -135,8 +138,9 @@ def test_a_child_number_means_about_the_same_direction_under_every_parent() -> N
     assert cosine[other_parent & same_number].mean() > cosine[other_parent & ~same_number].mean() + 0.4
 
 
-def test_further_paths_are_the_nearest_leaves_up_to_their_prices() -> None:
-    vectors, space = clustered_vectors(5), PathSpace.even(5, 2)
+@pytest.mark.parametrize("nodes", [(5, 5), (8, 3), (3, 8)])
+def test_further_paths_are_the_nearest_leaves_up_to_their_prices(nodes: tuple[int, ...]) -> None:
+    vectors, space = clustered_vectors(5), PathSpace(nodes)
     tree, leaves = fit_kmeans_tree(vectors, space, 0)
     paths = tree.assign(vectors, 3, first_paths=leaves, beam=25)
     np.testing.assert_array_equal(paths[:, 0], leaves)
@@ -158,9 +162,9 @@ def test_prices_keep_the_paths_short_that_many_items_are_near() -> None:
     assert loss[0] > loss[1] - 0.03
 
 
-@pytest.mark.parametrize("num_parts", [2, 5])
-def test_assigning_in_parts_after_a_round_trip_equals_assigning_at_once(num_parts: int) -> None:
-    vectors, space = clustered_vectors(7), PathSpace.even(5, 3)
+@pytest.mark.parametrize(("num_parts", "nodes"), [(2, (5, 5, 5)), (5, (5, 5, 5)), (3, (9, 2, 6))])
+def test_assigning_in_parts_after_a_round_trip_equals_assigning_at_once(num_parts: int, nodes: tuple[int, ...]) -> None:
+    vectors, space = clustered_vectors(7), PathSpace(nodes)
     tree, leaves = fit_kmeans_tree(vectors[:400], space, 0)
     whole = tree.assign(vectors, 3)
     shipped = pickle.loads(pickle.dumps(tree))

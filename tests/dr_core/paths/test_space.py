@@ -54,6 +54,11 @@ def test_only_even_layers_have_a_number_of_nodes_in_common() -> None:
         _ = PathSpace((512, 32)).num_nodes
 
 
+def test_a_space_says_its_shape() -> None:
+    assert str(PathSpace.even(104, 2)) == "K=104, D=2"
+    assert str(PathSpace((512, 32))) == "512 x 32 nodes"
+
+
 def test_values_out_of_range_are_refused() -> None:
     space = PathSpace.even(4, 2)
     for nodes in ([[4, 0]], [[0, -1]], [[0]], [[0.5, 1.0]]):
