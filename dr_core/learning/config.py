@@ -46,7 +46,7 @@ class PathsConfig(Config):
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
     profile_states: int = Field(8192, ge=64)
-    """User states on which the items' profiles are taken, and paths are refined."""
+    """User states on which the items' profiles are taken."""
     profile_dimensions: int = Field(64, ge=2)
     """Singular directions of the profiles that k-means sees."""
     popularity_weight: float = Field(0.7, ge=0)
@@ -123,6 +123,8 @@ class AssignmentConfig(Config):
     refine_sweeps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Sweeps of the refinement; with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
     none."""
+    refine_states: int = Field(30_000, ge=64)
+    """User states whose visits paths are refined by; for a product of layers the first 8,192 of them."""
     refine_epochs: int = Field(2, ge=0)
     """Passes in which energies are fitted to each mapping before they say what is visited."""
     refine_capacity: Annotated[float, Field(ge=1)] | Literal["auto"] = "auto"

@@ -22,6 +22,8 @@ from dr_core.paths.refinement import Visitors, refine_paths
 
 BY_ENERGIES, BY_BEST = (5, 6.0), (20, 1.75)
 """Sweeps and capacity where fitted energies say what is visited, and where states visit their best paths."""
+BEST_STATES = 8192
+"""States that visit their best paths: the mass of each is held for many items."""
 LISTED, FLAT = 300, 200
 """Items that a state wants, and how many of them it also wants equally."""
 
@@ -63,7 +65,7 @@ class Refinement:
             visitors: Visitors = EnergyVisitors(user_NE, mass_NV, *softmax, num_paths, choice.budgets, epochs, seed)
             by_default = BY_ENERGIES
         else:
-            mass_NV = softmax_mass(model, user_NE)
+            mass_NV = softmax_mass(model, user_NE[:BEST_STATES])
             visitors = BestVisitors(mass_NV, num_paths, choice.budgets)
             by_default = BY_BEST
         sweeps = by_default[0] if config.refine_sweeps == "auto" else config.refine_sweeps

@@ -240,7 +240,7 @@ def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths)
                 grown = np.empty((4, capacity), np.int64)
                 grown[:, :filled] = out[:, :filled]
                 out = grown
-            for path in np.sort(touched[:count]):
+            for path in np.sort(touched[:count]) if 16 * count < num_paths else np.flatnonzero(gain_P):
                 out[0, filled], out[1, filled], out[2, filled], out[3, filled] = item, slot, path, gain_P[path]
                 gain_P[path] = 0
                 filled += 1
