@@ -6,8 +6,11 @@ import torch
 from scipy.sparse import csr_matrix
 
 from dr_core.learning.energy_visitors import EnergyVisitors
-from dr_core.paths.coverage import captured_mass
+from dr_core.paths.coverage import PathVisits, captured_mass
+from dr_core.paths.index import build_index
 from dr_core.paths.refinement import refine_paths
+from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.router import Price
 
 NUM_PATHS, NUM_ITEMS = 12, 240
 BUDGETS = (20.0, 60.0)
@@ -62,6 +65,24 @@ def test_each_budget_is_what_the_states_visit_on_average() -> None:
     for width, budget in enumerate(sorted(BUDGETS, reverse=True), start=1):
         mean = size_P[visits.paths[visits.times >= width]].sum() / len(states.user_NE)
         assert mean == pytest.approx(budget, abs=size_P.max() / 10)
+
+
+def test_they_visit_what_a_served_search_finds_at_the_same_prices() -> None:
+    path_VJ, states = shuffled(0.3), visitors()
+    index = build_index(np.arange(NUM_ITEMS), path_VJ)
+    router = compiled_structure(states.fitted(path_VJ), index)
+    visits = states.visit(path_VJ)
+    lambdas = np.log(np.diff(np.unique(visits.prices), prepend=0.0))
+    found = router.visit(states.user_NE.numpy(), Price(float(lambdas.min()) - 0.5, -np.inf, 10**9))
+    starts_UB, ends_UB = index.lookup(found.path_UB)
+    log_density_UB = found.log_prob_UB - np.log(np.maximum(ends_UB - starts_UB, 1))
+    searched = PathVisits.at_prices(found.path_UB, log_density_UB, list(lambdas))
+    own_NP, served_NP = (
+        csr_matrix((each.times, each.paths, each.offsets), (each.num_states, NUM_PATHS)).toarray()
+        for each in (visits, searched)
+    )
+    assert own_NP.any(axis=0).all()
+    assert (own_NP == served_NP).mean() > 0.999, "but for rounding at the border"
 
 
 def test_visits_depend_on_the_mapping_alone() -> None:
