@@ -136,8 +136,9 @@ def visit_gains(
     if total * 2.0**FRACTION_BITS >= 2.0**62:
         raise ValueError(f"masses and visits sum to {total}, too much for {FRACTION_BITS} fraction bits")
     mass, times = _fixed(mass_VN.data, MASS_BITS), _fixed(visits.times, TIMES_BITS)
+    visitors = _by_path(visits, times, num_paths if path_VJ.shape[1] > 1 else 0)
     rows, slots, paths, fixed = _sum_gains(
-        mass_VN.indptr, mass_VN.indices, mass, path_VJ, visits.offsets, visits.paths, times, num_paths
+        mass_VN.indptr, mass_VN.indices, mass, path_VJ, visits.offsets, visits.paths, times, visitors, num_paths
     )
     return Gains(ids[rows], slots, paths, fixed)
 
@@ -179,6 +180,14 @@ def captured_mass(mass_NV: csr_matrix, visits: PathVisits, path_VJ: Int64Array, 
     return float(summed) / max(visits.num_states, 1)
 
 
+def _by_path(visits: PathVisits, times: Int64Array, num_paths: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return the visits by path, as CSR over the paths: offsets, states, times."""
+    order = np.argsort(visits.paths, kind="stable") if num_paths else np.zeros(0, dtype=np.int64)
+    states = np.repeat(np.arange(visits.num_states), np.diff(visits.offsets))[order]
+    offsets = np.searchsorted(visits.paths[order], np.arange(num_paths + 1))
+    return offsets.astype(np.int64), states, times[order]
+
+
 def _fixed(values: AnyFloatArray, bits: int) -> Int64Array:
     fixed: Int64Array = np.rint(np.asarray(values, dtype=np.float64) * 2.0**bits).astype(np.int64)
     return fixed
@@ -202,11 +211,11 @@ def _captured(indptr, indices, data, path_VJ, offsets, paths, times, num_paths):
 
 
 @njit(cache=True)
-def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, visitors, num_paths):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     num_slots, capacity, filled = path_VJ.shape[1], 1024, 0
     out = np.empty((4, capacity), np.int64)  # item, slot, path, gain
     gain_P, touched = np.zeros(num_paths, np.int64), np.empty(num_paths, np.int64)
-    is_other_P = np.zeros(num_paths, np.bool_)
+    covered_N, (path_offsets, path_states, path_times) = np.zeros(len(offsets) - 1, np.int64), visitors
     for item in range(len(indptr) - 1):
         has_empty = False
         for slot in range(num_slots):
@@ -215,16 +224,15 @@ def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths)
                     continue
                 has_empty = True
             for other in range(num_slots):
-                if other != slot and path_VJ[item, other] >= 0:
-                    is_other_P[path_VJ[item, other]] = True
+                path = path_VJ[item, other]
+                if other != slot and path >= 0:
+                    for visit in range(path_offsets[path], path_offsets[path + 1]):
+                        state = path_states[visit]
+                        covered_N[state] = max(covered_N[state], path_times[visit])
             count = 0
             for entry in range(indptr[item], indptr[item + 1]):
                 state, mass = indices[entry], data[entry]
-                covered = np.int64(0)
-                if num_slots > 1:
-                    for visit in range(offsets[state], offsets[state + 1]):
-                        if is_other_P[paths[visit]]:
-                            covered = max(covered, times[visit])
+                covered = covered_N[state]
                 for visit in range(offsets[state], offsets[state + 1]):
                     if times[visit] > covered and mass > 0:
                         path = paths[visit]
@@ -233,8 +241,10 @@ def _sum_gains(indptr, indices, data, path_VJ, offsets, paths, times, num_paths)
                             count += 1
                         gain_P[path] += mass * (times[visit] - covered)
             for other in range(num_slots):
-                if path_VJ[item, other] >= 0:
-                    is_other_P[path_VJ[item, other]] = False
+                path = path_VJ[item, other]
+                if other != slot and path >= 0:
+                    for visit in range(path_offsets[path], path_offsets[path + 1]):
+                        covered_N[path_states[visit]] = 0
             if filled + count > capacity:
                 capacity = max(2 * capacity, filled + count)
                 grown = np.empty((4, capacity), np.int64)
