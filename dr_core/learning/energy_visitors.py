@@ -22,8 +22,8 @@ from dr_core.paths.space import Int64Array, PathSpace
 
 LEARNING_RATE = 1e-2
 STATES_PER_STEP = 256
-PRICED_STATES = 4096
-"""States on which the prices of the budgets are found."""
+PRICED_PATHS = 2**22
+"""Paths of states on which the prices of the budgets are found: 4,096 states where there are 1,024 paths."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class EnergyVisitors:
         size_P = np.bincount(path_VJ[path_VJ >= 0], minlength=self.num_paths)
         with np.errstate(divide="ignore"):
             log_size_P = torch.from_numpy(np.where(size_P > 0, np.log(size_P), np.inf).astype(np.float32))
-        priced_NE = self.user_NE[:: -(-len(self.user_NE) // PRICED_STATES)]
+        num_priced = max(1, PRICED_PATHS // self.num_paths)
+        priced_NE = self.user_NE[:: max(1, len(self.user_NE) // num_priced)]
         density_NP = (_log_p(energies, priced_NE) - log_size_P).numpy()
         lambdas = log_prices(density_NP, np.broadcast_to(size_P, density_NP.shape), self.budgets)
         path_P, blocks = np.arange(self.num_paths), []
