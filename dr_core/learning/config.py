@@ -66,7 +66,7 @@ class PathsConfig(Config):
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
     profile_states: int = Field(8192, ge=64)
-    """User states on which the items' profiles are taken, and paths are refined."""
+    """User states on which the items' profiles are taken."""
     profile_dimensions: int = Field(64, ge=2)
     """Singular directions of the profiles that k-means sees."""
     popularity_weight: float = Field(0.7, ge=0)
@@ -140,10 +140,16 @@ class AssignmentConfig(Config):
     """Parts of the items swept side by side by Spark; 1 is exact coordinate descent in a single task."""
     block_items: int = Field(262_144, ge=1)
     """Items that a task holds at a time: about 60 MB with S = 20."""
-    refine_sweeps: int = Field(20, ge=0)
-    """Sweeps of the refinement at most; with J = 1 only. 0 means that there is none."""
-    refine_capacity: float = Field(1.75, ge=1)
-    """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
+    refine_sweeps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Sweeps of the refinement; with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
+    none."""
+    refine_states: int = Field(30_000, ge=64)
+    """User states whose visits paths are refined by; for a product of layers the first 8,192 of them."""
+    refine_epochs: int = Field(2, ge=0)
+    """Passes in which energies are fitted to each mapping before they say what is visited."""
+    refine_capacity: Annotated[float, Field(ge=1)] | Literal["auto"] = "auto"
+    """Largest path that still takes items in these sweeps, as a multiple of the mean path. `auto`: 6 for energies, which
+    pay for candidates whatever the path, 1.75 for a product of layers."""
     refine_items: int = Field(500_000, ge=1)
     """Most items that are refined: the refinement runs in one process."""
 

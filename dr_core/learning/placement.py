@@ -87,7 +87,7 @@ class PathLearner:
 
     def _next_refinement(self, model: DeepRetrievalModel, states: States) -> Refinement:
         if self._refinement is None:  # once: the softmax stands still while the structure is learned
-            sample_NE = spread(states.user_NE, self.config.paths.profile_states)
+            sample_NE = spread(states.user_NE, self.config.assignment.refine_states)
             self._refinement = Refinement.of(model, sample_NE, self.choice, self.config.assignment, self.seed)
         self._refinement = replace(self._refinement, seed=self._refinement.seed + 1)
         return self._refinement

@@ -204,7 +204,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     chosen = choose_m_step(config.assignment, run.num_items, run.num_paths)
     refinement = None
     if chosen.refines:
-        states = sample_states(run.workdir, "samples", model, config.paths.profile_states)
+        states = sample_states(run.workdir, "samples", model, config.assignment.refine_states)
         refinement = Refinement.of(model, states, run.choice, config.assignment, run.seed + t)
     if refinement is not None and not chosen.descends:
         mapping, facts = refine_alone(refinement, parent, visited)
