@@ -58,6 +58,14 @@ class StructureChoice:
         return cls(num_items, space, known["candidates"], known["items_per_visited_path"], tuple(known["reasons"]))
 
 
+def served_candidates(config: LearningConfig, choice: StructureChoice) -> float:
+    """Return the candidates that a user's search should find on average: as configured for serving, else what the budget
+    names, in candidates or by a recall, else 7.5 for every item of a list."""
+    budget, serving = config.budget, config.serving
+    is_named = budget.candidates is not None or budget.recall is not None
+    return choice.candidates if serving.candidates == "auto" and is_named else serving.wanted_candidates
+
+
 def refuse_unlearnable(config: LearningConfig, num_items: int, num_paths: int) -> None:
     """Refuse, before anything is trained, what :func:`dr_core.learning.choices.choose_algorithms` would refuse after it.
 
