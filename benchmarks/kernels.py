@@ -17,8 +17,8 @@ import torch
 
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.assignment import coordinate_descent
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import random_paths
@@ -44,7 +44,7 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
 def mstep(num_items: int, repeats: int) -> dict[str, object]:
     """One sweep of coordinate descent: Zipf weights, S = 20, J = 3."""
     generator = np.random.default_rng(0)
-    space = PathSpace(int((2 * num_items * PATHS / 40) ** 0.5) + 1, 2)
+    space = PathSpace.even(int((2 * num_items * PATHS / 40) ** 0.5) + 1, 2)
     weights = 1e6 / np.arange(1, num_items + 1) ** 0.8
     current = random_paths(num_items, PATHS, space, 0)
     centre = generator.integers(space.num_paths, size=num_items)
@@ -86,7 +86,7 @@ def retrieval(
 ) -> list[dict[str, object]]:
     """Beam search against its matrix products, and the whole retriever against exact scoring, in one run."""
     torch.manual_seed(0)
-    space = PathSpace(int((2 * num_items / 40) ** 0.5) + 1, 2)
+    space = PathSpace.even(int((2 * num_items / 40) ** 0.5) + 1, 2)
     model = DeepRetrievalModel(
         EncoderConfig(), StructureConfig(hidden=128), RerankerConfig(), space, np.ones(num_items)
     ).eval()

@@ -243,7 +243,7 @@ def limits(num_items: int, num_candidates: int, num_paths: int, penalty: Penalty
 
 def space_of(num_items: int, num_paths: int) -> PathSpace:
     """Return the space with two layers whose paths hold about ``ITEMS_PER_PATH`` items where they are in use."""
-    return PathSpace(max(math.isqrt(2 * num_items * num_paths // ITEMS_PER_PATH), WIDTH) + 1, 2)
+    return PathSpace.even(max(math.isqrt(2 * num_items * num_paths // ITEMS_PER_PATH), WIDTH) + 1, 2)
 
 
 def main() -> int:

@@ -37,8 +37,8 @@ from dr_core.learning.trainer import TrainingConfig
 from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.health import measure_health
 from dr_core.paths.index import build_index
 from dr_core.paths.kmeans_tree import fit_kmeans_tree
@@ -141,7 +141,7 @@ class Built:
 def build_structure(world: World, arguments: argparse.Namespace) -> Built:
     """Build Deep Retrieval's structure: k-means start, rounds of E-step, scores and M-step, and a last E-step."""
     num_items, started = len(world.item_VE), time.perf_counter()
-    space = PathSpace(max(round((num_items / arguments.items_per_path) ** 0.5), 4), 2)
+    space = PathSpace.even(max(round((num_items / arguments.items_per_path) ** 0.5), 4), 2)
     target_NT = found_lists(world, arguments.targets, arguments.seed)
     lists_seconds = time.perf_counter() - started
     logger.info("lists of %d users: %.0f s", len(target_NT), lists_seconds)

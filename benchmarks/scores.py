@@ -37,8 +37,8 @@ from dr_core.learning.config import ScoresConfig
 from dr_core.learning.scoring import score_batch, sum_terms
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel, StateBatch
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.assignment import coordinate_descent, penalised_surrogate
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.penalty import Penalty, derive_alpha
@@ -57,7 +57,7 @@ from pipelines.stages.structure.scores import (
     score_blocks,
 )
 
-SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace(100, 3), 20, 4096
+SPACE, CANDIDATES, ROWS_PER_BLOCK = PathSpace.even(100, 3), 20, 4096
 CONF = {"spark.sql.shuffle.partitions": "8"}
 
 

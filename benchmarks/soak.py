@@ -126,7 +126,7 @@ def contents(spark: SparkSession, workdir: Workdir, table: str) -> pd.DataFrame:
 def answers(workdir: Workdir, release: Release, histories: list[list[int]]) -> Any:
     """Return the ten best items of a release for some histories, int64 [U, 10]."""
     model = load_model(workdir.filesystem, workdir.path("models", release.release_id))
-    retriever = model_retriever(model, load_index(workdir, release.release_id), beam=8, max_length=20)
+    retriever = model_retriever(model, load_index(workdir, release.release_id), width=8, max_length=20)
     return retriever.retrieve(retriever.encode(histories), 10).item_Uk
 
 

@@ -28,8 +28,8 @@ import torch
 from dr_core.learning.trainer import BatchSource, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel, batch_from_arrays
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.spark.session import spark_session
@@ -94,7 +94,7 @@ class MemorySource:
 def build(num_items: int, loss: str, seed: int) -> DeepRetrievalModel:
     """Build a model with random paths."""
     torch.manual_seed(seed)
-    space = PathSpace(max(4, int((2 * num_items / 40) ** 0.5)), 2)
+    space = PathSpace.even(max(4, int((2 * num_items / 40) ** 0.5)), 2)
     reranker = RerankerConfig.model_validate({"loss": loss})
     model = DeepRetrievalModel(EncoderConfig(), StructureConfig(hidden=128), reranker, space, np.ones(num_items))
     model.set_item_paths(random_paths(num_items, 1, space, seed))
@@ -129,7 +129,7 @@ def ranks(folder: Path, num_items: int, config: TrainingConfig, repeats: int) ->
     """Compare one process with two, one thread each, through the launcher that a run uses."""
     workdir = Workdir(str(folder))
     workdir.write_array(np.ones(num_items), "counts.npy")
-    space = PathSpace(max(4, int((2 * num_items / 40) ** 0.5)), 2)
+    space = PathSpace.even(max(4, int((2 * num_items / 40) ** 0.5)), 2)
     workdir.write_array(random_paths(num_items, 1, space, 0), "paths.npy")
     figures = {}
     for world in (1, 2):
@@ -139,8 +139,7 @@ def ranks(folder: Path, num_items: int, config: TrainingConfig, repeats: int) ->
             model_id=f"ranks-{world}",
             phases=(Phase("joint", "joint", repeats + 1),),
             seed=0,
-            num_nodes=space.num_nodes,
-            num_layers=2,
+            nodes=space.nodes,
             encoder=EncoderConfig(),
             structure=StructureConfig(hidden=128),
             reranker=RerankerConfig(),

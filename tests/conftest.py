@@ -18,9 +18,10 @@ from pyspark import SparkContext
 from pyspark.sql import SparkSession
 
 from dr_core.model.encoder import EncoderConfig
+from dr_core.model.energy_structure import EnergyStructure
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.spark.session import build_session
 from pipelines.storage.workdir import Workdir
@@ -110,19 +111,24 @@ def make_model() -> ModelMaker:
         counts: np.ndarray | None = None,
         encoder: dict[str, object] | None = None,
         reranker: RerankerConfig = RerankerConfig(),  # noqa: B008
+        normaliser: str = "global",
         path_vectors: int = 10**6,
     ) -> DeepRetrievalModel:
         torch.manual_seed(seed)
-        space = PathSpace(num_nodes, num_layers)
+        space = PathSpace.even(num_nodes, num_layers)
         model = DeepRetrievalModel(
             EncoderConfig.model_validate({"dim": dim, "dropout": 0.0} | (encoder or {})),
-            StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors),
+            StructureConfig(normaliser=normaliser, hidden=8, path_dim=4, path_vectors=path_vectors),
             reranker,
             space,
             np.arange(1.0, num_items + 1) if counts is None else counts,
         )
         with torch.no_grad():
-            if model.structure.has_path_vectors:
+            if isinstance(model.structure, EnergyStructure):
+                for parameter in model.structure.parameters():
+                    parameter.normal_(std=dim**-0.5)
+                model.structure.is_started.fill_(True)
+            elif model.structure.has_path_vectors:
                 model.structure.path_vector_QKE.normal_(std=dim**-0.5)
             for parameter in model.structure.parameters():
                 parameter.mul_(2.0)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from pydantic import ValidationError
 
 from dr_core.api.archive import Archive
@@ -24,15 +25,18 @@ from dr_core.learning.held_out import HeldOut, cut_in_halves
 from dr_core.learning.samples import Histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index
+from dr_core.retrieval.energy_kernel import CompiledEnergies
 from dr_core.retrieval.filter import Allowed
 from dr_core.retrieval.from_model import model_retriever
+from dr_core.retrieval.prices import Prices
 from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.router import Width, as_settings, width_of
 from dr_core.threads import threads
 
 NAMED = 5
 """Unknown keys that a warning names."""
-BEAM_USERS = 1000
-"""Users at most on whom the beam is chosen."""
+JUDGES = 1000
+"""Users at most on whom the width of a search is chosen."""
 
 
 class Recommendations(NamedTuple):
@@ -61,7 +65,7 @@ class DeepRetrieval:
     Gao et al., *Deep Retrieval: Learning A Retrievable Structure for Large-Scale Recommendations* (2020).
 
     Args:
-        k: items that a list holds by default; the beam is chosen for lists of this length. It replaces ``serving.k``.
+        k: items that a list holds by default; the width of a search is chosen for lists of this length. It replaces ``serving.k``.
         seed: root of all randomness; the same seed, configuration and interactions give the same model.
         config: all of the learning's configuration at once; its seed is replaced by ``seed``.
         sections: sections of :class:`dr_core.learning.config.LearningConfig` by their names, each as a dictionary or an
@@ -128,7 +132,7 @@ class DeepRetrieval:
             user, item: a table's columns of keys.
             order: a table's column of positions or times; None shuffles each history.
             weight: a table's column of weights as training targets; by default every event weighs 1.
-            validation: who is held out of training to judge epochs, alpha and the beam: a share of the users, or histories
+            validation: who is held out of training to judge epochs, alpha and the width of a search: a share of the users, or histories
                 of other users. 0 holds out nobody: then the last epoch is kept, and alpha is not corrected.
             progress: whether to say on stderr how far learning has come.
 
@@ -167,7 +171,7 @@ class DeepRetrieval:
             for problem in health:
                 warnings.warn(problem, stacklevel=2)
             judged = held_out.histories or [training.items(user) for user in range(len(training))]
-            self._fitted.facts["beam"] = self._chosen_beam(judged[:BEAM_USERS])
+            self._fitted.facts["width"] = as_settings(self._chosen_width(judged[:JUDGES]))
         return self
 
     def _held_out(
@@ -184,15 +188,20 @@ class DeepRetrieval:
         rest = np.setdiff1d(np.arange(len(histories)), drawn)
         return histories.of(rest), cut_in_halves(histories.of(np.sort(drawn)))
 
-    def _chosen_beam(self, histories: Sequence[IntArray]) -> int:
-        """Return the configured beam, or the narrowest that finds as many candidates as wanted, on the mean of some users."""
-        serving = self.config.serving
+    def _chosen_width(self, histories: Sequence[IntArray]) -> Width:
+        """Return the configured beam, or the price or the narrowest beam that finds as many candidates as wanted, on the mean
+        of some users."""
+        serving, retriever = self.config.serving, self.retriever
         if serving.beam != "auto":
             return serving.beam
-        user_UE = self._encode(histories)
-        wanted, width = serving.wanted_candidates, 1
+        user_UE, wanted = self._encode(histories), serving.wanted_candidates
+        if isinstance(retriever.router, CompiledEnergies):
+            best_UK = self._fitted.model.reranker.best(torch.from_numpy(user_UE), self.k).numpy()
+            work = retriever.ranker.multiply_adds(1.0)
+            return Prices.of(retriever.router, retriever.index, user_UE, best_UK, work).at(wanted)
+        width = 1
         for width in beams(self._fitted.model.space.num_paths):
-            found = self.retriever.candidates(self.retriever.search(user_UE, width))
+            found = retriever.candidates(retriever.search(user_UE, width))
             if len(found.item_ids) >= wanted * len(histories):
                 break
         return width
@@ -226,19 +235,20 @@ class DeepRetrieval:
     def _serve(self, archive: Archive) -> None:
         self._archive = archive
         index = build_index(np.arange(len(archive.keys)), archive.path_VJ)
-        self._retriever = model_retriever(archive.model, index, beam=1, max_length=self.config.history_length)
+        self._retriever = model_retriever(archive.model, index, width=1, max_length=self.config.history_length)
 
     def _encode(self, histories: Sequence[IntArray]) -> FloatArray:
         return self.retriever.encode(histories)
 
     @property
-    def beam(self) -> int:
-        """Paths that a search visits by default.
+    def width(self) -> Width:
+        """How wide a search is by default: a beam, or a price at which it stops.
 
-        >>> len(model.explain(["a1"])) == model.beam
+        >>> model.width.most >= 1
         True
         """
-        return int(self._fitted.facts["beam"])
+        facts = self._fitted.facts
+        return width_of(facts.get("width", facts))
 
     def recommend(
         self,
@@ -257,7 +267,7 @@ class DeepRetrieval:
             exclude: True leaves out the history, False nothing; keys leave out these items and no others. By default
                 ``serving.filter_history``, which is True. A warning names the unknown ones.
             allowed: the only items that may be returned: their keys, or a mask bool [V] in the order of ``items``.
-            beam: paths to visit; by default the model's. It grows for a history for which it finds fewer than
+            beam: paths to visit; by default as many as the model's width says. It grows for a history for which it finds fewer than
                 k items while more are there.
 
         Raises:
@@ -303,7 +313,7 @@ class DeepRetrieval:
         found = self.retriever.retrieve(
             self._encode(known),
             k,
-            beam=self.beam if beam is None else beam,
+            width=self.width if beam is None else beam,
             excluded=[items.tolist() for items in barred],
             allowed=self._allowed(allowed),
             full=True,
@@ -338,7 +348,7 @@ class DeepRetrieval:
 
         Args:
             history: item keys, oldest first.
-            beam: paths to visit; by default the model's.
+            beam: paths to visit; by default as many as the model's width says.
 
         Raises:
             InputError: no item of the history is known.
@@ -352,7 +362,7 @@ class DeepRetrieval:
             True
         """
         user_1E = self._encode([self._known(history)])
-        found = self.retriever.search(user_1E, self.beam if beam is None else beam)
+        found = self.retriever.search(user_1E, self.width if beam is None else beam)
         space = self._fitted.model.space
         return [
             VisitedPath(
@@ -361,6 +371,7 @@ class DeepRetrieval:
                 self._fitted.keys.of(self.retriever.index.items(int(path_id))),
             )
             for path_id, log_probability in zip(found.path_UB[0], found.log_prob_UB[0], strict=True)
+            if path_id >= 0
         ]
 
     def save(self, path: str | Path) -> None:

@@ -19,8 +19,8 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 
@@ -57,7 +57,7 @@ class SoftmaxEncoder(VectorBaseline):
             config.encoder,
             StructureConfig(hidden=1, path_dim=1),
             config.reranker,
-            PathSpace(2, 1),
+            PathSpace.even(2, 1),
             events.counts.astype(np.float64),
         )
         training = TrainingConfig(learning_rate=config.learning_rate, weight_decay=config.weight_decay, num_processes=1)

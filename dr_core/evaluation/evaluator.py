@@ -21,11 +21,16 @@ from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.index import build_index
 from dr_core.retrieval.candidates import Candidates, rerank
+from dr_core.retrieval.energy_kernel import CompiledEnergies
 from dr_core.retrieval.from_model import model_retriever
+from dr_core.retrieval.prices import Prices
 from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.router import Width
 
 METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 CHUNK = 256
+NUM_PRICES = 18
+"""Points of a curve that is searched by price."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,16 @@ class Point:
 
     method: str
     beam: float | None
+    """Paths visited, the mean over users."""
     candidates: DoubleArray
     candidate_recall: DoubleArray
     multiply_adds: float | None
     microseconds: float | None
     figures: dict[tuple[bool, int, str], DoubleArray] = field(default_factory=dict)
+    width: Width | None = None
+    """Of the search, where there is one."""
+    wanted: float | None = None
+    """Candidates that the width was chosen for; it tells points of several seeds apart."""
 
     @property
     def mean_candidates(self) -> float:
@@ -82,6 +92,7 @@ class Evaluator:
         counts_V: training events an item (popularity).
         max_exact: most candidates of the exact_candidates curve.
         retired: items that nothing may return.
+        judges: users on whom the widths of a search are chosen; by default those who are measured.
     """
 
     def __init__(
@@ -94,6 +105,7 @@ class Evaluator:
         counts_V: DoubleArray,
         max_exact: int,
         retired: IntArray | None = None,
+        judges: EvaluationUsers | None = None,
         seed: int = 0,
     ) -> None:
         self.users, self.ks, self.max_length, self.counts_V, self.seed = users, tuple(ks), max_length, counts_V, seed
@@ -106,6 +118,10 @@ class Evaluator:
         self.history = ItemLists.from_rows(users.histories)
         self.truth = ItemLists.from_rows(users.truths)
         self.user_UE = encode_histories(model, users.histories, max_length)
+        if judges is None or not len(judges):
+            self.judge_UE = self.user_UE.numpy()
+        else:
+            self.judge_UE = encode_histories(model, judges.histories, max_length).numpy()
         active_V = np.setdiff1d(np.arange(self.num_items), retired)
         self.popular_V = active_V[np.lexsort((active_V, -counts_V[active_V]))]
         self.brute_force = self._brute_force(min(self.num_items, max(max_exact, self.k_max)))
@@ -182,60 +198,101 @@ class Evaluator:
             items_Uk[user, : len(first)] = first
         return items_Uk
 
-    def measure_beam(self, variant: Variant, beam: int, *, retriever: Retriever | None = None) -> Point:
-        """Measure the lists that a variant serves at one beam, and the time of its answers, in blocks, one thread.
+    def measure_width(
+        self, variant: Variant, width: Width, *, wanted: float | None = None, retriever: Retriever | None = None
+    ) -> Point:
+        """Measure the lists that a variant serves at one width, and the time of its answers, in blocks, one thread.
 
         Args:
+            wanted: candidates that the width was chosen for.
             retriever: the variant's, where it has been built already.
         """
         retriever = retriever or self.retriever_of(variant)
         user_UE = self.user_UE.numpy()
-        retriever.retrieve(user_UE[:2], self.k_max, beam=beam)
-        plain, filtered, found, seconds = [], [], [], []
+        retriever.retrieve(user_UE[:2], self.k_max, width=width)
+        plain, filtered, seconds = [], [], []
         for start in range(0, len(self.users), CHUNK):
             block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
-            plain.append(retriever.retrieve(block_UE, self.k_max, beam=beam).item_Uk)
+            plain.append(retriever.retrieve(block_UE, self.k_max, width=width).item_Uk)
             seconds.append((time.perf_counter() - begun) / len(block_UE))
             excluded = [history.tolist() for history in self.users.histories[start : start + CHUNK]]
-            filtered.append(retriever.retrieve(block_UE, self.k_max, beam=beam, excluded=excluded).item_Uk)
-            found.append(retriever.candidates(retriever.search(block_UE, beam)))
-        candidates = _concatenate(found)
-        reranking = retriever.ranker.multiply_adds(len(candidates.item_ids) / len(self.users))
-        work = retriever.router.multiply_adds(beam) + reranking
-        point = self._point(variant.name, beam, candidates, work, float(np.median(seconds)))
+            filtered.append(retriever.retrieve(block_UE, self.k_max, width=width, excluded=excluded).item_Uk)
+        candidates, work, paths = self._found(retriever, width)
+        work += retriever.ranker.multiply_adds(len(candidates.item_ids) / len(self.users))
+        point = self._point(variant.name, paths, candidates, work, float(np.median(seconds)))
+        point.width, point.wanted = width, wanted
         self.measure_lists(point, np.concatenate(plain), np.concatenate(filtered))
         return point
 
-    def measure_paths_only(self, variant: Variant, beam: int, *, method: str) -> Point:
-        """Measure what a variant's beam says without the reranker; the time is that of finding the candidates."""
+    def _found(self, retriever: Retriever, width: Width) -> tuple[Candidates, float, float]:
+        """Return the candidates of all users, the mean multiply-adds of finding them, and the mean number of paths."""
+        found, work, paths = [], 0, 0
+        for start in range(0, len(self.users), CHUNK):
+            visits = retriever.search(self.user_UE[start : start + CHUNK].numpy(), width)
+            found.append(retriever.candidates(visits))
+            work += int(visits.work_U.sum())
+            paths += int(np.count_nonzero(visits.path_UB >= 0))
+        return _concatenate(found), work / len(self.users), paths / len(self.users)
+
+    def measure_paths_only(self, variant: Variant, width: Width, *, method: str) -> Point:
+        """Measure what a variant's search says without the reranker; the time is that of finding the candidates."""
         retriever = self.retriever_of(variant)
         user_UE = self.user_UE.numpy()
-        retriever.candidates(retriever.search(user_UE[:2], beam))
-        found, seconds = [], []
+        retriever.candidates(retriever.search(user_UE[:2], width))
+        seconds = []
         for start in range(0, len(self.users), CHUNK):
             block_UE = user_UE[start : start + CHUNK]
             begun = time.perf_counter()
-            found.append(retriever.candidates(retriever.search(block_UE, beam)))
+            retriever.candidates(retriever.search(block_UE, width))
             seconds.append((time.perf_counter() - begun) / len(block_UE))
-        candidates = _concatenate(found)
-        point = self._point(method, beam, candidates, retriever.router.multiply_adds(beam), float(np.median(seconds)))
+        candidates, work, paths = self._found(retriever, width)
+        point = self._point(method, paths, candidates, work, float(np.median(seconds)))
+        point.width = width
         self.measure_lists(point, self._in_order(candidates, None), self._in_order(candidates, self.history))
         return point
 
     def retriever_of(self, variant: Variant) -> Retriever:
         """Return a retriever over a variant's model and mapping."""
         items = np.arange(self.num_items)
-        return model_retriever(variant.model, build_index(items, variant.path_VJ), beam=1, max_length=self.max_length)
+        return model_retriever(variant.model, build_index(items, variant.path_VJ), width=1, max_length=self.max_length)
 
-    def curve(self, variant: Variant, *, up_to: float, including: int = 1) -> list[Point]:
-        """Measure a variant from beam 1 until its candidates reach ``up_to`` a user, at the beam ``including`` too."""
-        points, retriever = [], self.retriever_of(variant)
-        for beam in sorted({*beams(variant.model.space.num_paths), including}):
-            points.append(self.measure_beam(variant, beam, retriever=retriever))
-            if points[-1].mean_candidates >= up_to and beam >= including:
+    def curve(
+        self, variant: Variant, *, up_to: float, including: Width | None = None, retriever: Retriever | None = None
+    ) -> list[Point]:
+        """Measure a variant from its narrowest search until its candidates reach ``up_to`` a user, at ``including`` too.
+
+        A structure that is searched by price has one for each of some numbers of candidates, chosen on the judges.
+        """
+        retriever = retriever or self.retriever_of(variant)
+        if not isinstance(retriever.router, CompiledEnergies):
+            return self._beams(variant, retriever, up_to, including)
+        prices = self.prices(retriever)
+        fewest = max(1.0, float(np.diff(retriever.index.offsets).mean()))
+        budgets = np.geomspace(min(fewest, up_to), 1.05 * up_to, NUM_PRICES)
+        points = [
+            self.measure_width(variant, prices.at(wanted), wanted=round(wanted, 1), retriever=retriever)
+            for wanted in budgets.tolist()
+        ]
+        if including is not None:
+            points.append(self.measure_width(variant, including, wanted=0.0, retriever=retriever))
+        return sorted(points, key=lambda point: point.mean_candidates)
+
+    def _beams(self, variant: Variant, retriever: Retriever, up_to: float, including: Width | None) -> list[Point]:
+        points, widest = [], including if isinstance(including, int) else 1
+        for beam in sorted({*beams(variant.model.space.num_paths), widest}):
+            points.append(self.measure_width(variant, beam, retriever=retriever))
+            if points[-1].mean_candidates >= up_to and beam >= widest:
                 break
         return points
+
+    def prices(self, retriever: Retriever) -> Prices:
+        """Return what each price finds for the judges, of their best items by the softmax."""
+        score_UV = torch.from_numpy(self.judge_UE) @ torch.from_numpy(self.vector_VE).T + torch.from_numpy(self.bias_V)
+        wanted_UK = score_UV.topk(min(self.k_max, self.num_items), dim=1).indices.numpy()
+        return Prices.of(
+            retriever.router, retriever.index, self.judge_UE, wanted_UK, retriever.ranker.multiply_adds(1.0)
+        )
 
     def fixed_size(self, method: str, sizes: Iterable[int]) -> list[Point]:
         """Measure ``exact_candidates``, ``popular_candidates`` or ``random_candidates`` at several sizes."""
@@ -275,10 +332,10 @@ class Evaluator:
         self.measure_lists(point, plain_Uk, filtered_Uk)
         return point
 
-    def recommended(self, variant: Variant, beam: int, *, filtered: bool, k: int) -> IntArray:
+    def recommended(self, variant: Variant, width: Width, *, filtered: bool, k: int) -> IntArray:
         """Return the items int64 [U, k] that a variant recommends."""
         excluded = [history.tolist() for history in self.users.histories] if filtered else None
-        return self.retriever_of(variant).retrieve(self.user_UE.numpy(), k, beam=beam, excluded=excluded).item_Uk
+        return self.retriever_of(variant).retrieve(self.user_UE.numpy(), k, width=width, excluded=excluded).item_Uk
 
 
 def beams(num_paths: int) -> list[int]:

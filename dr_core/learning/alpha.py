@@ -61,8 +61,9 @@ class AlphaRule:
 
 
 def items_per_visited_path(sizes: PathSizes, visited_paths: npt.NDArray[np.int64]) -> float:
-    """Return the mean number of items on visited paths, int64 [U, B]; 0 where none was visited."""
-    return float(sizes.of(visited_paths).mean()) if visited_paths.size else 0.0
+    """Return the mean number of items on visited paths, int64 [U, B], -1 for none; 0 where none was visited."""
+    visited = visited_paths[visited_paths >= 0]
+    return float(sizes.of(visited).mean()) if visited.size else 0.0
 
 
 def alpha_rule(config: LearningConfig, choice: StructureChoice) -> AlphaRule:

@@ -49,15 +49,18 @@ def choose_structure(config: LearningConfig, num_items: int, num_paths: int) -> 
         f"budget: {candidates:.0f} candidates with a beam of {config.budget.beam}, so {wanted:.1f} items on a visited path"
     ]
     num_layers = config.paths.num_layers
-    if config.paths.num_nodes == "auto":
+    if config.paths.nodes:
+        space = PathSpace(config.paths.nodes)
+        reasons.append(f"{space}: as configured")
+    elif config.paths.num_nodes == "auto":
         num_nodes = suggest_num_nodes(num_items, num_paths, wanted, num_layers, config.paths.path_length_slack)
+        space = PathSpace.even(num_nodes, num_layers)
         reasons.append(
             f"K={num_nodes}: the smallest with K^{num_layers} >= {config.paths.path_length_slack:g} x {num_items} items x J={num_paths} / {wanted:.1f}"
         )
     else:
-        num_nodes = config.paths.num_nodes
-        reasons.append(f"K={num_nodes}: as configured")
-    space = PathSpace(num_nodes, num_layers)
+        space = PathSpace.even(config.paths.num_nodes, num_layers)
+        reasons.append(f"K={config.paths.num_nodes}: as configured")
     mean_path = num_items * num_paths / space.num_paths
     if wanted < SMALLEST_MULTIPLE * mean_path:
         wanted = SMALLEST_MULTIPLE * mean_path

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dr_core.errors import InputError
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 MANIFEST = "manifest.json"
@@ -118,7 +118,7 @@ def save_model(
         "encoder": model.encoder.config.model_dump(),
         "structure": model.structure.config.model_dump(),
         "reranker": model.reranker.config.model_dump(),
-        "space": {"num_nodes": model.space.num_nodes, "num_layers": model.space.num_layers},
+        "space": {"nodes": list(model.space.nodes)},
         "num_items": model.num_items,
         **(extra or {}),
     }
@@ -126,9 +126,15 @@ def save_model(
     return write_tensors(filesystem, folder, files, manifest, after_file=after_file)
 
 
+def path_space(manifest: dict[str, Any]) -> PathSpace:
+    """Return the space of paths from a model's manifest; an older one says K and D."""
+    space = manifest["space"]
+    return PathSpace(tuple(space["nodes"])) if "nodes" in space else PathSpace.even(**space)
+
+
 def structure_config(manifest: dict[str, Any]) -> StructureConfig:
-    """Return the structure's sizes from a model's manifest; one that names no path vectors is older than they are."""
-    return StructureConfig.model_validate({"path_vectors": 0} | manifest["structure"])
+    """Return the structure's settings from a model's manifest; an older one names no path vectors, or no normaliser."""
+    return StructureConfig.model_validate({"path_vectors": 0, "normaliser": "layers"} | manifest["structure"])
 
 
 def reranker_config(manifest: dict[str, Any]) -> RerankerConfig:
@@ -150,7 +156,7 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
         EncoderConfig.model_validate(manifest["encoder"]),
         structure_config(manifest),
         reranker_config(manifest),
-        PathSpace(**manifest["space"]),
+        path_space(manifest),
         np.zeros(manifest["num_items"]),
     )
     model.load_state_dict(tensors)

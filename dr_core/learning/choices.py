@@ -8,7 +8,7 @@ from typing import Literal
 
 from dr_core.errors import ConfigError
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.sizes import DENSE_LIMIT
 from dr_core.paths.space import PathSpace
 
@@ -77,8 +77,35 @@ def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int) -
     return None
 
 
+def choose_normaliser(config: StructureConfig, space: PathSpace) -> Choice:
+    """Return what p(c|x) is normalised over, as configured, and what follows from the size of the space.
+
+    Raises:
+        ConfigError: layers of different sizes are to share their tables of K nodes, or there are too many paths.
+    """
+    if config.normaliser == "layers":
+        if not space.is_even:
+            raise ConfigError(
+                f"paths.nodes={list(space.nodes)}: a product of layers needs as many nodes in each; set"
+                " structure.normaliser: global, or one K by paths.num_nodes and paths.num_layers"
+            )
+        return Choice("layers", "each layer is normalised by itself, as configured (structure.normaliser)")
+    if space.num_paths <= config.exact_paths:
+        return Choice("global", f"Z sums {space.num_paths} paths, at most {config.exact_paths} (structure.exact_paths)")
+    if space.num_prefixes(space.num_layers - 1) > config.exact_paths:
+        raise ConfigError(
+            f"{space.num_paths} paths below more than {config.exact_paths} prefixes (structure.exact_paths): give the last"
+            " layer more nodes by paths.nodes, or raise structure.exact_paths"
+        )
+    return Choice(
+        "global", f"Z is estimated: {space.num_paths} paths are more than {config.exact_paths} (structure.exact_paths)"
+    )
+
+
 def choose_path_vectors(config: StructureConfig, space: PathSpace) -> Choice:
     """Choose the last layer of p(c|x): ``vectors``, one for each path, or an ``mlp`` as in the layers before."""
+    if config.normaliser == "global":
+        return Choice("vectors", "every path has an energy (structure.normaliser: global)")
     if config.has_path_vectors(space):
         return Choice("vectors", f"{space.num_paths} paths are at most {config.path_vectors} (structure.path_vectors)")
     if space.num_layers == 1:
@@ -86,29 +113,32 @@ def choose_path_vectors(config: StructureConfig, space: PathSpace) -> Choice:
     return Choice("mlp", f"{space.num_paths} paths are more than {config.path_vectors} (structure.path_vectors)")
 
 
-def choose_search(space: PathSpace) -> Choice:
+def choose_search(config: StructureConfig, space: PathSpace) -> Choice:
     """Choose what a search ranks whole paths by: ``p/|c|``, the probability of one of their items, or ``p``."""
+    if config.normaliser == "global":
+        return Choice("p/|c|", "a path is visited if its items are worth the price (structure.normaliser: global)")
     if space.num_paths <= DENSE_LIMIT:
         return Choice("p/|c|", f"{space.num_paths} paths are at most {DENSE_LIMIT}: a table holds the length of each")
     return Choice("p", f"{space.num_paths} paths are more than {DENSE_LIMIT}, the most whose lengths a table holds")
 
 
 def choose_algorithms(config: LearningConfig, num_items: int, num_paths: int, space: PathSpace) -> dict[str, Choice]:
-    """Return every choice of a run by its name in ``summary.structure``: m_step, path_vectors, search.
+    """Return every choice of a run by its name in ``summary.structure``: m_step, normaliser, path_vectors, search.
 
     Args:
         config: of the run.
         num_items: V.
         num_paths: J, paths an item.
-        space: K and D.
+        space: of the paths.
 
     Raises:
-        ConfigError: as :func:`choose_m_step`.
+        ConfigError: as :func:`choose_m_step` and :func:`choose_normaliser`.
     """
     return {
         "m_step": choose_m_step(config.assignment, num_items, num_paths),
+        "normaliser": choose_normaliser(config.structure, space),
         "path_vectors": choose_path_vectors(config.structure, space),
-        "search": choose_search(space),
+        "search": choose_search(config.structure, space),
     }
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dr_core.config import Config
 from dr_core.learning.mixed_targets import MixedTargetsConfig
 from dr_core.learning.samples import SamplesConfig
 from dr_core.learning.trainer import TrainingConfig
 from dr_core.model.encoder import EncoderConfig
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.health import HealthLimits
 from dr_core.retrieval.config import ServingConfig
 
@@ -31,6 +31,9 @@ class BudgetConfig(Config):
 class PathsConfig(Config):
     """The shape of the structure and where it starts."""
 
+    nodes: tuple[Annotated[int, Field(ge=2)], ...] | None = None
+    """Nodes of each layer, the first layer first, where layers are to differ: `[512, 32]`. It stands in the place of
+    `num_nodes` and `num_layers`."""
     num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     """K, nodes a layer; `auto` is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
     path_length_slack: float = Field(2.0, ge=1)
@@ -57,6 +60,23 @@ class PathsConfig(Config):
     """Trees fitted with different seeds; the one whose best paths hold most of the softmax's mass is kept."""
     kmeans_sample: int = Field(500_000, ge=1000)
     """Items the centroids are learned on; further items are assigned to them on Spark."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _layers_of_nodes(cls, given: Any) -> Any:
+        nodes = given.get("nodes") if isinstance(given, dict) else None
+        if isinstance(nodes, list | tuple) and len(nodes) > 1:
+            return {"num_layers": len(nodes)} | given
+        return given
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> Self:
+        if self.nodes is not None and (self.num_nodes != "auto" or self.num_layers != len(self.nodes)):
+            raise ValueError(
+                f"nodes={list(self.nodes)} with num_nodes={self.num_nodes} and num_layers={self.num_layers}: give either the"
+                " nodes of two layers or more, or one K by num_nodes and num_layers with nodes=null"
+            )
+        return self
 
 
 class PenaltyConfig(Config):

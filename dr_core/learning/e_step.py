@@ -11,7 +11,8 @@ from dr_core.learning.config import LearningConfig
 from dr_core.learning.states import States, StateSource
 from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import PathStructure, StructureConfig
+from dr_core.model.structure_config import StructureConfig
+from dr_core.model.structures import build_structure
 from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 
@@ -24,7 +25,7 @@ def fresh_structure(
     fresh = copy.copy(model)
     fresh._modules = dict(model._modules)
     fresh._buffers = dict(model._buffers)
-    fresh.structure = PathStructure(config, space, model.encoder.config.dim)
+    fresh.structure = build_structure(config, space, model.encoder.config.dim)
     return fresh
 
 
@@ -40,6 +41,7 @@ def train_structure(
 ) -> list[EpochResult]:
     """Fit the structure model to a mapping int64 [V, J] (Deep Retrieval, section 3, E-step); ``model`` is updated."""
     model.set_item_paths(path_VJ)
+    model.start_structure(states.user_NE)
     source = StateSource(states, batch_states, seed)
     progress = Progress("E-step", epochs * source.steps_per_epoch)
     phase = Phase("e_step", "frozen", epochs)

@@ -88,6 +88,7 @@ def learn(histories: Histories, num_items: int, config: LearningConfig, held_out
         samples = mixed_samples(model, samples, states, path_VJ, config.mixed_targets, config.seed)
     if config.em.joint_epochs:
         model.set_item_paths(path_VJ)
+        model.start_structure(states.user_NE)
         train_samples(config, model, samples, Phase("joint", "joint", config.em.joint_epochs))
     states = _states(config, model, samples)
 

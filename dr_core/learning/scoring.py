@@ -21,7 +21,7 @@ from dr_core.paths.scores import (
     to_candidates,
     top_candidates,
 )
-from dr_core.retrieval.beam_kernel import CompiledStructure
+from dr_core.retrieval.compiled import CompiledPaths
 from dr_core.retrieval.from_model import compiled_structure
 
 TARGETS_PER_PASS = 4_000_000
@@ -63,9 +63,7 @@ def score_states(
 
 
 @torch.inference_mode()
-def score_batch(
-    model: DeepRetrievalModel, structure: CompiledStructure, batch: StateBatch, num_candidates: int
-) -> Terms:
+def score_batch(model: DeepRetrievalModel, structure: CompiledPaths, batch: StateBatch, num_candidates: int) -> Terms:
     """Beam-search one batch of states: what each adds to s[v, c] of its targets, their current paths included.
 
     Args:

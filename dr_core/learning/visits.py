@@ -24,5 +24,4 @@ def visited_paths(model: DeepRetrievalModel, path_VJ: IntArray, user_UE: Tensor,
         beam: B.
     """
     index = build_index(np.arange(len(path_VJ)), path_VJ)
-    search = compiled_structure(model.structure, index.log_sizes(model.space.num_paths))
-    return search.search(user_UE.numpy(), beam)[0]
+    return compiled_structure(model.structure, index).visit(user_UE.numpy(), beam).path_UB

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dr_core.model.encoder import PAD, EncoderConfig, assign_embedding_rows, build_encoder
+from dr_core.model.energy_structure import EnergyStructure
 from dr_core.model.path_mapping import PathMapping
-from dr_core.model.path_structure import PathStructure, StructureConfig
 from dr_core.model.reranker import RerankerConfig, SoftmaxReranker
+from dr_core.model.structure_config import StructureConfig
+from dr_core.model.structures import PathModel, build_structure
 from dr_core.paths.space import PathSpace
 
 
@@ -123,7 +125,7 @@ class DeepRetrievalModel(nn.Module):
         self.register_buffer("item_rows", rows)
         self.encoder = build_encoder(encoder, num_rows)
         self.reranker = SoftmaxReranker(reranker, rows, num_rows, torch.from_numpy(counts_V), encoder.dim)
-        self.structure = PathStructure(structure, space, encoder.dim)
+        self.structure: PathModel = build_structure(structure, space, encoder.dim)
         self.placement = PathMapping(np.empty((0, 0), np.int64))
 
     @property
@@ -141,6 +143,17 @@ class DeepRetrievalModel(nn.Module):
         if path_VJ.shape[0] != self.num_items:
             raise ValueError(f"item_paths has {path_VJ.shape[0]} items, the model {self.num_items}")
         self.placement = PathMapping(path_VJ).to(self.item_rows.device)
+
+    @property
+    def waits_for_start(self) -> bool:
+        """Whether the structure starts by formula and has not yet."""
+        return isinstance(self.structure, EnergyStructure) and not bool(self.structure.is_started)
+
+    def start_structure(self, user_NE: Tensor) -> None:
+        """Start a structure of energies from the softmax, the placement and some user states, float32 [N, E]; a structure
+        that is started, or learns from nothing, stays as it is."""
+        if isinstance(self.structure, EnergyStructure) and not self.structure.is_started:
+            self.structure.start(user_NE.mean(0), *self.reranker.item_vectors(), self.placement.path_VJ)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Return the user states of a batch's real positions [N, E], with their targets and weights [N, T]."""

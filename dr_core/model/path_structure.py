@@ -12,31 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from dr_core.config import Config
 from dr_core.model.structure import Structure
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 PATH_VECTOR_START = 0.01
 """Standard deviation of the path vectors before training: a path with few events stays near its bias."""
-
-
-class StructureConfig(Config):
-    """Sizes of the structure model."""
-
-    hidden: int = Field(64, ge=1)
-    """H, hidden units of each layer's MLP; a beam costs H*K multiply-adds a kept prefix and layer."""
-    path_dim: int = Field(32, ge=1)
-    """Dimension of the embedding of one node of a path prefix."""
-    path_vectors: int = Field(131_072, ge=0)
-    """Most paths K^D that each have a vector of their own, E numbers; with more, the last layer is an MLP as the others are.
-    0: always."""
-
-    def has_path_vectors(self, space: PathSpace) -> bool:
-        """Whether the last layer is made of path vectors."""
-        return space.num_layers > 1 and space.num_paths <= self.path_vectors
 
 
 class PathStructure(Structure):
@@ -50,6 +33,9 @@ class PathStructure(Structure):
     computed once a user, and what a prefix adds to it is a table lookup once a release (:meth:`prefix_tables`).
     A prefix also scales the user's part, unit by unit, so that what a user's coordinates mean may differ from node to
     node; it starts without scaling, as the paper's MLP over the concatenation.
+
+    Raises:
+        ValueError: layers have different numbers of nodes; their tables are one array, and a beam's kernel reads it so.
     """
 
     def __init__(self, config: StructureConfig, space: PathSpace, user_dim: int) -> None:

@@ -1,5 +1,6 @@
 """The M-step: penalised coordinate descent over the paths of every item (Deep Retrieval, section 3, Algorithm 2)."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,12 +275,9 @@ def hashed_paths(item_ids: Int64Array, space: PathSpace, *, num_probes: int) -> 
     Returns:
         int64 [n, min(Q, K^D)]. A step coprime to K^D visits every path once before it returns.
     """
-    total = np.uint64(space.num_paths)
+    total, multiple = np.uint64(space.num_paths), np.uint64(math.lcm(*space.nodes))
     first = _mix(item_ids.astype(np.uint64)) % total
-    step = 1 + np.uint64(space.num_nodes) * (
-        _mix(item_ids.astype(np.uint64) ^ np.uint64(0x5851F42D4C957F2D))
-        % np.uint64(total // np.uint64(space.num_nodes))
-    )
+    step = 1 + multiple * (_mix(item_ids.astype(np.uint64) ^ np.uint64(0x5851F42D4C957F2D)) % (total // multiple))
     probes = np.empty((len(item_ids), min(num_probes, space.num_paths)), dtype=np.int64)
     probe = first
     for column in range(probes.shape[1]):

@@ -143,7 +143,7 @@ class KMeansTree:
         nodes = np.zeros((len(units), 1), dtype=np.int64)
         parents = np.zeros(1, dtype=np.int64)
         for depth, prefixes in enumerate(self.prefixes):
-            starts = np.searchsorted(prefixes, parents * self.space.num_nodes)
+            starts = np.searchsorted(prefixes, parents * self.space.nodes[depth])
             ends = np.append(starts[1:], len(prefixes))
             keep = width if depth == self.space.num_layers - 1 else beam
             nodes = expand_beam(units, nodes, starts, ends, self.centroids[depth], prices[depth], keep)
@@ -161,7 +161,8 @@ def fit_kmeans_tree(
     refinement: int = 1,
     sample: int = 200_000,
 ) -> tuple[KMeansTree, Int64Array]:
-    """Split the items into K balanced clusters, each of these into K, and so on for D layers.
+    """Split the items into as many balanced clusters as the first layer has nodes, each of these into as many as the second
+    has, and so on for D layers.
 
     Child k means about the same direction under every parent: the children of a layer start from one codebook of K
     directions, learned from what the parents' centroids leave of all the vectors (residual quantisation), which each
@@ -195,10 +196,10 @@ def fit_kmeans_tree(
     parent_of_item = np.zeros(len(units), dtype=np.int64)
     parents = np.zeros((1, units.shape[1]), dtype=np.float32)
     prefixes, centroids, prices = [], [], []
-    for depth in range(space.num_layers):
+    for depth, num_nodes in enumerate(space.nodes):
         residuals = units[learn] - parents[parent_of_item[learn]]
         codebook = balanced_kmeans(
-            unit_rows(residuals), min(space.num_nodes, len(learn)), capacity=capacity, iterations=iterations, rng=rng
+            unit_rows(residuals), min(num_nodes, len(learn)), capacity=capacity, iterations=iterations, rng=rng
         )
         codebook *= np.float32(np.linalg.norm(residuals, axis=1).mean())
         by_parent = np.argsort(parent_of_item, kind="stable")
@@ -211,7 +212,7 @@ def fit_kmeans_tree(
                 room=math.ceil(capacity * len(members) / len(seeds)),
                 iterations=refinement if depth else 0,
             )
-            child_ids = path_of_item[members[0]] * space.num_nodes + np.arange(len(seeds))
+            child_ids = path_of_item[members[0]] * num_nodes + np.arange(len(seeds))
             path_of_item[members] = child_ids[labels]
             used = np.unique(labels)
             layer.append((child_ids[used], found[used], costs[used]))

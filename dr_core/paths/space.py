@@ -1,5 +1,6 @@
 """The space of paths [K]^D and its numbering by one integer a path."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,55 +22,92 @@ def integer_array(values: ArrayLike, name: str) -> Int64Array:
 
 @dataclass(frozen=True)
 class PathSpace:
-    """D layers of K nodes; a path is one node a layer (Deep Retrieval, section 2.1).
+    """D layers of nodes; a path is one node a layer (Deep Retrieval, section 2.1).
 
-    A path c = (c_1, ..., c_D) is stored as the base-K number ``path_id`` whose most significant digit is c_1, so that
-    paths sharing their first layers are neighbours in sorted order.
+    The paper's layers all have K nodes (:meth:`even`); here each may have a number of its own. A path
+    c = (c_1, ..., c_D) is stored as one number ``path_id`` whose most significant digit is c_1, in base K where layers are
+    even, so that paths sharing their first layers are neighbours in sorted order.
 
     Args:
-        num_nodes: K, nodes a layer, at least 2.
-        num_layers: D, at least 1.
+        nodes: nodes of each layer, at least 2 each, first layer first.
 
     Raises:
-        ValueError: K < 2, D < 1, or K^D does not fit a signed 64-bit integer.
+        ValueError: no layer, a layer of fewer than 2 nodes, or more paths than a signed 64-bit integer can number.
     """
 
-    num_nodes: int
-    num_layers: int
+    nodes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if self.num_nodes < 2:
-            raise ValueError(f"num_nodes must be at least 2, got {self.num_nodes}")
-        if self.num_layers < 1:
-            raise ValueError(f"num_layers must be at least 1, got {self.num_layers}")
-        if self.num_layers >= 63 or self.num_nodes**self.num_layers >= 2**63:
+        if not self.nodes:
+            raise ValueError("a space of paths needs at least one layer")
+        if min(self.nodes) < 2:
+            raise ValueError(f"a layer must have at least 2 nodes, got {list(self.nodes)}")
+        if math.prod(self.nodes) >= 2**63:
             raise ValueError(
-                f"num_nodes ** num_layers = {self.num_nodes} ** {self.num_layers} must be below 2**63 "
-                "to be stored as one int64"
+                f"layers of {list(self.nodes)} nodes make more than 2**63 paths: an int64 cannot number them"
             )
+
+    @classmethod
+    def even(cls, num_nodes: int, num_layers: int) -> "PathSpace":
+        """Return the space of D layers of K nodes each."""
+        return cls((num_nodes,) * num_layers)
+
+    def __str__(self) -> str:
+        """Return the shape for people: ``K=104, D=2``, or ``512 x 32 nodes`` where layers differ."""
+        if self.is_even:
+            return f"K={self.num_nodes}, D={self.num_layers}"
+        return f"{' x '.join(map(str, self.nodes))} nodes"
+
+    @property
+    def num_layers(self) -> int:
+        """D."""
+        return len(self.nodes)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all layers have the same number of nodes."""
+        return len(set(self.nodes)) == 1
+
+    @property
+    def num_nodes(self) -> int:
+        """K.
+
+        Raises:
+            ValueError: layers have different numbers of nodes.
+        """
+        if not self.is_even:
+            raise ValueError(f"layers of {list(self.nodes)} nodes have no K in common")
+        return self.nodes[0]
 
     @property
     def num_paths(self) -> int:
-        """K^D."""
-        num_paths: int = self.num_nodes**self.num_layers
-        return num_paths
+        """K^D where layers are even; the product of their nodes."""
+        return math.prod(self.nodes)
+
+    def num_prefixes(self, depth: int) -> int:
+        """Return the number of prefixes of ``depth`` nodes; 1 of none."""
+        return math.prod(self.nodes[:depth])
+
+    def paths_below(self, depth: int) -> int:
+        """Return the number of paths that share a prefix of ``depth`` nodes."""
+        return math.prod(self.nodes[depth:])
 
     @property
     def place_values(self) -> Int64Array:
-        """int64 [D], K^(D-1), ..., K, 1."""
-        return np.array([self.num_nodes**power for power in range(self.num_layers - 1, -1, -1)], dtype=np.int64)
+        """int64 [D], what a node of each layer counts in a path id; K^(D-1), ..., K, 1 where layers are even."""
+        return np.array([self.paths_below(depth) for depth in range(1, self.num_layers + 1)], dtype=np.int64)
 
     def encode(self, nodes: ArrayLike) -> Int64Array:
         """Path ids int64 [...] of nodes int [..., D].
 
         Raises:
-            ValueError: the last axis is not D, or a node lies outside [0, K).
+            ValueError: the last axis is not D, or a node lies outside its layer.
         """
         nodes = integer_array(nodes, "nodes")
         if nodes.ndim == 0 or nodes.shape[-1] != self.num_layers:
             raise ValueError(f"nodes must end in an axis of {self.num_layers} layers, got shape {nodes.shape}")
-        if nodes.size and (nodes.min() < 0 or nodes.max() >= self.num_nodes):
-            raise ValueError(f"nodes must lie in [0, {self.num_nodes}), got {nodes.min()} to {nodes.max()}")
+        if nodes.size and (nodes.min() < 0 or np.any(nodes >= np.array(self.nodes))):
+            raise ValueError(f"nodes must lie in [0, {list(self.nodes)}), got {nodes.min()} to {nodes.max()}")
         path_ids: Int64Array = nodes @ self.place_values
         return path_ids
 
@@ -80,18 +118,18 @@ class PathSpace:
             ValueError: an id lies outside [0, K^D).
         """
         path_ids = self.check(path_ids)
-        nodes: Int64Array = path_ids[..., np.newaxis] // self.place_values % self.num_nodes
+        nodes: Int64Array = path_ids[..., np.newaxis] // self.place_values % np.array(self.nodes)
         return nodes
 
     def prefix(self, path_ids: ArrayLike, depth: int) -> Int64Array:
-        """Ids int64 [...] in [0, K^depth) of the first ``depth`` layers of each path.
+        """Ids int64 [...] in [0, num_prefixes(depth)) of the first ``depth`` layers of each path.
 
         Raises:
             ValueError: ``depth`` outside [0, D] or an id outside [0, K^D).
         """
         if not 0 <= depth <= self.num_layers:
             raise ValueError(f"depth must lie in [0, {self.num_layers}], got {depth}")
-        prefixes: Int64Array = self.check(path_ids) // self.num_nodes ** (self.num_layers - depth)
+        prefixes: Int64Array = self.check(path_ids) // self.paths_below(depth)
         return prefixes
 
     def check(self, path_ids: ArrayLike, *, allow_padding: bool = False) -> Int64Array:

@@ -21,7 +21,7 @@ from dr_core.arrays import FloatArray, IntArray
 from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.filter import open_prefixes
-from dr_core.retrieval.router import Visits
+from dr_core.retrieval.router import Price, Visits, Width
 
 USERS_AT_ONCE = 16
 _LANES = 8
@@ -69,7 +69,7 @@ class CompiledStructure:
     ) -> None:
         self.tables = tables
         num_mlps, nodes = tables.bias_WK.shape
-        self.space = PathSpace(nodes, num_mlps + (len(tables.path_bias_QK) > 0))
+        self.space = PathSpace.even(nodes, num_mlps + (len(tables.path_bias_QK) > 0))
         self.log_size_P = np.zeros(0, np.float32) if log_size_P is None else log_size_P
         by_prefix_QK = self.log_size_P.reshape(-1, nodes)
         self.lowest_Q, self.highest_Q = by_prefix_QK.min(1), by_prefix_QK.max(1)
@@ -86,12 +86,18 @@ class CompiledStructure:
         offsets = self.prefixes[0]
         return int(offsets[-1] - offsets[-2]) if len(offsets) else self.space.num_paths
 
-    def visit(self, user_UE: FloatArray, width: int) -> Visits:
-        """Return the paths of :meth:`search`, -1 where fewer hold an item."""
+    def visit(self, user_UE: FloatArray, width: Width) -> Visits:
+        """Return the paths of :meth:`search`, -1 where fewer hold an item.
+
+        Raises:
+            ValueError: the width is a price: layers that are normalised one by one are searched by a beam.
+        """
+        if isinstance(width, Price):
+            raise ValueError("a product of layers is searched by a beam, not by a price (structure.normaliser: layers)")
         path_UB, log_prob_UB = self.search(user_UE, width)
         if len(self.prefixes[0]):
             path_UB[np.isneginf(log_prob_UB)] = -1
-        return Visits(path_UB, log_prob_UB)
+        return Visits(path_UB, log_prob_UB, np.full(len(user_UE), self.multiply_adds(width), np.int64))
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
         """Return the paths that Algorithm 1 keeps for each user, and their log p(c|x), [U, min(B, K^D)].

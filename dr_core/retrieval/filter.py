@@ -49,9 +49,6 @@ def open_prefixes(index: PathIndex, space: PathSpace) -> tuple[IntArray, IntArra
     Returns:
         Offsets int64 [D + 1] and prefixes int64: those of d + 1 nodes, ascending, lie between offsets d and d + 1.
     """
-    layers = [
-        np.unique(index.path_ids // space.num_nodes ** (space.num_layers - depth))
-        for depth in range(1, space.num_layers + 1)
-    ]
+    layers = [np.unique(index.path_ids // space.paths_below(depth)) for depth in range(1, space.num_layers + 1)]
     offsets = np.concatenate(([0], np.cumsum([len(layer) for layer in layers]))).astype(np.int64)
     return offsets, np.concatenate(layers).astype(np.int64)

@@ -12,13 +12,18 @@ from torch import Tensor, nn
 from dr_core.arrays import FloatArray
 from dr_core.errors import ReleaseMismatch
 from dr_core.item_lists import ItemLists
+from dr_core.model.energy_structure import EnergyStructure
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.path_structure import PathStructure
+from dr_core.model.structures import PathModel
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.beam_kernel import CompiledStructure, StructureTables
+from dr_core.retrieval.beam_kernel import StructureTables
+from dr_core.retrieval.compiled import CompiledPaths, compiled
+from dr_core.retrieval.energy_kernel import EnergyLayers
 from dr_core.retrieval.rank import DotProductRanker
 from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.router import Width
 
 
 class ModelEncoder:
@@ -42,13 +47,13 @@ class ModelEncoder:
         return _array(encode_histories(self.model, histories, self.max_length))
 
 
-def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, beam: int, max_length: int) -> Retriever:
+def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, width: Width, max_length: int) -> Retriever:
     """Return the retriever of a model held in memory.
 
     Args:
         model: encoder, structure model and reranker.
         index: the inverse of the mapping that the model was trained on.
-        beam: B, paths kept by the search.
+        width: a beam or a price, where a call names none.
         max_length: L, most recent history items used.
 
     Raises:
@@ -58,13 +63,33 @@ def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, beam: int, m
         raise ReleaseMismatch(f"the index names items the model does not know (it has {model.num_items})")
     encoder = ModelEncoder(model, max_length)
     vector_VE, bias_V = (_array(part) for part in model.reranker.item_vectors())
-    router = compiled_structure(model.structure, index.log_sizes(model.space.num_paths))
-    return Retriever(encoder, router, index, DotProductRanker.of(index, vector_VE, bias_V), beam=beam)
+    router = compiled_structure(model.structure, index)
+    return Retriever(encoder, router, index, DotProductRanker.of(index, vector_VE, bias_V), width=width)
 
 
-def compiled_structure(structure: PathStructure, log_size_P: FloatArray | None = None) -> CompiledStructure:
-    """Return a structure model compiled for search; ``log_size_P`` as in :class:`CompiledStructure`."""
-    return CompiledStructure(structure_tables(structure), log_size_P)
+def compiled_structure(structure: PathModel, index: PathIndex | None = None) -> CompiledPaths:
+    """Return a structure model compiled for search; with an index, over its paths by their sizes."""
+    return compiled(structure_arrays(structure), index)
+
+
+def structure_arrays(structure: PathModel) -> dict[str, FloatArray]:
+    """Return a structure model's weights as its kernel reads them, by name."""
+    if isinstance(structure, EnergyStructure):
+        return energy_layers(structure).arrays()
+    return structure_tables(structure)._asdict()
+
+
+def energy_layers(structure: EnergyStructure) -> EnergyLayers:
+    """Return a structure's energies as the kernel reads them."""
+    space = structure.space
+    shapes = [(space.num_prefixes(depth), space.nodes[depth]) for depth in range(space.num_layers)]
+    return EnergyLayers(
+        tuple(
+            np.ascontiguousarray(_array(vector).reshape(*shape, -1).transpose(0, 2, 1))
+            for vector, shape in zip(structure.vectors, shapes, strict=True)
+        ),
+        tuple(_array(bias).reshape(shape) for bias, shape in zip(structure.biases, shapes, strict=True)),
+    )
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from dr_core.retrieval.candidates import Candidates, gather_candidates
 from dr_core.retrieval.encoder import Encoder
 from dr_core.retrieval.filter import Allowed
 from dr_core.retrieval.rank import Ranker
-from dr_core.retrieval.router import Router, Visits
+from dr_core.retrieval.router import Price, Router, Visits, Width
 
 Lists = Sequence[Sequence[int] | AnyIntArray] | ItemLists
 """One sequence of item ids a user: the model's own numbers, 0 to V - 1, not the keys that a log calls items by."""
@@ -33,11 +33,13 @@ class Retrieved:
     score_Uk: FloatArray
     """Ranker's scores, -inf where there is no item."""
     path_Uk: IntArray
-    """int64, the first of the beam's paths that led to the item."""
+    """int64, the first of the visited paths that led to the item."""
     path_probability_Uk: FloatArray
     """p(c|x) of that path."""
     num_candidates_U: IntArray
-    """Distinct items on the beam's paths, before any filter but ``allowed``."""
+    """Distinct items on the visited paths, before any filter but ``allowed``."""
+    num_paths_U: IntArray
+    """int64, paths visited."""
 
 
 class Retriever:
@@ -51,11 +53,11 @@ class Retriever:
         router: user states to paths.
         index: paths to items.
         ranker: the items of the paths in order.
-        beam: B, paths visited.
+        width: of the search, where a call names none.
     """
 
-    def __init__(self, encoder: Encoder, router: Router, index: PathIndex, ranker: Ranker, *, beam: int) -> None:
-        self.encoder, self.router, self.index, self.ranker, self.beam = encoder, router, index, ranker, beam
+    def __init__(self, encoder: Encoder, router: Router, index: PathIndex, ranker: Ranker, *, width: Width) -> None:
+        self.encoder, self.router, self.index, self.ranker, self.width = encoder, router, index, ranker, width
         self._restricted: WeakKeyDictionary[Allowed, Retriever] = WeakKeyDictionary()
 
     @property
@@ -71,10 +73,10 @@ class Retriever:
         """
         return self.encoder.encode(_lists(histories).checked(self.num_items, "a history"))
 
-    def search(self, user_UE: FloatArray, beam: int | None = None) -> Visits:
+    def search(self, user_UE: FloatArray, width: Width | None = None) -> Visits:
         """Return the paths of each user state whose items are the most probable: those of the highest p(c|x) / |c|, in
         that order. The paper takes the highest p(c|x), which at equal candidates finds less."""
-        return self.router.visit(user_UE, self.beam if beam is None else beam)
+        return self.router.visit(user_UE, self.width if width is None else width)
 
     def candidates(self, visits: Visits) -> Candidates:
         """Return the distinct items on the paths of each user."""
@@ -87,7 +89,7 @@ class Retriever:
             index = allowed.on(self.index)
             ranker = self.ranker.only(allowed)
             self._restricted[allowed] = Retriever(
-                self.encoder, self.router.within(index), index, ranker, beam=self.beam
+                self.encoder, self.router.within(index), index, ranker, width=self.width
             )
         return self._restricted[allowed]
 
@@ -96,7 +98,7 @@ class Retriever:
         user_UE: FloatArray,
         k: int,
         *,
-        beam: int | None = None,
+        width: Width | None = None,
         excluded: Lists | None = None,
         blocked: Sequence[int] | AnyIntArray = (),
         allowed: Allowed | None = None,
@@ -107,14 +109,14 @@ class Retriever:
         Args:
             user_UE: from :meth:`encode`.
             k: items wanted.
-            beam: B, by default the release's.
+            width: a beam or a price, by default the release's.
             excluded: item ids a user must not get (typically the history), one sequence a user.
             blocked: item ids nobody gets: a few, taken out after the search.
             allowed: the only items anybody gets: the search visits nothing else, and lists are ``full``.
-            full: whether a user whose list is not full gets twice as wide a beam until it is or nothing is left to visit.
+            full: whether a user whose list is not full is searched for twice as widely until it is or nothing is left to visit.
 
         Raises:
-            ValueError: k or ``beam`` < 1, ``excluded`` is not one sequence a user, or an id is outside [0, V).
+            ValueError: k or a beam < 1, ``excluded`` is not one sequence a user, or an id is outside [0, V).
         """
         if k < 1:
             raise ValueError(f"k must be at least 1, was {k}")
@@ -123,30 +125,35 @@ class Retriever:
             raise ValueError(f"excluded holds {lists.num_users} sequences for {len(user_UE)} users")
         everywhere = ItemLists.from_rows([blocked]).checked(self.num_items, "blocked").item_ids
         barred = lists.checked(self.num_items, "excluded").with_everywhere(everywhere)
-        width = self.beam if beam is None else beam
+        wanted = self.width if width is None else width
         if allowed is not None:
-            return self.only(allowed)._widened(user_UE, k, width, barred)
-        return (self._widened if full else self._best)(user_UE, k, width, barred)
+            return self.only(allowed)._widened(user_UE, k, wanted, barred)
+        return (self._widened if full else self._best)(user_UE, k, wanted, barred)
 
-    def _widened(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
+    def _widened(self, user_UE: FloatArray, k: int, width: Width, barred: ItemLists) -> Retrieved:
         found = self._best(user_UE, k, width, barred)
         columns = vars(found)
-        short_S = np.flatnonzero(found.item_Uk[:, -1] < 0)
-        while len(short_S) and width < self.router.num_groups:
-            width *= 2
+        short_S, factor = np.flatnonzero(found.item_Uk[:, -1] < 0), 2
+        while len(short_S) and not self._is_everything(width):
+            width = width.wider(factor) if isinstance(width, Price) else 2 * width
+            factor *= factor
             again = self._best(user_UE[short_S], k, width, barred.of_users(short_S))
             for name, column in columns.items():
                 column[short_S] = getattr(again, name)
             short_S = short_S[again.item_Uk[:, -1] < 0]
         return found
 
-    def _best(self, user_UE: FloatArray, k: int, width: int, barred: ItemLists) -> Retrieved:
-        path_UB, log_prob_UB = self.search(user_UE, width)
+    def _is_everything(self, width: Width) -> bool:
+        return width.price == -np.inf if isinstance(width, Price) else width >= self.router.num_groups
+
+    def _best(self, user_UE: FloatArray, k: int, width: Width, barred: ItemLists) -> Retrieved:
+        path_UB, log_prob_UB, _ = self.search(user_UE, width)
         item_Uk, score_Uk, slot_Uk, num_U = self.ranker.rank(user_UE, path_UB, k, barred)
         column_Uk = np.maximum(slot_Uk, 0)
         path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, column_Uk, 1), -1)
         probability_Uk = np.exp(np.take_along_axis(log_prob_UB, column_Uk, 1))
-        return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), num_U)
+        paths_U = np.count_nonzero(path_UB >= 0, axis=1)
+        return Retrieved(item_Uk, score_Uk, path_Uk, np.where(slot_Uk >= 0, probability_Uk, 0), num_U, paths_U)
 
 
 def _lists(lists: Lists) -> ItemLists:

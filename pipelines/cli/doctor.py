@@ -151,13 +151,12 @@ def check_structure(config: RunConfig, items: int | None) -> Check:
     try:
         choice = choose_structure(config, items, num_paths)
     except ValueError as error:
-        return Check("structure", False, str(error), "choose another paths.num_nodes or paths.num_layers")
-    space = choice.space
+        return Check("structure", False, str(error), "choose another paths.num_nodes, paths.num_layers or paths.nodes")
     if config.penalty.alpha == "auto":
         alpha = f"alpha starts from {derive_alpha(1.0, choice.items_per_visited_path):.3g} x mean events an item"
     else:
         alpha = f"alpha={config.penalty.alpha:g}: as configured"
-    shape = f"K={space.num_nodes}, D={space.num_layers}, J={num_paths} for {items} items"
+    shape = f"{choice.space}, J={num_paths} for {items} items"
     return Check("structure", True, "\n".join([shape, *choice.reasons, alpha]))
 
 

@@ -138,7 +138,7 @@ def _locate(location: tuple[int | str, ...]) -> tuple[list[str], list[str]]:
         if field is not None:
             parts.append(str(part))
             annotation = field.annotation
-        elif get_origin(annotation) in (Union, UnionType):
+        elif isinstance(part, str) and get_origin(annotation) in (Union, UnionType):
             tagged = [model for model in models if part in get_args(model.model_fields["kind"].annotation)]
             annotation = tagged[0] if tagged else annotation
         else:

@@ -14,6 +14,8 @@ from typing import Any
 from dr_core.evaluation.evaluator import EvaluationUsers, Evaluator, choose_beam, nearest
 from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
+from dr_core.retrieval.energy_kernel import CompiledEnergies
+from dr_core.retrieval.router import Width, as_settings, width_of
 from pipelines.evaluation.controls import Controls
 from pipelines.evaluation.learned_run import LearnedRun, without_items
 from pipelines.evaluation.measurement import Measurement
@@ -36,7 +38,7 @@ def measure(run: LearnedRun) -> dict[str, Any]:
     if not len(run.test):
         return _nobody_to_measure(run)
     evaluator = evaluator_of(run, run.learned.model, run.test, most_candidates(run))
-    measurement = measure_learned(run, evaluator, served_beam(run))
+    measurement = measure_learned(run, evaluator, served_width(run))
     measurement.save(run.workdir, run.run.run_id)
     left_out, failed = no_controls(run), {}
     if left_out is None:
@@ -52,7 +54,7 @@ def measure(run: LearnedRun) -> dict[str, Any]:
     return {
         "rows_in": len(run.test),
         "rows_out": sum(len(points) for points in measurement.curves.values()),
-        "beam": measurement.beam,
+        **as_settings(measurement.width),
         "controls_failed": failed,
         "controls_left_out": left_out,
     }
@@ -61,21 +63,22 @@ def measure(run: LearnedRun) -> dict[str, Any]:
 def _nobody_to_measure(run: LearnedRun) -> dict[str, Any]:
     """Save an empty measurement: a release without figures."""
     logger.info("  nobody is held out as a test user (split.num_test=0): the release has no figures")
-    beam = served_beam(run)
-    Measurement({}, {}, beam).save(run.workdir, run.run.run_id)
-    return {"rows_in": 0, "rows_out": 0, "beam": beam, "controls_failed": {}, "controls_left_out": "no test users"}
+    width = served_width(run)
+    Measurement({}, {}, width).save(run.workdir, run.run.run_id)
+    said = {"controls_failed": {}, "controls_left_out": "no test users"}
+    return {"rows_in": 0, "rows_out": 0, **as_settings(width), **said}
 
 
-def measure_learned(run: LearnedRun, evaluator: Evaluator, beam: int) -> Measurement:
-    """Measure Deep Retrieval at a beam and along its curve, beside what needs no training."""
+def measure_learned(run: LearnedRun, evaluator: Evaluator, width: Width) -> Measurement:
+    """Measure Deep Retrieval at a width and along its curve, beside what needs no training."""
     curves = {
-        SUBJECT: evaluator.curve(run.learned, up_to=most_candidates(run), including=beam),
+        SUBJECT: evaluator.curve(run.learned, up_to=most_candidates(run), including=width),
         BRUTE_FORCE: [evaluator.brute_force],
     }
-    served = next(point for point in curves[SUBJECT] if point.beam == beam)
+    served = next(point for point in curves[SUBJECT] if point.width == width)
     operating = {
         SUBJECT: served,
-        PATHS_ONLY: evaluator.measure_paths_only(run.learned, beam, method=PATHS_ONLY),
+        PATHS_ONLY: evaluator.measure_paths_only(run.learned, width, method=PATHS_ONLY),
         BRUTE_FORCE: evaluator.brute_force,
         POPULARITY: evaluator.popularity(),
     }
@@ -83,7 +86,7 @@ def measure_learned(run: LearnedRun, evaluator: Evaluator, beam: int) -> Measure
     for name in of_family("candidates"):
         curves[name] = evaluator.fixed_size(name, sizes)
         operating[name] = evaluator.fixed_size(name, [round(served.mean_candidates)])[0]
-    return Measurement(curves, operating, beam)
+    return Measurement(curves, operating, width)
 
 
 def no_controls(run: LearnedRun) -> str | None:
@@ -149,21 +152,23 @@ def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUs
         counts_V=run.counts,
         max_exact=int(up_to),
         retired=run.retired,
+        judges=run.validation,
         seed=run.seed,
     )
 
 
-def served_beam(run: LearnedRun) -> int:
-    """Return B that the run's last version is, or is to be, served with."""
+def served_width(run: LearnedRun) -> Width:
+    """Return the width that the run's last version is, or is to be, served with."""
     if run.has_run("serving"):
-        return int(run.result("serving")["beam"])
-    return int(json.loads(run.workdir.read_text("models", run.last_id, "serving.json"))["beam"])
+        return width_of(run.result("serving"))
+    return width_of(json.loads(run.workdir.read_text("models", run.last_id, "serving.json")))
 
 
-def serving_beam(run: LearnedRun) -> int:
-    """Return B: as configured, or the narrowest whose candidates are as many as are wanted for the validation users.
+def serving_width(run: LearnedRun) -> Width:
+    """Return the width: a beam as configured, else the price, or for a product of layers the narrowest beam, at which the
+    validation users find as many candidates as are wanted.
 
-    Where nobody is held out, some users of ``user_histories`` take their place: how many candidates a beam finds depends
+    Where nobody is held out, some users of ``user_histories`` take their place: how many candidates a search finds depends
     on histories alone.
 
     It needs the last model and mapping alone, and is cheap beside :func:`measure`.
@@ -175,8 +180,11 @@ def serving_beam(run: LearnedRun) -> int:
     users = next((some for some in (run.validation, run.test) if len(some)), None)
     if users is None:
         users = kept_users(run.spark, run.workdir, run.num_items)
-    points = evaluator_of(run, run.learned.model, users, wanted).curve(run.learned, up_to=wanted)
-    return int(choose_beam(points, wanted).beam or 1)
+    evaluator = evaluator_of(run, run.learned.model, users, wanted)
+    retriever = evaluator.retriever_of(run.learned)
+    if isinstance(retriever.router, CompiledEnergies):
+        return evaluator.prices(retriever).at(wanted)
+    return choose_beam(evaluator.curve(run.learned, up_to=wanted), wanted).width or 1
 
 
 def load_states(run: LearnedRun, model: DeepRetrievalModel) -> States:

@@ -10,15 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from dr_core.evaluation.evaluator import Point
+from dr_core.retrieval.router import Width, as_settings, width_of
 from pipelines.storage.json_text import to_json
 from pipelines.storage.workdir import Workdir
 
 
 class Measurement:
-    """All points of one seed: ``curves`` by method, and the ``operating`` point of each."""
+    """All points of one seed: ``curves`` by method, the ``operating`` point of each, and the width that is served."""
 
-    def __init__(self, curves: dict[str, list[Point]], operating: dict[str, Point], beam: int) -> None:
-        self.curves, self.operating, self.beam = curves, operating, beam
+    def __init__(self, curves: dict[str, list[Point]], operating: dict[str, Point], width: Width) -> None:
+        self.curves, self.operating, self.width = curves, operating, width
 
     def save(self, workdir: Workdir, run_id: str) -> None:
         """Write the points below ``runs/``."""
@@ -34,6 +35,8 @@ class Measurement:
                         "group": group,
                         "method": point.method,
                         "beam": point.beam,
+                        "width": None if point.width is None else as_settings(point.width),
+                        "wanted": point.wanted,
                         "multiply_adds": point.multiply_adds,
                         "microseconds": point.microseconds,
                     }
@@ -42,7 +45,7 @@ class Measurement:
                 arrays[f"{number}|candidate_recall"] = point.candidate_recall.astype(np.float32)
                 for (filtered, k, name), values in point.figures.items():
                     arrays[f"{number}|{int(filtered)}|{k}|{name}"] = values.astype(np.float32)
-        arrays["meta"] = np.frombuffer(to_json({"beam": self.beam, "points": meta}).encode(), dtype=np.uint8)
+        arrays["meta"] = np.frombuffer(to_json({**as_settings(self.width), "points": meta}).encode(), dtype=np.uint8)
         workdir.write_arrays(arrays, "runs", f"{run_id}.points.npz")
 
     @staticmethod
@@ -59,6 +62,8 @@ class Measurement:
                 arrays[f"{number}|candidate_recall"].astype(np.float64),
                 entry["multiply_adds"],
                 entry["microseconds"],
+                width=width_of(entry["width"]) if entry.get("width") else None,
+                wanted=entry.get("wanted"),
             )
             for number, entry in enumerate(meta["points"])
         ]
@@ -73,4 +78,4 @@ class Measurement:
                 curves.setdefault(point.method, []).append(point)
             else:
                 operating[point.method] = point
-        return Measurement(curves, operating, meta["beam"])
+        return Measurement(curves, operating, width_of(meta))

@@ -42,7 +42,7 @@ def full_measurement(run: LearnedRun) -> Measurement:
         measured = Measurement.load(run.workdir, baseline_file(run, family))
         curves |= measured.curves
         operating |= measured.operating
-    return Measurement(curves, operating, own.beam)
+    return Measurement(curves, operating, own.width)
 
 
 def baseline_lists(run: LearnedRun) -> dict[str, IntArray]:

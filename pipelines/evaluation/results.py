@@ -172,9 +172,12 @@ def _difference(
 
 
 def _merge(curves_by_seed: Sequence[list[Point]]) -> list[list[Point]]:
-    """Put the seeds' points of one width together; widths that not every seed has are left out."""
+    """Put the seeds' points of one width, or of one number of wanted candidates, together; those that not every seed has are
+    left out."""
 
     def width(point: Point) -> float:
+        if point.wanted is not None:
+            return point.wanted
         return point.beam if point.beam is not None else round(point.mean_candidates)
 
     shared = set.intersection(*({width(point) for point in points} for points in curves_by_seed))

@@ -128,7 +128,7 @@ def measure_family(data: SeedData, family: str, chosen: Mapping[str, Settings]) 
     lists = {method: items.astype(np.int32) for method, (_, items) in served.items()}
     operating = {method: point for method, (point, _) in served.items()}
     name = baseline_file(data.run, family)
-    Measurement(curves, operating, data.measured.beam).save(data.run.workdir, name)
+    Measurement(curves, operating, data.measured.width).save(data.run.workdir, name)
     data.run.workdir.write_arrays(lists, "runs", f"{name}.lists.npz")
     num_points = sum(map(len, points.values()))
     return {"rows_in": len(data.evaluator.users), "rows_out": num_points, "fits": fits, **offered(family)}

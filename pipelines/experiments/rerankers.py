@@ -26,18 +26,18 @@ TRAINING_USERS = 3000
 
 def measure_rerankers(data: SeedData) -> tuple[Points, list[dict[str, Any]]]:
     """Learn and measure every reranker; return its point with its lists, and what learning took."""
-    evaluator, variant, beam = data.evaluator, data.run.learned, data.measured.beam
+    evaluator, variant, width = data.evaluator, data.run.learned, data.measured.width
     retriever = evaluator.retriever_of(variant)
     histories, truths = halves(data.events.histories, TRAINING_USERS, data.run.seed)
     train_UE = data.encode(histories)
-    train_paths = retriever.search(train_UE, beam)
+    train_paths = retriever.search(train_UE, width)
     train_candidates = retriever.candidates(train_paths)
     owners = np.repeat(np.arange(len(train_UE)), np.diff(train_candidates.offsets))
     labels = contains(ItemLists.from_rows(truths), owners, train_candidates.item_ids, num_users=len(train_UE))
     user_UE = evaluator.user_UE.numpy()
-    paths = retriever.search(user_UE, beam)
+    paths = retriever.search(user_UE, width)
     candidates, log_prob_UB = retriever.candidates(paths), paths.log_prob_UB
-    beam_work = retriever.router.multiply_adds(beam)
+    search_work, visited = float(paths.work_U.mean()), float((paths.path_UB >= 0).sum(axis=1).mean())
     bias_V = variant.model.reranker.item_vectors()[1].numpy()
     candidates_a_user = len(candidates.item_ids) / len(user_UE)
     points: Points = {}
@@ -49,10 +49,10 @@ def measure_rerankers(data: SeedData) -> tuple[Points, list[dict[str, Any]]]:
         seconds = time.monotonic() - started
         point = Point(
             method,
-            float(beam),
+            visited,
             np.diff(candidates.offsets).astype(np.float64),
             candidate_recall(lists_of(candidates), evaluator.truth),
-            beam_work + candidates_a_user * ranker.multiply_adds(),
+            search_work + candidates_a_user * ranker.multiply_adds(),
             None,
         )
         plain_Uk, filtered_Uk = (

@@ -46,7 +46,7 @@ class SeedData:
 
     @cached_property
     def measured(self) -> Measurement:
-        """Deep Retrieval's own measurement: the beam it is served with, and the candidates that others are read at."""
+        """Deep Retrieval's own measurement: the width it is served with, and the candidates that others are read at."""
         return Measurement.load(self.run.workdir, self.run.run.run_id)
 
     @property

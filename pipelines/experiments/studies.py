@@ -19,7 +19,7 @@ class RunFacts:
 
     Attributes:
         rounds, final_epochs, e_step_epochs: of the run's EM.
-        num_nodes: K of the run.
+        nodes: of each layer of the run's structure.
         candidates: the run's budget, candidates a user.
         beam: B that the run is served with.
         alpha: that the run ended with; None where its M-step had no descent.
@@ -29,7 +29,7 @@ class RunFacts:
     rounds: int
     final_epochs: int
     e_step_epochs: int
-    num_nodes: int
+    nodes: tuple[int, ...]
     candidates: float
     beam: int
     alpha: float | None
@@ -60,7 +60,17 @@ ASSIGNMENTS: dict[str, Overrides] = {
 
 
 def _nodes(run: RunFacts) -> list[int]:
-    return sorted({max(2, round(run.num_nodes * factor)) for factor in (0.5, 0.75, 1, 1.5, 2)})
+    return sorted({max(2, round(run.nodes[0] * factor)) for factor in (0.5, 0.75, 1, 1.5, 2)})
+
+
+def _shape(nodes: Sequence[int]) -> Overrides:
+    """Return a shape of the structure, whatever the configuration says of it."""
+    return {"paths.nodes": list(nodes), "paths.num_nodes": "auto", "paths.num_layers": len(nodes)}
+
+
+def _in_proportion(run: RunFacts, first: int) -> Overrides:
+    """Give the first layer some nodes and the others as many more or fewer, by share."""
+    return _shape([max(2, round(count * first / run.nodes[0])) for count in run.nodes])
 
 
 def _beams(run: RunFacts) -> list[int]:
@@ -100,30 +110,30 @@ STUDIES: dict[str, Callable[[RunFacts], Sequence[Any]]] = {
         f"{kind}@{temperature}" for kind in ("plain", "corrected") for temperature in (0.05, 0.1, 0.2, 0.5)
     ],
 }
-"""Studies and the values of each: beam B; nodes K; layers D; paths_per_item J; alpha as a multiple of the run's, and
-candidate_paths S, both with the descent alone, which they belong to; rounds of EM, 0 being the clusters that are never
-changed; rounds from random paths; mean_path, a multiple of the items wanted on a visited path, alpha corrected to it;
-assignment, what the M-step is: every item to its best paths whatever their size, one sweep of the descent, the descent, the
-refinement, or (the default) the refinement after the descent; assignment_random, the last three from random paths; encoder;
-coherence, whether items on one path share users and categories; two_tower, that baseline's softmax and temperature."""
+"""Studies and the values of each: beam B; nodes K, those of the first layer where layers differ, the others in proportion;
+layers D; paths_per_item J; alpha as a multiple of the run's, and candidate_paths S, both with the descent alone, which they
+belong to; rounds of EM, 0 being the clusters that are never changed; rounds from random paths; mean_path, a multiple of the
+items wanted on a visited path, alpha corrected to it; assignment, what the M-step is: every item to its best paths whatever
+their size, one sweep of the descent, the descent, the refinement, or (the default) the refinement after the descent;
+assignment_random, the last three from random paths; encoder; coherence, whether items on one path share users and categories;
+two_tower, that baseline's softmax and temperature."""
 READS_INITIAL_MAPPING = ("coherence",)
 """Studies that compare with pi_0."""
 READS_NO_SAMPLES = ("beam", "coherence", "two_tower")
 """Studies that learn no structure."""
 OVERRIDES: dict[str, Callable[[RunFacts, Any], tuple[Overrides, int]]] = {
-    "nodes": lambda run, value: ({"paths.num_nodes": value}, run.rounds),
-    "layers": lambda run, value: ({"paths.num_layers": value}, run.rounds),
+    "nodes": lambda run, value: (_in_proportion(run, value), run.rounds),
+    "layers": lambda run, value: ({"paths.nodes": None, "paths.num_layers": value}, run.rounds),
     "paths_per_item": lambda run, value: ({"paths.paths_per_item": value}, run.rounds),
     "alpha": lambda run, value: (
-        {"penalty.alpha": value * _alpha(run), "paths.num_nodes": run.num_nodes, **DESCENT_ALONE},
+        {"penalty.alpha": value * _alpha(run), **_shape(run.nodes), **DESCENT_ALONE},
         run.rounds,
     ),
     "candidate_paths": lambda run, value: ({"scores.num_candidates": value, **DESCENT_ALONE}, run.rounds),
     "rounds": lambda run, value: (_as_long(run, value, 4), value),
     "random_start": lambda run, value: ({"paths.start": "random", **_as_long(run, value, 8)}, value),
     "mean_path": lambda run, value: (
-        {"budget.candidates": max(1, round(value * run.candidates)),
-         "paths.num_nodes": run.num_nodes},
+        {"budget.candidates": max(1, round(value * run.candidates)), **_shape(run.nodes)},
         run.rounds,
     ),
     "assignment": lambda run, value: (ASSIGNMENTS[value], run.rounds),

@@ -147,9 +147,9 @@ class Sweep:
             rounds=self.config.em.rounds,
             final_epochs=self.config.em.final_epochs,
             e_step_epochs=self.config.em.e_step_epochs,
-            num_nodes=run.choice.space.num_nodes,
+            nodes=run.choice.space.nodes,
             candidates=run.choice.candidates,
-            beam=self.data.measured.beam,
+            beam=max(1, round(self.data.served.beam or 1)),
             alpha=run.m_step.get("alpha"),
             refines=choose_m_step(self.config.assignment, run.num_items, run.num_paths).refines,
         )
@@ -212,7 +212,7 @@ class Sweep:
             "rows_in": len(states.user_NE),
             "rows_out": len(curve),
             **self._read(curve, READ_SHARE * num_items),
-            "K": choice.space.num_nodes,
+            "K": choice.space.nodes[0],
             "D": choice.space.num_layers,
             "J": num_paths,
             "occupied_paths": health.occupied_paths,
@@ -238,7 +238,7 @@ class Sweep:
         return point.metric(name, self.data.filtered, self.data.k)
 
     def _beam(self, beam: int) -> dict[str, Any]:
-        point = self.data.evaluator.measure_beam(self.run.learned, beam)
+        point = self.data.evaluator.measure_width(self.run.learned, beam)
         return {
             "rows_in": len(self.data.evaluator.users),
             "rows_out": 1,

@@ -383,7 +383,7 @@ def refuse_other_structure(run: LearnedRun) -> None:
     before = recorded_config(json.loads(run.workdir.read_text("runs", name)), f"runs/{name}").model_dump(mode="json")
     now = run.config.model_dump(mode="json")
     keys = [
-        *(("paths", key) for key in ("num_nodes", "num_layers", "paths_per_item")),
+        *(("paths", key) for key in ("nodes", "num_nodes", "num_layers", "paths_per_item")),
         *(("encoder", key) for key in now["encoder"]),
     ]
     changed = [

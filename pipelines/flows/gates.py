@@ -21,6 +21,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.paths.health import Health, HealthLimits, check_health
 from dr_core.retrieval.from_model import model_retriever
+from dr_core.retrieval.router import width_of
 from pipelines.config.run import GatesConfig
 from pipelines.stages.structure.index import load_index
 from pipelines.storage.workdir import Workdir
@@ -159,7 +160,7 @@ def judge_integrity(spark: SparkSession, workdir: Workdir, release_id: str) -> l
     try:
         index = load_index(workdir, release_id)
         model = load_model(workdir.filesystem, workdir.path("models", release_id))
-        retriever = model_retriever(model, index, beam=4, max_length=8)
+        retriever = model_retriever(model, index, width=4, max_length=8)
         answered = retriever.retrieve(retriever.encode([[int(index.item_ids[0])]]), 1).item_Uk
         if answered[0, 0] < 0 or int(index.offsets[-1]) != placed:
             problem = "the retriever finds nothing, or its index has another size than item_paths"
@@ -238,7 +239,7 @@ def recall_of(
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
     serving = json.loads(workdir.read_text("models", release_id, "serving.json"))
     retriever = model_retriever(
-        model, load_index(workdir, release_id), beam=int(serving["beam"]), max_length=int(serving["history_length"])
+        model, load_index(workdir, release_id), width=width_of(serving), max_length=int(serving["history_length"])
     )
     known = [history[history < model.num_items] for history in users.histories]
     state_UE = retriever.encode(known)

@@ -8,6 +8,7 @@ from typing import Any
 
 from dr_core.errors import DeepRetrievalError
 from dr_core.learning.checkpoint import read_manifest
+from dr_core.retrieval.router import Width, as_settings
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.serving.service import Service
 from pipelines.serving.write_bundle import write_bundle
@@ -18,12 +19,12 @@ from pipelines.storage.releases import Release
 logger = logging.getLogger(__name__)
 
 
-def write_serving(run: LearnedRun, beam: int) -> None:
+def write_serving(run: LearnedRun, width: Width) -> None:
     """Write ``serving.json`` beside the run's last version: the settings that a retriever of it takes."""
     serving = {
         "release_id": run.last_id,
         "k": run.config.serving.k,
-        "beam": beam,
+        **as_settings(width),
         "filter_history": run.config.serving.filter_history,
         "history_length": run.config.history_length,
     }
@@ -71,7 +72,7 @@ def publish_version(
             parent_release=parent,
             model_uri=folder,
             model_sha256=manifest["sha256"]["model.safetensors"],
-            K=run.space.num_nodes,
+            K=run.space.nodes[0],
             D=run.space.num_layers,
             J=run.num_paths,
             num_items=run.num_items,
@@ -82,6 +83,7 @@ def publish_version(
             alpha=None if run.m_step["alpha"] is None else float(run.m_step["alpha"]),
             learned=learned,
             facts=to_json(facts | {"seconds": seconds}),
+            nodes=list(run.space.nodes),
         ),
     )
     _try_out(run, release)

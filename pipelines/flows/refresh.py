@@ -30,6 +30,7 @@ from dr_core.learning.visits import visited_paths
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import measure_health
+from dr_core.retrieval.router import width_of
 from pipelines.config.run import RunConfig
 from pipelines.flows import plan
 from pipelines.flows.gates import (
@@ -263,8 +264,10 @@ def _refuse_other_structure(run: RefreshedRun, live: Release) -> None:
         "paths.paths_per_item": (config.paths.paths_per_item, live.J),
         "encoder": (config.encoder.model_dump(mode="json"), encoder.model_dump(mode="json")),
     }
-    if config.paths.num_nodes != "auto":
-        wanted["paths.num_nodes"] = (config.paths.num_nodes, live.K)
+    if config.paths.nodes:
+        wanted["paths.nodes"] = (list(config.paths.nodes), list(live.space.nodes))
+    elif config.paths.num_nodes != "auto":
+        wanted["paths.num_nodes"] = (config.paths.num_nodes, live.K if live.space.is_even else list(live.space.nodes))
     for key, (asked, there) in wanted.items():
         if asked != there:
             raise ConfigError(
@@ -430,9 +433,9 @@ def e_step_final(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def index(run: RefreshedRun, stage: Stage) -> Facts:
-    """The inverted index of the active items, and the live release's beam."""
+    """The inverted index of the active items, and the live release's width."""
     live = json.loads(run.workdir.read_text("models", run.parent, "serving.json"))
-    write_serving(run, int(live["beam"]))
+    write_serving(run, width_of(live))
     return build_index(run.spark, run.workdir, release_id=run.last_id)
 
 

@@ -66,8 +66,8 @@ class RefreshedRun(LearnedRun):
 
     @property
     def space(self) -> PathSpace:
-        """K and D of the parent."""
-        return PathSpace(self.parent_release.K, self.parent_release.D)
+        """The space of the parent's paths."""
+        return self.parent_release.space
 
     @property
     def num_paths(self) -> int:

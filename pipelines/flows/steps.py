@@ -29,8 +29,9 @@ from dr_core.model.histories import encode_histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
 from dr_core.retrieval.from_model import model_retriever
+from dr_core.retrieval.router import as_settings
 from pipelines.evaluation.learned_run import LearnedRun
-from pipelines.evaluation.measure import measure, served_beam, serving_beam
+from pipelines.evaluation.measure import measure, served_width, serving_width
 from pipelines.flows.ingest_line import ingest_line
 from pipelines.flows.plan import Stage
 from pipelines.flows.publish import publish_version, write_serving
@@ -40,10 +41,11 @@ from pipelines.stages.ingest.preprocess import preprocess as ingest
 from pipelines.stages.ingest.split import training_interactions
 from pipelines.stages.structure.assign import assign_paths
 from pipelines.stages.structure.index import build_index
-from pipelines.stages.structure.initialize import initialize_paths, sample_states
+from pipelines.stages.structure.initialize import initialize_paths
 from pipelines.stages.structure.scores import FrozenModel, accumulate_scores, measure_likelihood
 from pipelines.stages.training.mixed_targets import mix_targets
 from pipelines.stages.training.samples import samples as cut_samples
+from pipelines.stages.training.states import sample_states
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.item_paths import read_paths, write_paths
 
@@ -93,8 +95,9 @@ def choose(run: LearnedRun, stage: Stage) -> Facts:
     algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, run.space)
     log_choices(algorithms)
     return {
-        "K": run.space.num_nodes,
+        "K": run.space.nodes[0],
         "D": run.space.num_layers,
+        "nodes": list(run.space.nodes),
         "items_per_visited_path": run.choice.items_per_visited_path,
         "reasons": list(run.choice.reasons),
         **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
@@ -227,7 +230,9 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         *(f"{figure:.6g}" if figure is not None else "none"
           for figure in (facts.surrogate_before, facts.surrogate_after_descent, facts.alpha)),
     )  # fmt: skip
-    retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), beam=config.budget.beam, max_length=1)
+    retriever = model_retriever(
+        model, invert(np.arange(run.num_items), mapping), width=config.budget.beam, max_length=1
+    )
     found = retriever.candidates(retriever.search(state_UE.numpy()))
     recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
     return {
@@ -252,8 +257,10 @@ def index(run: LearnedRun, stage: Stage) -> Facts:
 
 
 def serving(run: LearnedRun, stage: Stage) -> Facts:
-    """Choose the beam that is served, on users who are not the test's."""
-    return {"rows_in": len(run.validation), "rows_out": 1, "beam": serving_beam(run)}
+    """Choose how wide a search is served, on users who are not the test's."""
+    width = serving_width(run)
+    logger.info("  served with %s", ", ".join(f"{name} {value}" for name, value in as_settings(width).items()))
+    return {"rows_in": len(run.validation), "rows_out": 1, **as_settings(width)}
 
 
 def publish(run: LearnedRun, stage: Stage) -> Facts:
@@ -261,7 +268,7 @@ def publish(run: LearnedRun, stage: Stage) -> Facts:
     data = run.result("preprocess")
     health = measure_health(run.mapping(run.config.em.rounds), run.space)
     run.workdir.write_array(run.counts, "models", run.last_id, "counts.npy")
-    write_serving(run, served_beam(run))
+    write_serving(run, served_width(run))
     release = publish_version(
         run,
         "live",
@@ -280,7 +287,7 @@ def retrieve(run: LearnedRun, stage: Stage) -> Facts:
         run.workdir,
         release_id=run.last_id,
         k=run.config.serving.k,
-        beam=served_beam(run),
+        width=served_width(run),
         max_length=run.config.history_length,
         filter_history=run.config.serving.filter_history,
     )
@@ -321,8 +328,7 @@ def train(
         model_id=model_id,
         phases=tuple(phases),
         seed=run.seed,
-        num_nodes=run.space.num_nodes,
-        num_layers=run.space.num_layers,
+        nodes=run.space.nodes,
         encoder=config.encoder,
         structure=more.pop("structure", config.structure),
         reranker=config.reranker,

@@ -67,5 +67,9 @@ def _short(value: float | str) -> str:
 
 
 def _structure_line(summary: Summary) -> str:
-    shown = [f"{name}={_short(value)}" for name, value in summary.structure if value is not None]
+    structure = dict(summary.structure)
+    nodes = structure.pop("nodes")
+    if not summary.structure.is_even:
+        structure["K"] = formats.layers(nodes)
+    shown = [f"{name}={_short(value)}" for name, value in structure.items() if value is not None]
     return f"structure  {'  '.join(shown)}" if shown else ""

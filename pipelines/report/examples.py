@@ -8,6 +8,7 @@ import numpy as np
 
 from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Evaluator
+from dr_core.retrieval.router import Width
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.report.item_facts import facts_of, title
 
@@ -58,17 +59,18 @@ def _most_popular(run: LearnedRun, items: IntArray) -> IntArray:
     return items[np.argsort(-run.counts[items], kind="stable")]
 
 
-def example_user(run: LearnedRun, evaluator: Evaluator, beam: int, k: int) -> dict[str, Any] | None:
+def example_user(run: LearnedRun, evaluator: Evaluator, width: Width, k: int) -> dict[str, Any] | None:
     """Return the first test user's history, most probable paths and recommendations; None without test users."""
     if not len(run.test):
         return None
     retriever = evaluator.retriever_of(run.learned)
     history, user_UE = run.test.histories[0], evaluator.user_UE[:1].numpy()
-    beam_paths = retriever.search(user_UE, beam)
-    found = retriever.retrieve(user_UE, k, beam=beam, excluded=[history.tolist()])
+    visited = retriever.search(user_UE, width)
+    found = retriever.retrieve(user_UE, k, width=width, excluded=[history.tolist()])
     visits = [
         (path, log_prob, retriever.index.items(path))
-        for path, log_prob in zip(beam_paths.path_UB[0].tolist(), beam_paths.log_prob_UB[0].tolist(), strict=True)
+        for path, log_prob in zip(visited.path_UB[0].tolist(), visited.log_prob_UB[0].tolist(), strict=True)
+        if path >= 0
     ][:VISITED_PATHS]
     recent, recommended = history[-SHOWN_HISTORY:], found.item_Uk[0][found.item_Uk[0] >= 0]
     on_paths = [items[:ITEMS_ON_A_VISITED_PATH].astype(np.int64) for _, _, items in visits]

@@ -44,6 +44,11 @@ def plain(value: Figure) -> str:
     return MISSING if value is None else f"{value:.4g}".replace("-", _MINUS)
 
 
+def layers(nodes: tuple[int, ...]) -> str:
+    """(512, 32) -> ``512 x 32``."""
+    return " x ".join(map(str, nodes))
+
+
 def interval(ends: tuple[int | float, int | float] | None) -> str:
     """(0.19, 0.21) -> ``19.00 \N{EN DASH} 21.00``."""
     return MISSING if ends is None else f"{percent(ends[0])} {MISSING} {percent(ends[1])}"

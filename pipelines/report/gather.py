@@ -12,6 +12,7 @@ import yaml
 from dr_core.arrays import IntArray
 from dr_core.evaluation.evaluator import Evaluator
 from dr_core.paths.health import measure_health
+from dr_core.retrieval.router import Width, as_settings
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.measure import evaluator_of
 from pipelines.evaluation.measurement import Measurement
@@ -33,7 +34,7 @@ DATA_COUNTS = {
     "filtered": "filtered",
 }
 """Counts of the summary, and their names in the ingest's record."""
-ALGORITHM = ("m_step", "path_vectors", "search")
+ALGORITHM = ("m_step", "normaliser", "path_vectors", "search")
 """Keys of a stage's result that say which algorithm ran, and why."""
 
 
@@ -48,7 +49,7 @@ def summarize(first: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]
         "release_id": first.last_id,
         "seeds": len(seeds),
         "data": {name: ingested[recorded] for name, recorded in DATA_COUNTS.items()},
-        "structure": _structure(first, seeds[0].beam),
+        "structure": _structure(first, seeds[0]),
         "stages": first.run.stages(),
         "rounds": first.rounds(),
         "results": results(seeds, config),
@@ -58,16 +59,19 @@ def summarize(first: LearnedRun, seeds: Sequence[Measurement]) -> dict[str, Any]
     }
 
 
-def _structure(run: LearnedRun, beam: int) -> dict[str, Any]:
+def _structure(run: LearnedRun, measurement: Measurement) -> dict[str, Any]:
     """Return the structure that was chosen, and which algorithm ran, None where the record does not say."""
     said = {key: value for stage in run.run.record["stages"] for key, value in stage["result"].items()}
     return {
-        "K": run.space.num_nodes,
+        "K": run.space.nodes[0],
         "D": run.space.num_layers,
+        "nodes": list(run.space.nodes),
         "J": run.num_paths,
         "S": run.config.scores.num_candidates,
         "alpha": run.m_step.get("alpha"),
-        "beam": beam,
+        **{name: None for name in ("price", "opening", "most")},
+        **as_settings(measurement.width),
+        "beam": measurement.operating[SUBJECT].beam if measurement.operating else None,
         **{name: said.get(name) for name in ALGORITHM},
     }
 
@@ -84,7 +88,7 @@ def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dic
         return _unmeasured(run, seeds)
     k, filtered = config.serving.k, config.serving.filter_history
     evaluator = evaluator_of(run, run.learned.model, run.test, k)
-    lists = _headline_lists(run, evaluator, measurement.beam, k, filtered)
+    lists = _headline_lists(run, evaluator, measurement.width, k, filtered)
     shown = (SUBJECT, BRUTE_FORCE, "random_paths", *of_family("popularity", "baseline"))
     methods = [name for name in shown if name in measurement.operating]
     creators = creators_of(run, np.unique(np.concatenate([items.ravel() for items in lists.values()])))
@@ -99,7 +103,7 @@ def report_data(runs: Sequence[LearnedRun], seeds: Sequence[Measurement]) -> dic
         "baselines": baseline_fits(run),
         "sweep": sweep_rows(runs),
         "example_paths": example_paths(run),
-        "example_user": example_user(run, evaluator, measurement.beam, k),
+        "example_user": example_user(run, evaluator, measurement.width, k),
         "training": _training(run),
     }
 
@@ -125,10 +129,10 @@ def _training(run: LearnedRun) -> list[dict[str, Any]]:
     ]
 
 
-def _headline_lists(run: LearnedRun, evaluator: Evaluator, beam: int, k: int, filtered: bool) -> dict[str, IntArray]:
+def _headline_lists(run: LearnedRun, evaluator: Evaluator, width: Width, k: int, filtered: bool) -> dict[str, IntArray]:
     """Return the lists, int64 [U, k], of Deep Retrieval, brute force and all that was measured beside the run."""
     return {
-        SUBJECT: evaluator.recommended(run.learned, beam, filtered=filtered, k=k),
+        SUBJECT: evaluator.recommended(run.learned, width, filtered=filtered, k=k),
         BRUTE_FORCE: evaluator.reference[filtered][:, :k],
         **baseline_lists(run),
     }

@@ -187,9 +187,11 @@ def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
     for name, shown in (("m_step", "M-step"), ("path_vectors", "last layer"), ("search", "search by")):
         kind, _, reason = (getattr(summary.structure, name) or "").partition(": ")
         found += [(shown, kind, reason)] if kind else []
-    num_nodes, num_layers = summary.structure.K, summary.structure.D
-    if num_nodes is not None and num_layers is not None:
-        found.insert(2, ("Kᴰ", formats.count(num_nodes**num_layers), "possible paths"))
+    structure = summary.structure
+    if structure.nodes is not None and not structure.is_even:
+        found[0] = ("K", formats.layers(structure.nodes), "nodes of each layer")
+    if structure.num_paths is not None:
+        found.insert(2, ("Kᴰ" if structure.is_even else "paths", formats.count(structure.num_paths), "possible paths"))
     return found
 
 

@@ -7,6 +7,7 @@ Fractions, never percent; null where a field does not apply. ``results`` and ``c
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,9 +35,11 @@ class Structure(Record):
     """The chosen structure."""
 
     K: int | None = None
-    """Nodes a layer."""
+    """Nodes a layer; of the first one where layers differ."""
     D: int | None = None
     """Layers."""
+    nodes: tuple[int, ...] | None = None
+    """Nodes of each layer; null in a summary that is older than layers of different sizes."""
     J: int | None = None
     """Paths an item."""
     S: int | None = None
@@ -44,13 +47,33 @@ class Structure(Record):
     alpha: Number | None = None
     """Weight of the path-size penalty."""
     beam: Number | None = None
-    """Paths a user visits at retrieval."""
+    """Paths a user visits at retrieval, the mean where that differs from user to user."""
+    price: Number | None = None
+    """ln of the mean probability of an item from which on a path is visited, where a search stops by that."""
+    opening: Number | None = None
+    """ln of the probability from which on a prefix is opened; none where all are."""
+    most: Number | None = None
+    """Candidates of one user at most."""
     m_step: str | None = None
     """Which M-step ran, and why."""
+    normaliser: str | None = None
+    """What p(c|x) is normalised over, and why."""
     path_vectors: str | None = None
     """Whether paths have vectors of their own, and why."""
     search: str | None = None
     """What the beam ranks paths by, and why."""
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all layers have K nodes."""
+        return self.nodes is None or len(set(self.nodes)) == 1
+
+    @property
+    def num_paths(self) -> int | None:
+        """Possible paths, where the structure is known."""
+        if self.nodes is not None:
+            return math.prod(self.nodes)
+        return None if self.K is None or self.D is None else self.K**self.D
 
 
 class Stage(Record):

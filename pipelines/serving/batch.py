@@ -15,6 +15,7 @@ from pyspark.sql import functions as F
 from dr_core.item_lists import ItemLists
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.router import Width
 from pipelines.spark.worker_cache import cached_model, model_identity
 from pipelines.stages.ingest.seen import seen_by_user
 from pipelines.stages.structure.index import load_index
@@ -32,14 +33,14 @@ def retrieve_all(
     *,
     release_id: str,
     k: int,
-    beam: int,
+    width: Width,
     max_length: int,
     filter_history: bool,
 ) -> dict[str, int]:
     """Write the top k items of every user in ``user_histories`` as ``recommendations`` of a release.
 
     With ``filter_history`` a user gets none of the items in the log's rows of that user, whether they were kept as events
-    or not. A user who has seen all that the beam finds gets fewer than k rows.
+    or not. A user who has seen all that the search finds gets fewer than k rows.
 
     Returns:
         rows_in, users; rows_out; and ``users_below_k``, users with fewer than k rows.
@@ -47,7 +48,7 @@ def retrieve_all(
     uri, contents = workdir.uri, release_contents(workdir, release_id)
 
     def retrieve(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        retriever = cached_retriever(uri, release_id, contents, beam, max_length)
+        retriever = cached_retriever(uri, release_id, contents, width, max_length)
         for batch in batches:
             for start in range(0, batch.num_rows, USERS_PER_BATCH):
                 yield _recommend(retriever, batch.slice(start, USERS_PER_BATCH), k)
@@ -64,7 +65,9 @@ def retrieve_all(
     totals = written.agg(F.count(F.lit(1)), F.count_if(F.col("rank") == k - 1)).collect()[0]
     rows_in, (rows_out, full) = users.count(), totals
     if full < rows_in:
-        logger.warning("  %d of %d users have fewer than %d items: widen serving.beam", rows_in - full, rows_in, k)
+        logger.warning(
+            "  %d of %d users have fewer than %d items: raise serving.candidates", rows_in - full, rows_in, k
+        )
     return {"rows_in": rows_in, "rows_out": rows_out, "users_below_k": rows_in - full}
 
 
@@ -87,11 +90,11 @@ def release_contents(workdir: Workdir, release_id: str) -> tuple[str, str]:
 
 
 @functools.lru_cache(maxsize=2)
-def cached_retriever(uri: str, release_id: str, contents: tuple[str, str], beam: int, max_length: int) -> Retriever:
+def cached_retriever(uri: str, release_id: str, contents: tuple[str, str], width: Width, max_length: int) -> Retriever:
     """Build a retriever once a worker process; ``contents`` is :func:`release_contents`."""
     workdir = Workdir(uri)
     model = cached_model(workdir.path("models", release_id), contents[0])
-    return model_retriever(model, load_index(workdir, release_id), beam=beam, max_length=max_length)
+    return model_retriever(model, load_index(workdir, release_id), width=width, max_length=max_length)
 
 
 def item_lists(column: pa.ListArray) -> ItemLists:

@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from dr_core.errors import InputError, ReleaseMismatch
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.beam_kernel import CompiledStructure, StructureTables
+from dr_core.retrieval.compiled import CompiledPaths, compiled
 from dr_core.retrieval.encoder import ArrayEncoder
 from dr_core.retrieval.rank import DotProductRanker, ScanRows
 from dr_core.retrieval.retriever import Retriever
+from dr_core.retrieval.router import width_of
 from pipelines.serving.item_keys import ItemKeys, Texts
 from pipelines.serving.mapped import map_array, map_tensors
 from pipelines.storage import host_cache
@@ -108,7 +109,7 @@ class ReleaseBundle:
         return {"item_key": self.keys.keys[item_id], **json.loads(self.details[item_id])}
 
     def retriever(self, beam: int | None = None) -> Retriever:
-        """Return the release's retriever; ``beam`` is by default the one that was published."""
+        """Return the release's retriever; it searches by a ``beam``, or as the release was published."""
         model, settings = map_tensors(self.paths[MODEL]), self.settings
         encoder, rows_V = self.manifest["encoder"], model["item_rows"]
         tensors = {key.removeprefix("encoder."): value for key, value in model.items() if key.startswith("encoder.")}
@@ -130,14 +131,13 @@ class ReleaseBundle:
                 self.manifest["most_repeats"],
                 rows_V if is_shared else None,
             ),
-            beam=beam or int(settings["beam"]),
+            width=beam or width_of(settings),
         )
 
     @cached_property
-    def router(self) -> CompiledStructure:
+    def router(self) -> CompiledPaths:
         """The structure, ranking paths by probability per item."""
-        tables = StructureTables(**map_tensors(self.paths[STRUCTURE]))
-        return CompiledStructure(tables, self.index.log_sizes(self.release.K**self.release.D))
+        return compiled(map_tensors(self.paths[STRUCTURE]), self.index)
 
 
 def _check_manifest(release: Release, manifest: dict[str, Any], sha256: str, place: str) -> None:
@@ -150,9 +150,13 @@ def _check_manifest(release: Release, manifest: dict[str, Any], sha256: str, pla
         "model_sha256": release.model_sha256,
         "K": release.K,
         "D": release.D,
+        "nodes": list(release.space.nodes),
         "num_items": release.num_items,
     }
-    found = {key: manifest["files"][MODEL]["sha256"] if key == "model_sha256" else manifest[key] for key in wanted}
+    found = {
+        "model_sha256": manifest["files"][MODEL]["sha256"],
+        "nodes": [manifest["K"]] * manifest["D"],  # of a manifest that is older than layers of different sizes
+    } | manifest
     for key, value in wanted.items():
         if found[key] != value:
             raise ReleaseMismatch(

@@ -165,7 +165,6 @@ class Service:
         keeps = not self.bundle.settings.get("filter_history", True) if keep_history is None else keep_history
         excluded = None if keeps else [question.seen for question in questions]
         found = self.retriever.retrieve(states, k, excluded=excluded, blocked=barred, allowed=chosen)
-        is_exhausted = chosen is not None or self.retriever.beam >= self.retriever.index.num_paths
         answers = []
         for user, question in enumerate(questions):
             items = self._items(found, user) if question.ids else []
@@ -175,7 +174,7 @@ class Service:
                 "history": question.history,
                 "unknown": question.unknown,
                 "candidates": int(found.num_candidates_U[user]) if question.ids else 0,
-                "beam": self.retriever.beam,
+                "beam": int(found.num_paths_U[user]) if question.ids else 0,
                 "wanted": k,
                 "returned": len(items),
                 "items": items,
@@ -183,8 +182,9 @@ class Service:
             if not question.ids:
                 document["reason"] = "no item of the history is known"
             elif len(items) < k:
+                is_exhausted = chosen is not None or found.num_paths_U[user] >= self.retriever.index.num_paths
                 document["note"] = f"{len(items)} of {k} items: " + (
-                    "there are no more" if is_exhausted else "widen --beam"
+                    "there are no more" if is_exhausted else "ask for a wider search: --beam"
                 )
             document |= {"unknown_blocked": unknown_blocked} if unknown_blocked else {}
             document |= {"unknown_allowed": unknown_allowed} if unknown_allowed else {}

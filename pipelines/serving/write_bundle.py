@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.learning.checkpoint import load_model
 from dr_core.paths.index import PathIndex
-from dr_core.retrieval.from_model import structure_tables
+from dr_core.retrieval.from_model import structure_arrays
 from dr_core.retrieval.rank import ScanRows, most_repeats
 from pipelines.serving.bundle import DERIVED, DETAILS, FILES, KEYS, MANIFEST, SCAN, SETTINGS, STRUCTURE, VERSION
 from pipelines.storage import delta_reader
@@ -62,7 +62,7 @@ def write_bundle(folder: Files, release_id: str) -> str:
     vector_VE, bias_V = (part.detach().numpy() for part in model.reranker.item_vectors())
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "bundle").mkdir()
-        save_file(structure_tables(model.structure)._asdict(), f"{place}/{STRUCTURE}")
+        save_file(structure_arrays(model.structure), f"{place}/{STRUCTURE}")
         _save(place, SCAN, ScanRows.of(index, np.ascontiguousarray(vector_VE), np.ascontiguousarray(bias_V)))
         _save(place, KEYS, _keys(items["item_key"]))
         _save(place, DETAILS, _details(items))
@@ -72,8 +72,9 @@ def write_bundle(folder: Files, release_id: str) -> str:
     manifest = {
         "version": VERSION,
         "release_id": release_id,
-        "K": model.space.num_nodes,
+        "K": model.space.nodes[0],
         "D": model.space.num_layers,
+        "nodes": list(model.space.nodes),
         "num_items": model.num_items,
         "encoder": {"kind": model.encoder.config.kind, "num_heads": model.encoder.config.num_heads},
         "most_repeats": most_repeats(index),

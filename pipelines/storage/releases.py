@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from dr_core.errors import InputError
+from dr_core.paths.space import PathSpace
 from pipelines.storage import delta_reader
 from pipelines.storage.files import Files
 
@@ -24,6 +25,7 @@ class Release:
     model_uri: str
     model_sha256: str
     K: int
+    """Nodes of the first layer."""
     D: int
     J: int
     num_items: int
@@ -40,11 +42,19 @@ class Release:
     """Intervals whose events it learned, ``all`` for a whole log; its ancestors' not among them."""
     facts: str = "{}"
     """JSON: what else its run counted (seconds, items moved and placed, late events)."""
+    nodes: list[int] | None = None
+    """Of each layer; none in releases that are older than layers of different sizes: all of theirs have K."""
+
+    @property
+    def space(self) -> PathSpace:
+        """The space of its paths."""
+        return PathSpace(tuple(self.nodes)) if self.nodes else PathSpace.even(self.K, self.D)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the row with its gates and facts as objects, ready for JSON."""
         return {
             **vars(self),
+            "nodes": list(self.space.nodes),
             "gates": json.loads(self.gates),
             "facts": json.loads(self.facts),
             "created_at": self.created_at.isoformat(),

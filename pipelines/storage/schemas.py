@@ -36,7 +36,8 @@ SCHEMAS: dict[str, dict[str, str]] = {
     "releases": _schema(
         "release_id string, status string, interval_start string, interval_end string, parent_release string,"
         " model_uri string, model_sha256 string, K int, D int, J int, num_items bigint, config_hash string,"
-        " gates string, created_at timestamp, bundle_sha256 string, alpha double, learned array<string>, facts string"
+        " gates string, created_at timestamp, bundle_sha256 string, alpha double, learned array<string>, facts string,"
+        " nodes array<int>"
     ),
 }
 

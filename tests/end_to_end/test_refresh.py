@@ -116,7 +116,7 @@ def assert_sound(spark: SparkSession, workdir: Workdir) -> None:
 
 def retriever_of(workdir: Workdir, release_id: str, beam: int = 8) -> Retriever:
     model = load_model(workdir.filesystem, workdir.path("models", release_id))
-    return model_retriever(model, load_index(workdir, release_id), beam=beam, max_length=20)
+    return model_retriever(model, load_index(workdir, release_id), width=beam, max_length=20)
 
 
 def test_days_follow_each_other(

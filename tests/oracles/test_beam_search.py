@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.path_structure import PathStructure, decode_paths
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from tests.oracles.beam_search import beam_search
 
@@ -18,7 +19,7 @@ Build = Callable[..., PathStructure]
 def build(path_vectors: int, num_nodes: int, num_layers: int) -> PathStructure:
     torch.manual_seed(7)
     config = StructureConfig(hidden=8, path_dim=4, path_vectors=path_vectors)
-    model = PathStructure(config, PathSpace(num_nodes, num_layers), 6)
+    model = PathStructure(config, PathSpace.even(num_nodes, num_layers), 6)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_()

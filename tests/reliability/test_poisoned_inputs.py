@@ -312,7 +312,7 @@ def test_checkpoints_that_were_changed_are_left_alone(
 
     def train(crash_at: int | None = None) -> bytes:
         train_model(
-            TrainJob(workdir.uri, "tables/samples", "m", (Phase("warm_up", "warm_up", 1),), 0, 4, 2, config.encoder,
+            TrainJob(workdir.uri, "tables/samples", "m", (Phase("warm_up", "warm_up", 1),), 0, (4, 4), config.encoder,
                      config.structure, config.reranker, config.training, "models/m/counts.npy", crash_at=crash_at)
         )  # fmt: skip
         return (tmp_path / "W" / "models" / "m" / "model.safetensors").read_bytes()

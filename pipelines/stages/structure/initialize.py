@@ -6,20 +6,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import torch
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from torch import Tensor
 
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.config import PathsConfig
-from dr_core.learning.start import SPREAD, kmeans_paths, sampled_tree, spread, starting_vectors
-from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
+from dr_core.learning.start import kmeans_paths, sampled_tree, starting_vectors
 from dr_core.paths.kmeans_tree import KMeansTree, random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.spark.worker_cache import cached_array, file_identity
-from pipelines.stages.blocks import encode_batch
-from pipelines.stages.training.petastorm import read_files
+from pipelines.stages.training.states import sample_states
 from pipelines.storage.item_paths import _write, write_paths
 from pipelines.storage.workdir import Workdir
 
@@ -58,16 +54,6 @@ def initialize_paths(
     uri = workdir.write_array(vectors, "models", model_id, "item_profiles.npy")
     frame = assign_on_spark(spark, uri, num_items, tree, num_paths)
     _write(frame.select("item_id", F.posexplode("path_ids").alias("rank", "path_id")), workdir, release_id)
-
-
-def sample_states(workdir: Workdir, samples: str, model: DeepRetrievalModel, num_states: int) -> Tensor:
-    """Return up to ``num_states`` user states [N, E] of the samples, read file by file in their order (that of a hash)."""
-    states: list[Tensor] = []
-    for columns in read_files(workdir.filesystem, workdir.table(samples)):
-        states.append(encode_batch(model, batch_from_arrays(columns))[0])
-        if sum(len(part) for part in states) >= SPREAD * num_states:
-            break
-    return spread(torch.cat(states), num_states)
 
 
 def assign_on_spark(

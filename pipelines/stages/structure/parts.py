@@ -123,7 +123,7 @@ class PartFiles:
         table = self.spark.sparkContext.broadcast(sizes)
         num_parts = self.num_parts
         num_codes = self.space.num_paths if self.universe is None else len(self.universe)
-        space = self.space if self.universe is None else PathSpace(max(num_codes, 2), 1)
+        space = self.space if self.universe is None else PathSpace.even(max(num_codes, 2), 1)
 
         def sweep(files: CandidateFiles) -> pa.RecordBatch:
             with StreamingDescent(table.value, num_codes, penalty, scale=num_parts, space=space) as descent:

@@ -23,12 +23,16 @@ from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from pipelines.stages.training.petastorm import PetastormSource
+from pipelines.stages.training.states import sample_states
 from pipelines.storage.faults import reach
 from pipelines.storage.workdir import Workdir
+
+STATES_TO_START = 2048
+"""User states whose mean is where energies start from."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class TrainJob:
         workdir: URI of W.
         samples: table folder below W that the ranks read.
         model_id: folder of the result below ``models/``.
+        nodes: of each layer of the structure.
         start_from: model whose parameters are the start, or None.
         paths_file: ``.npy`` of pi (int64 [V, J]) below W, or None while warming up.
         counts_file: ``.npy`` of events an item (float64 [V]) below W.
@@ -51,8 +56,7 @@ class TrainJob:
     model_id: str
     phases: tuple[Phase, ...]
     seed: int
-    num_nodes: int
-    num_layers: int
+    nodes: tuple[int, ...]
     encoder: EncoderConfig
     structure: StructureConfig
     reranker: RerankerConfig
@@ -133,6 +137,8 @@ def _train_rank(job: TrainJob) -> None:
     paths = workdir.read_array(*job.paths_file.split("/")) if job.paths_file else None
     if paths is not None:
         model.set_item_paths(paths)
+        if model.waits_for_start:
+            model.start_structure(sample_states(workdir, job.samples.split("/")[-1], model, STATES_TO_START))
     source = _source(job, workdir, rank, world)
     identity = f"{job.samples}:{'none' if paths is None else table_identity(paths)}:{source.steps_per_epoch}"
     validation = _validation(workdir, job, job.validation_file) if job.validation_file else None
@@ -176,9 +182,7 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
     """Build the job's model: seeded, then overwritten by ``start_from`` where names and shapes agree; or ``start_from``
     itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
-    model = DeepRetrievalModel(
-        job.encoder, job.structure, job.reranker, PathSpace(job.num_nodes, job.num_layers), counts
-    )
+    model = DeepRetrievalModel(job.encoder, job.structure, job.reranker, PathSpace(job.nodes), counts)
     if job.start_from is not None:
         start = load_model(workdir.filesystem, workdir.path("models", job.start_from))
         if start.num_items < len(counts):

@@ -11,14 +11,14 @@ from dr_core.evaluation.metrics import candidate_recall, overlap, user_metrics
 from dr_core.item_lists import ItemLists
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.candidates import rerank
 from dr_core.retrieval.from_model import compiled_structure
 from tests.oracles.protocol import select_k
 
-NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace(4, 2), (3, 8)
+NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace.even(4, 2), (3, 8)
 RETIRED = np.array([5, 17])
 
 

@@ -15,6 +15,7 @@ from dr_core.learning.checkpoint import (
     copy_parameters,
     load_model,
     optimizer_tensors,
+    path_space,
     read_manifest,
     read_tensors,
     restore_optimizer,
@@ -24,6 +25,7 @@ from dr_core.learning.checkpoint import (
 )
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.model.reranker import RerankerConfig
+from dr_core.paths.space import PathSpace
 
 ModelMaker = Callable[..., DeepRetrievalModel]
 LOCAL = fsspec.filesystem("file")
@@ -55,15 +57,23 @@ def test_a_model_comes_back_as_it_was(make_model: ModelMaker, tmp_path: Path, em
 
 
 def test_a_model_from_before_path_vectors_comes_back_too(make_model: ModelMaker, tmp_path: Path) -> None:
-    model = make_model(path_vectors=0)
+    model = make_model(normaliser="layers", path_vectors=0)
     save_model(model, LOCAL, str(tmp_path))
     manifest = json.loads((tmp_path / MANIFEST).read_text())
-    del manifest["structure"]["path_vectors"]
+    del manifest["structure"]["path_vectors"], manifest["structure"]["normaliser"]
+    manifest["space"] = {"num_nodes": 4, "num_layers": 2}
     (tmp_path / MANIFEST).write_text(json.dumps(manifest))
     again = load_model(LOCAL, str(tmp_path))
+    assert again.space == model.space
     assert not again.structure.has_path_vectors
     states, paths = torch.randn(3, 8), torch.randint(0, 16, (3, 5))
     assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
+
+
+@pytest.mark.parametrize("space", [PathSpace.even(5, 3), PathSpace((512, 32))], ids=str)
+def test_a_manifest_says_the_nodes_of_each_layer(space: PathSpace) -> None:
+    assert path_space(json.loads(json.dumps({"space": {"nodes": list(space.nodes)}}))) == space
+    assert path_space({"space": {"num_nodes": 5, "num_layers": 3}}) == PathSpace.even(5, 3)
 
 
 def test_a_model_from_when_negatives_had_a_choice_comes_back_too(make_model: ModelMaker, tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from dr_core.errors import ConfigError
 from dr_core.learning.choices import (
     choose_algorithms,
     choose_m_step,
+    choose_normaliser,
     choose_path_vectors,
     choose_search,
     log_choices,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.path_structure import StructureConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 CANNOT = [
@@ -52,20 +53,36 @@ def test_what_is_configured_runs(kind, descends, refines) -> None:
     assert (chosen.kind, chosen.descends, chosen.refines) == (kind, descends, refines)
 
 
-def test_path_vectors_and_search_follow_the_size_of_the_space() -> None:
-    config = StructureConfig(path_vectors=100)
-    assert choose_path_vectors(config, PathSpace(10, 2)).kind == "vectors"
-    assert choose_path_vectors(config, PathSpace(11, 2)).kind == "mlp"
-    assert choose_path_vectors(config, PathSpace(50, 1)).kind == "mlp"
-    assert choose_search(PathSpace(2**9, 3)).kind == "p/|c|"
-    assert choose_search(PathSpace(2**9 + 1, 3)).kind == "p"
-    for space in (PathSpace(10, 2), PathSpace(11, 2), PathSpace(50, 1)):
+def test_path_vectors_and_search_of_a_product_follow_the_size_of_the_space() -> None:
+    config = StructureConfig(normaliser="layers", path_vectors=100)
+    assert choose_path_vectors(config, PathSpace.even(10, 2)).kind == "vectors"
+    assert choose_path_vectors(config, PathSpace.even(11, 2)).kind == "mlp"
+    assert choose_path_vectors(config, PathSpace.even(50, 1)).kind == "mlp"
+    assert choose_search(config, PathSpace.even(2**9, 3)).kind == "p/|c|"
+    assert choose_search(config, PathSpace.even(2**9 + 1, 3)).kind == "p"
+    for space in (PathSpace.even(10, 2), PathSpace.even(11, 2), PathSpace.even(50, 1)):
         assert config.has_path_vectors(space) == (choose_path_vectors(config, space).kind == "vectors")
 
 
+def test_the_normaliser_says_how_z_is_made_and_refuses_what_cannot_be() -> None:
+    config = StructureConfig(exact_paths=1000)
+    assert "Z sums 992 paths" in choose_normaliser(config, PathSpace((31, 32))).reason
+    assert "Z is estimated" in choose_normaliser(config, PathSpace((512, 32))).reason
+    with pytest.raises(ConfigError, match=r"more than 1000 prefixes.*paths.nodes"):
+        choose_normaliser(config, PathSpace((1001, 2)))
+    assert choose_normaliser(StructureConfig(normaliser="layers"), PathSpace.even(40, 2)).kind == "layers"
+
+
+def test_a_product_of_layers_needs_even_ones_and_says_what_else_there_is() -> None:
+    config = LearningConfig(structure=StructureConfig(normaliser="layers"))
+    choose_algorithms(config, 1000, 1, PathSpace((32, 32)))
+    with pytest.raises(ConfigError, match=r"paths.nodes=\[512, 32\].*structure.normaliser: global.*paths.num_nodes"):
+        choose_algorithms(config, 1000, 1, PathSpace((512, 32)))
+
+
 def test_every_choice_of_a_run_is_logged_with_its_reason(caplog) -> None:
-    choices = choose_algorithms(LearningConfig(), 1000, 1, PathSpace(20, 2))
-    assert set(choices) == {"m_step", "path_vectors", "search"}
+    choices = choose_algorithms(LearningConfig(), 1000, 1, PathSpace.even(20, 2))
+    assert set(choices) == {"m_step", "normaliser", "path_vectors", "search"}
     with caplog.at_level(logging.INFO):
         log_choices(choices)
     for name, choice in choices.items():

@@ -37,7 +37,7 @@ def learned(**sections) -> Learned:
 def share_of_own_group(result: Learned) -> float:
     """Of ten items for users who are not learned from, the share that is of their group."""
     users = cut_in_halves(readers(2, 50))
-    retriever = model_retriever(result.model, result.index, beam=5, max_length=8)
+    retriever = model_retriever(result.model, result.index, width=5, max_length=8)
     found = retriever.retrieve(retriever.encode(users.histories), 10)
     groups = np.array([history[0] // GROUP for history in users.histories])
     return float((found.item_Uk // GROUP == groups[:, None])[found.item_Uk >= 0].mean())

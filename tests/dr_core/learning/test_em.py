@@ -10,13 +10,13 @@ from dr_core.learning.mixed_targets import MixedTargetsConfig, TargetSampler
 from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.scores import FRACTION_BITS
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.from_model import compiled_structure
 
-NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace(4, 2)
+NUM_ITEMS, NUM_STATES, NUM_TARGETS, SPACE = 23, 50, 3, PathSpace.even(4, 2)
 
 
 @pytest.fixture(scope="module")

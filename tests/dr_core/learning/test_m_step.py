@@ -17,7 +17,7 @@ from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
 from tests.behaviours.scored_items import ScoredItemsBehaviour
 
-SPACE = PathSpace(6, 2)
+SPACE = PathSpace.even(6, 2)
 NUM_ITEMS, ROW, SWEEPS, ALPHA = 300, 8, 4, 0.002
 VISITED = np.arange(12).reshape(3, 4)
 BUDGETS = (20.0, 60.0)

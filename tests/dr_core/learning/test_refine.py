@@ -11,7 +11,7 @@ from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.refinement import captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 
-SPACE = PathSpace(5, 2)
+SPACE = PathSpace.even(5, 2)
 NUM_ITEMS = 30
 
 

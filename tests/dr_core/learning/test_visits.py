@@ -25,7 +25,7 @@ def world(make_model):
 
 def test_visited_paths_are_the_served_ones(world) -> None:
     model, path_VJ, user_UE = world
-    retriever = model_retriever(model, build_index(np.arange(NUM_ITEMS), path_VJ), beam=BEAM, max_length=5)
+    retriever = model_retriever(model, build_index(np.arange(NUM_ITEMS), path_VJ), width=BEAM, max_length=5)
     found = visited_paths(model, path_VJ, user_UE, BEAM)
     np.testing.assert_array_equal(found, retriever.search(user_UE.numpy()).path_UB)
     plain = beam_search(model.structure, user_UE, BEAM).path_NB.numpy()

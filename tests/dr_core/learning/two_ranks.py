@@ -20,8 +20,8 @@ import torch.distributed as dist
 from dr_core.learning.trainer import Phase, Trainer, TrainingConfig, Validation
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import Batch, DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 
 NUM_ITEMS, STEPS, ROWS, EPOCHS = 40, 5, 24, 3
@@ -75,7 +75,7 @@ def train(source: ShardedSource, name: Path, tables: str, **more: Any) -> None:
         EncoderConfig(dim=8, dropout=0.0),
         StructureConfig(hidden=8, path_dim=4),
         RerankerConfig() if tables == "dense" else RerankerConfig(loss="sampled", num_negatives=8),
-        PathSpace(4, 2),
+        PathSpace.even(4, 2),
         np.ones(NUM_ITEMS),
     )
     model.set_item_paths(np.random.default_rng(0).permuted(np.tile(np.arange(16), (NUM_ITEMS, 1)), axis=1)[:, :2])

@@ -70,7 +70,7 @@ def test_unused_history_columns_are_dropped_without_effect(make_model: ModelMake
 
 
 def test_tiny_probabilities_do_not_underflow(make_model: ModelMaker) -> None:
-    model = make_model(num_paths=2)
+    model = make_model(num_paths=2, normaliser="layers", path_vectors=0)
     with torch.no_grad():
         for output in model.structure.outputs:
             output.bias.copy_(torch.tensor([0.0, -400.0, -400.0, -400.0]))

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from dr_core.model.path_mapping import PathMapping
-from dr_core.model.path_structure import PathStructure, StructureConfig, decode_paths
+from dr_core.model.path_structure import PathStructure, decode_paths
 from dr_core.model.structure import Placement, Structure
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from tests.behaviours.structure import StructureBehaviour
 
@@ -21,7 +22,7 @@ Build = Callable[..., PathStructure]
 def build(path_vectors: int, num_nodes: int, num_layers: int) -> PathStructure:
     torch.manual_seed(3)
     config = StructureConfig(hidden=6, path_dim=3, path_vectors=path_vectors)
-    model = PathStructure(config, PathSpace(num_nodes, num_layers), USER_DIM)
+    model = PathStructure(config, PathSpace.even(num_nodes, num_layers), USER_DIM)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_()
@@ -95,11 +96,16 @@ def test_log_prob_equals_the_layers_written_out(structure_of: Build, num_nodes: 
 
 def test_an_untrained_structure_is_a_plain_mlp_over_concatenated_inputs() -> None:
     torch.manual_seed(3)
-    model = PathStructure(StructureConfig(hidden=6, path_dim=3, path_vectors=0), PathSpace(4, 3), USER_DIM)
+    model = PathStructure(StructureConfig(hidden=6, path_dim=3, path_vectors=0), PathSpace.even(4, 3), USER_DIM)
     user_NE, every = users(2), torch.arange(model.num_groups)
     path_MD = decode_paths(every, model.space)
     expected = torch.stack([torch.stack([mlp_log_prob(model, user, path) for path in path_MD]) for user in user_NE])
     torch.testing.assert_close(model.log_prob(user_NE, every.expand(2, -1)), expected)
+
+
+def test_layers_of_different_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="no K in common"):
+        PathStructure(StructureConfig(), PathSpace((5, 3)), 8)
 
 
 def test_gradients_equal_those_of_the_layers_written_out(structure_of: Build) -> None:
@@ -128,7 +134,7 @@ def test_spaces_near_the_limit_of_path_ids_do_not_overflow(structure_of: Build) 
 
 @pytest.mark.parametrize(("num_nodes", "num_layers"), [(5, 1), (4, 3), (2, 62)])
 def test_decoding_agrees_with_the_path_space(num_nodes: int, num_layers: int) -> None:
-    space = PathSpace(num_nodes, num_layers)
+    space = PathSpace.even(num_nodes, num_layers)
     paths = np.random.default_rng(22).integers(0, space.num_paths, (6, 2))
     np.testing.assert_array_equal(decode_paths(torch.from_numpy(paths), space).numpy(), space.decode(paths))
 

@@ -248,9 +248,9 @@ def test_scores_of_zero_leave_the_surrogate_finite() -> None:
     assert log_score(candidates, result.path_ids) == pytest.approx(8.0 * np.log(SCORE_FLOOR))
 
 
-@pytest.mark.parametrize(("num_nodes", "num_layers"), [(3, 1), (2, 2), (50, 3), (1000, 6)])
-def test_missing_paths_are_filled_with_distinct_ones(num_nodes: int, num_layers: int) -> None:
-    space = PathSpace(num_nodes, num_layers)
+@pytest.mark.parametrize("nodes", [(3,), (2, 2), (50,) * 3, (1000,) * 6, (2, 5), (512, 32), (6, 4, 9)])
+def test_missing_paths_are_filled_with_distinct_ones(nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
     candidates = few([[], [1], [0, 1, 2], []], [[-1] * 3, [-1, 2, -1], [-1] * 3, [0, -1, 2]], [0.0, 4.0, 0.0, 0.0])
     result = coordinate_descent(candidates, Penalty(4, 0.1), num_paths=3, num_sweeps=3, space=space)
     space.check(result.path_ids)
@@ -264,7 +264,7 @@ def test_missing_paths_are_filled_with_distinct_ones(num_nodes: int, num_layers:
 
 
 def test_filled_items_spread_over_short_paths_by_their_own_id() -> None:
-    space = PathSpace(10, 2)
+    space = PathSpace.even(10, 2)
     num_items = 300
     cold = few([[]] * num_items, [[-1]] * num_items, [0.0] * num_items)
     result = coordinate_descent(cold, Penalty(4, 0.1), num_paths=1, num_sweeps=1, space=space)
@@ -274,13 +274,22 @@ def test_filled_items_spread_over_short_paths_by_their_own_id() -> None:
     assert alone[0, 0] == hashed_paths(np.array([123]), space, num_probes=1)[0, 0]
 
 
-@pytest.mark.parametrize(("num_nodes", "num_layers"), [(2, 1), (2, 4), (7, 2), (10, 18), (3, 39)])
-def test_hashed_paths_are_distinct_and_within_the_space(num_nodes: int, num_layers: int) -> None:
-    space = PathSpace(num_nodes, num_layers)
+@pytest.mark.parametrize(
+    "nodes", [(2,), (2,) * 4, (7, 7), (10,) * 18, (3,) * 39, (3, 5), (6, 4), (512, 32), (2, 3, 4), (2**30, 3, 5, 7)]
+)
+def test_hashed_paths_are_distinct_and_within_the_space(nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
     paths = hashed_paths(np.arange(200), space, num_probes=20)
     assert paths.shape == (200, min(20, space.num_paths))
     space.check(paths)
     assert all(len(set(row)) == len(row) for row in paths.tolist())
+
+
+@pytest.mark.parametrize("nodes", [(6, 4), (9, 2), (2, 3, 4), (5, 5)])
+def test_hashed_paths_visit_every_path_once(nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
+    paths = hashed_paths(np.arange(50), space, num_probes=space.num_paths)
+    np.testing.assert_array_equal(np.sort(paths, axis=1), np.tile(np.arange(space.num_paths), (50, 1)))
 
 
 def test_impossible_requests_are_refused(make_candidates: CandidatesMaker) -> None:
@@ -293,6 +302,6 @@ def test_impossible_requests_are_refused(make_candidates: CandidatesMaker) -> No
     with pytest.raises(ValueError, match="pass the space"):
         coordinate_descent(few([[]], [[-1, -1]], [0.0]), penalty, num_paths=2, num_sweeps=1)
     with pytest.raises(ValueError, match="the space has 2"):
-        coordinate_descent(few([[]], [[-1] * 3], [0.0]), penalty, num_paths=3, num_sweeps=1, space=PathSpace(2, 1))
+        coordinate_descent(few([[]], [[-1] * 3], [0.0]), penalty, num_paths=3, num_sweeps=1, space=PathSpace.even(2, 1))
     with pytest.raises(ValueError, match="repeats a path"):
         coordinate_descent(few([[1, 1]], [[-1, -1]], [1.0]), penalty, num_paths=2, num_sweeps=1)

@@ -6,7 +6,7 @@ import pytest
 from dr_core.paths.health import HealthLimits, check_health, measure_health
 from dr_core.paths.space import PathSpace
 
-SPACE = PathSpace(10, 2)
+SPACE = PathSpace.even(10, 2)
 
 
 def test_an_even_mapping_has_entropy_one_and_gini_zero() -> None:
@@ -19,7 +19,7 @@ def test_an_even_mapping_has_entropy_one_and_gini_zero() -> None:
 
 
 def test_a_path_for_every_item_in_a_large_space_is_even_too() -> None:
-    health = measure_health(np.arange(50)[:, np.newaxis] * 1000, PathSpace(100, 4))
+    health = measure_health(np.arange(50)[:, np.newaxis] * 1000, PathSpace.even(100, 4))
     assert health.usable_paths == 50
     assert health.normalized_entropy == pytest.approx(1.0)
     assert health.gini == pytest.approx(0.0, abs=1e-12)
@@ -41,7 +41,7 @@ def test_a_few_items_on_a_path_are_no_collapse_of_a_small_catalogue() -> None:
     def problems(largest: int, num_items: int = 50) -> list[str]:
         paths = np.arange(num_items)[:, np.newaxis]
         paths[:largest] = 0
-        return check_health(measure_health(paths, PathSpace(100, 2)), HealthLimits(), num_items)
+        return check_health(measure_health(paths, PathSpace.even(100, 2)), HealthLimits(), num_items)
 
     assert problems(4) == problems(10) == []
     (problem,) = problems(11)
@@ -53,7 +53,7 @@ def test_a_few_items_on_a_path_are_no_collapse_of_a_small_catalogue() -> None:
 def test_each_limit_names_itself_its_figure_and_a_remedy() -> None:
     paths = np.full((1000, 1), 3)
     paths[:4, 0] = [-1, 0, 1, 2]
-    health = measure_health(paths, PathSpace(100, 3))
+    health = measure_health(paths, PathSpace.even(100, 3))
     limits = HealthLimits(max_gini=0.9)
     problems = check_health(health, limits, 1000)
     for name in HealthLimits.model_fields:
@@ -79,6 +79,12 @@ def test_padding_counts_as_no_path_only_where_the_whole_row_is_empty() -> None:
     health = measure_health([[1, -1], [-1, -1], [2, 3]], SPACE)
     assert health.items_without_path == 1
     assert health.occupied_paths == 3
+
+
+def test_layers_of_different_sizes_count_by_their_product() -> None:
+    health = measure_health(np.arange(600).reshape(300, 2) % 60, PathSpace((20, 3)))
+    assert (health.usable_paths, health.occupied_paths, health.mean_path) == (60, 60, 10.0)
+    assert health.gini == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_mapping_without_paths_is_measured_and_refused() -> None:

@@ -10,7 +10,7 @@ from scipy.sparse import csr_matrix
 from dr_core.paths.refinement import _offers, _visits, captured_mass, refine_paths
 from dr_core.paths.space import PathSpace
 
-SPACE = PathSpace(3, 2)
+SPACE = PathSpace.even(3, 2)
 
 
 def brute_force(mass_NV: np.ndarray, path_V: np.ndarray, candidates: float) -> float:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from dr_core.model.path_structure import PathStructure, StructureConfig
+from dr_core.model.path_structure import PathStructure
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.index import build_index
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import USERS_AT_ONCE
-from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.beam_kernel import USERS_AT_ONCE, CompiledStructure
+from dr_core.retrieval.from_model import compiled_structure, structure_tables
 from dr_core.retrieval.router import Router
 from tests.behaviours.router import RouterBehaviour
 from tests.oracles.beam_search import beam_search
@@ -23,7 +24,7 @@ Build = Callable[..., PathStructure]
 def build(path_vectors: int, num_nodes: int, num_layers: int, spread: float = 3.0) -> PathStructure:
     torch.manual_seed(num_nodes * 10 + num_layers)
     config = StructureConfig(hidden=16, path_dim=6, path_vectors=path_vectors)
-    model = PathStructure(config, PathSpace(num_nodes, num_layers), DIM)
+    model = PathStructure(config, PathSpace.even(num_nodes, num_layers), DIM)
     with torch.no_grad():
         if model.has_path_vectors:
             model.path_vector_QKE.normal_(std=DIM**-0.5)
@@ -75,7 +76,9 @@ def test_with_sizes_paths_are_ranked_by_probability_per_item(
     """Against every path: of those whose prefix the beam keeps, the best by p(c|x) / |c|."""
     model, user_UE = structure(num_nodes, num_layers, spread=1.5), users()
     size_P = np.random.default_rng(beam).integers(1, 50, size=num_nodes**num_layers)
-    paths, log_probs = compiled_structure(model, np.log(size_P).astype(np.float32)).search(user_UE, beam)
+    paths, log_probs = CompiledStructure(structure_tables(model), np.log(size_P).astype(np.float32)).search(
+        user_UE, beam
+    )
     every = beam_search(model, torch.from_numpy(user_UE), num_nodes**num_layers)
     for user in range(NUM_USERS):
         log_prob_P = np.empty(num_nodes**num_layers)
@@ -95,7 +98,7 @@ def test_with_sizes_paths_are_ranked_by_probability_per_item(
 def test_equal_sizes_change_nothing(structure: Build, size: int) -> None:
     model, user_UE = structure(40, 2), users()
     plain = compiled_structure(model).search(user_UE, 30)
-    sized = compiled_structure(model, np.full(1600, np.log(size), np.float32)).search(user_UE, 30)
+    sized = CompiledStructure(structure_tables(model), np.full(1600, np.log(size), np.float32)).search(user_UE, 30)
     np.testing.assert_array_equal(sized[0], plain[0])
     np.testing.assert_allclose(sized[1], plain[1], rtol=1e-4, atol=1e-4)
 
@@ -178,13 +181,13 @@ def test_a_beam_of_nothing_is_refused(structure: Build) -> None:
 def test_cost_of_a_beam_is_user_parts_and_one_scaled_output_layer_a_kept_prefix(
     beam: int, kept: tuple[int, ...]
 ) -> None:
-    model = PathStructure(StructureConfig(hidden=6, path_vectors=0), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6, path_vectors=0), PathSpace.even(4, 3), 5)
     expected = 3 * 5 * 6 + 6 * 4 * sum(kept) + 6 * (kept[1] + kept[2])
     assert compiled_structure(model).multiply_adds(beam) == expected
 
 
 def test_cost_of_a_last_layer_of_path_vectors_is_one_product_of_the_user_with_each_successor() -> None:
-    model = PathStructure(StructureConfig(hidden=6), PathSpace(4, 3), 5)
+    model = PathStructure(StructureConfig(hidden=6), PathSpace.even(4, 3), 5)
     assert compiled_structure(model).multiply_adds(5) == 2 * 5 * 6 + 6 * 4 * (1 + 4) + 6 * 4 + 5 * 4 * 5
 
 
@@ -201,7 +204,7 @@ def test_only_paths_of_the_index_are_visited_the_best_of_them_first(
     index = build_index(np.arange(len(path_V)), path_V)
     sizes = np.log(rng.integers(1, 50, space.num_paths)).astype(np.float32)
     user_UE = users()
-    visits = compiled_structure(model, sizes).within(index).visit(user_UE, num_open + 3)
+    visits = CompiledStructure(structure_tables(model), sizes).within(index).visit(user_UE, num_open + 3)
     every = compiled_structure(model).log_prob(user_UE, np.tile(held, (NUM_USERS, 1)))
     rank = every - np.log(np.diff(index.offsets)).astype(np.float32)
     for user in range(NUM_USERS):
@@ -228,7 +231,7 @@ class TestCompiledStructure(RouterBehaviour):
 
     @pytest.fixture
     def router(self, model: PathStructure) -> Router:
-        return compiled_structure(model, np.zeros(model.num_groups, np.float32))
+        return CompiledStructure(structure_tables(model), np.zeros(model.num_groups, np.float32))
 
     @pytest.fixture
     def user_UE(self) -> np.ndarray:

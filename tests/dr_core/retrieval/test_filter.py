@@ -7,7 +7,7 @@ from dr_core.paths.index import build_index
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.filter import Allowed, open_prefixes
 
-NUM_ITEMS, SPACE = 40, PathSpace(3, 3)
+NUM_ITEMS, SPACE = 40, PathSpace.even(3, 3)
 
 
 @pytest.fixture
@@ -32,10 +32,13 @@ def test_an_id_of_no_item_is_refused() -> None:
             Allowed.of(np.array([3, wrong]), NUM_ITEMS)
 
 
-def test_prefixes_that_lead_to_an_item_are_open(mapping: np.ndarray) -> None:
-    offsets, prefixes = open_prefixes(build_index(np.arange(4), mapping[:4]), SPACE)
+@pytest.mark.parametrize("nodes", [(3, 3, 3), (5, 2, 3), (2, 12)])
+def test_prefixes_that_lead_to_an_item_are_open(nodes: tuple[int, ...]) -> None:
+    space = PathSpace(nodes)
+    path_ids = np.random.default_rng(2).choice(space.num_paths, 8, replace=False)
+    offsets, prefixes = open_prefixes(build_index(np.arange(4), path_ids.reshape(4, 2)), space)
     layers = np.split(prefixes, offsets[1:-1])
-    nodes = SPACE.decode(mapping[:4].ravel())
+    assert len(layers) == len(nodes)
     for depth, layer in enumerate(layers, start=1):
-        expected = {int("".join(map(str, path[:depth])), 3) for path in nodes.tolist()}
-        assert layer.tolist() == sorted(expected)
+        first = sorted({tuple(path[:depth]) for path in space.decode(path_ids).tolist()})
+        np.testing.assert_array_equal(layer, PathSpace(nodes[:depth]).encode(first))

@@ -26,7 +26,7 @@ def model(make_model: ModelMaker) -> DeepRetrievalModel:
 @pytest.fixture
 def retriever(model: DeepRetrievalModel) -> Retriever:
     index = build_index(np.arange(NUM_ITEMS), model.placement.path_VJ.numpy())
-    return model_retriever(model, index, beam=BEAM, max_length=L)
+    return model_retriever(model, index, width=BEAM, max_length=L)
 
 
 def histories(num_users: int = 12) -> list[list[int]]:
@@ -40,7 +40,7 @@ def brute_force(model: DeepRetrievalModel, user_UE: np.ndarray, k: int) -> np.nd
 
 def test_full_beam_equals_brute_force(model: DeepRetrievalModel, retriever: Retriever) -> None:
     user_UE = retriever.encode(histories())
-    found = retriever.retrieve(user_UE, K, beam=25)
+    found = retriever.retrieve(user_UE, K, width=25)
     np.testing.assert_array_equal(found.item_Uk, brute_force(model, user_UE, K))
     np.testing.assert_array_equal(found.num_candidates_U, NUM_ITEMS)
     expected = model.reranker.score(torch.from_numpy(user_UE), torch.from_numpy(found.item_Uk)).numpy()
@@ -52,7 +52,7 @@ def test_full_beam_without_the_history_equals_brute_force_without_it(
 ) -> None:
     seen = histories()
     user_UE = retriever.encode(seen)
-    found = retriever.retrieve(user_UE, K, beam=25, excluded=seen)
+    found = retriever.retrieve(user_UE, K, width=25, excluded=seen)
     every = brute_force(model, user_UE, NUM_ITEMS)
     for user, items in enumerate(seen):
         assert found.item_Uk[user].tolist() == [item for item in every[user] if item not in items][:K]
@@ -65,7 +65,7 @@ def test_items_and_candidates_are_distinct_and_of_the_beam(
     user_UE = retriever.encode(histories())
     paths = retriever.search(user_UE, beam)
     candidates = retriever.candidates(paths)
-    found = retriever.retrieve(user_UE, 30, beam=beam)
+    found = retriever.retrieve(user_UE, 30, width=beam)
     np.testing.assert_array_equal(found.num_candidates_U, np.diff(candidates.offsets))
     on_paths = model.placement.path_VJ.numpy()
     for user in range(len(user_UE)):
@@ -79,11 +79,13 @@ def test_items_and_candidates_are_distinct_and_of_the_beam(
 
 def test_a_wider_beam_never_loses_a_better_item(retriever: Retriever) -> None:
     user_UE = retriever.encode(histories())
-    best = [retriever.retrieve(user_UE, 1, beam=beam).score_Uk[:, 0] for beam in (5, 25)]
+    best = [retriever.retrieve(user_UE, 1, width=beam).score_Uk[:, 0] for beam in (5, 25)]
     assert (best[1] >= best[0] - 1e-6).all()
 
 
-def test_each_item_comes_with_its_most_probable_visited_path(model: DeepRetrievalModel, retriever: Retriever) -> None:
+def test_each_item_comes_with_the_first_visited_path_that_holds_it(
+    model: DeepRetrievalModel, retriever: Retriever
+) -> None:
     user_UE = retriever.encode(histories())
     paths = retriever.search(user_UE)
     found = retriever.retrieve(user_UE, K)
@@ -95,18 +97,17 @@ def test_each_item_comes_with_its_most_probable_visited_path(model: DeepRetrieva
             if item < 0:
                 assert (path, probability) == (-1, 0)
                 continue
-            own = [visited[p] for p in model.placement.path_VJ[item].tolist() if p in visited]
-            assert path in model.placement.path_VJ[item].tolist()
-            assert probability == pytest.approx(max(own), rel=1e-5)
+            first = next(p for p in visited if p in model.placement.path_VJ[item].tolist())
+            assert (path, probability) == (first, pytest.approx(visited[first], rel=1e-5))
 
 
 def test_history_and_blocked_items_are_never_returned(retriever: Retriever) -> None:
     seen, blocked = histories(), list(range(0, NUM_ITEMS, 7))
     user_UE = retriever.encode(seen)
-    found = retriever.retrieve(user_UE, 40, beam=25, excluded=seen, blocked=blocked)
+    found = retriever.retrieve(user_UE, 40, width=25, excluded=seen, blocked=blocked)
     for user, items in enumerate(seen):
         assert not set(found.item_Uk[user].tolist()) & {*items, *blocked}
-    only_blocked = retriever.retrieve(user_UE, 40, beam=25, blocked=blocked)
+    only_blocked = retriever.retrieve(user_UE, 40, width=25, blocked=blocked)
     assert not np.isin(only_blocked.item_Uk, blocked).any()
     np.testing.assert_array_equal(found.num_candidates_U, NUM_ITEMS)
 
@@ -145,7 +146,7 @@ def test_no_users_get_no_items(retriever: Retriever) -> None:
 def test_an_index_of_more_items_than_the_model_knows_is_refused(model: DeepRetrievalModel) -> None:
     larger = build_index(np.arange(NUM_ITEMS + 1), np.zeros((NUM_ITEMS + 1, 1), np.int64))
     with pytest.raises(ReleaseMismatch, match=f"has {NUM_ITEMS}"):
-        model_retriever(model, larger, beam=1, max_length=L)
+        model_retriever(model, larger, width=1, max_length=L)
 
 
 def test_wrong_arguments_are_refused(retriever: Retriever) -> None:
@@ -153,7 +154,7 @@ def test_wrong_arguments_are_refused(retriever: Retriever) -> None:
     with pytest.raises(ValueError, match="k must be"):
         retriever.retrieve(user_UE, 0)
     with pytest.raises(ValueError, match="beam"):
-        retriever.retrieve(user_UE, 1, beam=0)
+        retriever.retrieve(user_UE, 1, width=0)
     with pytest.raises(ValueError, match="2 sequences for 3 users"):
         retriever.retrieve(user_UE, 1, excluded=[[1], [2]])
 
@@ -192,7 +193,7 @@ def test_full_beam_over_allowed_items_equals_brute_force_over_them(
 ) -> None:
     seen, chosen = histories(), np.arange(0, NUM_ITEMS, 3)
     user_UE = retriever.encode(seen)
-    found = retriever.retrieve(user_UE, K, beam=25, excluded=seen, blocked=[0], allowed=Allowed.of(chosen, NUM_ITEMS))
+    found = retriever.retrieve(user_UE, K, width=25, excluded=seen, blocked=[0], allowed=Allowed.of(chosen, NUM_ITEMS))
     every = brute_force(model, user_UE, NUM_ITEMS)
     for user, items in enumerate(seen):
         wanted = [item for item in every[user] if item in chosen and item not in items and item != 0]

@@ -44,6 +44,12 @@ def test_the_structure_is_explained_line_by_line(config: str) -> None:
     assert doctor.check_structure(load_config(config, TWO_PATHS), 4000).found.startswith("K=40")
 
 
+def test_layers_of_different_sizes_are_named() -> None:
+    lines = doctor.check_structure(world(paths={"nodes": [16, 4]}), 400).found.splitlines()
+    assert lines[0] == "16 x 4 nodes, J=1 for 400 items"
+    assert "16 x 4 nodes: as configured" in lines
+
+
 def test_without_a_number_of_items_the_structure_asks_for_it() -> None:
     check = doctor.check_structure(world(), None)
     assert check.ok

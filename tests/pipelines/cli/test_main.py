@@ -199,7 +199,7 @@ def test_shells_are_told_how_to_complete(shell: str) -> None:
     ("arguments", "words"),
     [
         (["--config", "missing.yaml"], ["missing.yaml does not exist"]),
-        (["--set", "paths.nodes=3"], ["paths.nodes=3", "unknown key", "num_nodes"]),
+        (["--set", "paths.breadth=3"], ["paths.breadth=3", "unknown key", "num_nodes"]),
         (["--set", "paths.num_layers=1"], ["paths.num_layers=1", "greater than or equal to 2"]),
         (["--set", "paths"], ["--set paths: expected key=value"]),
         (["--set", "training.batch_rows=many"], ["training.batch_rows='many'", "integer"]),

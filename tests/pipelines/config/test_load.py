@@ -7,6 +7,8 @@ import yaml
 from pydantic import BaseModel
 
 from dr_core.errors import ConfigError, InputError
+from dr_core.learning.budget import choose_structure
+from dr_core.paths.space import PathSpace
 from pipelines.config.load import load_config, recorded_config, validate_config
 from pipelines.config.run import RunConfig
 
@@ -58,6 +60,19 @@ def test_overrides_change_what_they_name_and_nothing_else(minimal: str) -> None:
     assert config == expected
 
 
+def test_layers_may_have_different_numbers_of_nodes(minimal: str) -> None:
+    config = load_config(minimal, ["paths.nodes=[64, 16, 4]"])
+    assert (config.paths.nodes, config.paths.num_layers) == ((64, 16, 4), 3)
+    assert validate_config(config.model_dump(mode="json"), "record") == config
+    choice = choose_structure(config, 5000, 1)
+    assert choice.space.nodes == (64, 16, 4)
+    assert "64 x 16 x 4 nodes: as configured" in choice.reasons
+    even = load_config(minimal, ["paths.nodes=[16, 16]"])
+    assert choose_structure(even, 5000, 1).space == PathSpace.even(16, 2)
+    back = load_config(minimal, ["paths.nodes=[64, 16, 4]", "paths.nodes=null", "paths.num_nodes=9"])
+    assert choose_structure(back, 5000, 1).space == PathSpace.even(9, 2)
+
+
 def test_the_last_override_of_a_key_wins_over_the_file(minimal: str) -> None:
     assert load_config(minimal, ["name=a", "name=b"]).name == "b"
 
@@ -90,6 +105,12 @@ WRONG = {
     "encoder.dim=0": ["encoder.dim=0", "greater than or equal to 1"],
     "paths.num_nodes=many": ["paths.num_nodes='many'", "valid integer", "'auto'"],
     "paths.num_nodes=1": ["paths.num_nodes=1", "greater than or equal to 2", "'auto'"],
+    "paths.nodes=[512]": ["paths: nodes=[512] with num_nodes=auto and num_layers=2", "two layers or more"],
+    "paths.nodes=[]": ["paths: nodes=[] with", "two layers or more"],
+    "paths.nodes=[512, 1]": ["paths.nodes.1=1", "greater than or equal to 2"],
+    "paths.nodes=512": ["paths.nodes=512", "valid tuple"],
+    "paths={nodes: [512, 32], num_nodes: 16}": ["paths: nodes=[512, 32] with num_nodes=16", "nodes=null"],
+    "paths={nodes: [512, 32], num_layers: 3}": ["paths: nodes=[512, 32]", "num_layers=3", "nodes=null"],
     "penalty.alpha=-1": ["penalty.alpha=-1", "greater than or equal to 0", "'auto'"],
     "penalty.alpha=.nan": ["penalty.alpha=nan", "finite"],
     "serving.beam=0": ["serving.beam=0", "greater than or equal to 1"],

@@ -12,14 +12,14 @@ from dr_core.evaluation.evaluator import EvaluationUsers
 from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.kmeans_tree import random_paths
 from dr_core.paths.space import PathSpace
 from pipelines.config.load import load_config
 from pipelines.evaluation.controls import Controls
 
-NUM_ITEMS, SPACE = 30, PathSpace(4, 2)
+NUM_ITEMS, SPACE = 30, PathSpace.even(4, 2)
 WORLDS = sorted((Path(__file__).parents[3] / "conf").glob("*.yaml"))
 
 

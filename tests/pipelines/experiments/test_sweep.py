@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from dr_core.errors import ConfigError
-from pipelines.config.load import load_config
+from pipelines.config.load import load_config, validate_config
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun
 from pipelines.evaluation.recorded import SWEEP_STAGE, sweep_rows
@@ -68,7 +69,7 @@ def test_unknown_studies_are_named() -> None:
 
 
 FACTS = RunFacts(
-    rounds=2, final_epochs=3, e_step_epochs=2, num_nodes=20, candidates=80, beam=8, alpha=0.5, refines=True
+    rounds=2, final_epochs=3, e_step_epochs=2, nodes=(20, 20), candidates=80, beam=8, alpha=0.5, refines=True
 )
 
 
@@ -82,10 +83,22 @@ def test_studies_choose_their_values_around_those_of_the_run() -> None:
     assert STUDIES["beam"](FACTS) == [2, 4, 8, 16, 32]
 
 
-def test_every_value_of_every_study_is_a_configuration() -> None:
+@pytest.mark.parametrize("paths", [{}, {"nodes": [40, 8]}, {"num_nodes": 20}])
+def test_every_value_of_every_study_is_a_configuration(paths: dict[str, Any]) -> None:
+    config = validate_config(CONFIG.model_dump(mode="json") | {"paths": paths}, "test")
     for study in OVERRIDES:
         for value in STUDIES[study](FACTS):
-            varied(study, value)
+            changed(config, OVERRIDES[study](FACTS, value)[0])
+
+
+def test_layers_of_different_sizes_are_varied_in_proportion() -> None:
+    facts = replace(FACTS, nodes=(40, 8))
+    assert STUDIES["nodes"](facts) == [20, 30, 40, 60, 80]
+    shapes = [changed(CONFIG, OVERRIDES["nodes"](facts, value)[0]).paths.nodes for value in STUDIES["nodes"](facts)]
+    assert shapes == [(20, 4), (30, 6), (40, 8), (60, 12), (80, 16)]
+    assert changed(CONFIG, OVERRIDES["mean_path"](facts, 2)[0]).paths.nodes == (40, 8)
+    three = changed(changed(CONFIG, {"paths.nodes": [40, 8]}), OVERRIDES["layers"](facts, 3)[0]).paths
+    assert (three.nodes, three.num_nodes, three.num_layers) == (None, "auto", 3)
 
 
 def test_fewer_rounds_train_as_long_as_more() -> None:
@@ -98,6 +111,11 @@ def test_fewer_rounds_train_as_long_as_more() -> None:
 
 def test_alpha_is_a_multiple_of_the_runs() -> None:
     config, rounds = varied("alpha", 10)
-    assert (config.penalty.alpha, config.paths.num_nodes, config.assignment.m_step, rounds) == (5.0, 20, "descent", 2)
+    assert (config.penalty.alpha, config.paths.nodes, config.assignment.m_step, rounds) == (
+        5.0,
+        (20, 20),
+        "descent",
+        2,
+    )
     with pytest.raises(ConfigError, match="alpha"):
         OVERRIDES["alpha"](RunFacts(**{**vars(FACTS), "alpha": None}), 10)

@@ -1,8 +1,10 @@
 """Where a refresh takes up a run that was begun before."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from pyspark.sql import SparkSession
@@ -56,3 +58,30 @@ def test_stages_done_before_count_as_long_as_nothing_they_rest_on_has_changed(
     assert begun() == []
     promote(spark, workdir, "a-1")
     assert begun() == ["ingest", "samples"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "nodes", "named"),
+    [
+        ({}, [512, 32], None),
+        ({"nodes": [512, 32]}, [512, 32], None),
+        ({"nodes": [512, 16]}, [512, 32], r"paths.nodes: .* says \[512, 16\], .* built with \[512, 32\]"),
+        ({"num_nodes": 512}, [512, 32], r"paths.num_nodes: .* says 512, .* built with \[512, 32\]"),
+        ({"nodes": [8, 4, 2]}, [512, 32], "paths.num_layers: .* says 3, .* built with 2"),
+        ({"num_nodes": 10}, None, None),
+        ({"nodes": [10, 10]}, None, None),
+        ({"nodes": [10, 9]}, None, r"paths.nodes: .* built with \[10, 10\]"),
+        ({"num_nodes": 9}, None, "paths.num_nodes: .* says 9, .* built with 10"),
+    ],
+)
+def test_a_refresh_keeps_the_nodes_of_each_layer(
+    paths: dict[str, object], nodes: list[int] | None, named: str | None, tmp_path: Path
+) -> None:
+    workdir = Workdir(str(tmp_path))
+    config = RunConfig.model_validate(CONFIG.model_dump(mode="json") | {"paths": paths})
+    encoder = config.encoder.model_dump(mode="json")
+    workdir.write_text(json.dumps({"encoder": encoder}), "models", FIRST.release_id, "manifest.json")
+    live = replace(FIRST, nodes=nodes, K=nodes[0] if nodes else 10)
+    run = RefreshedRun(cast(SparkSession, None), config, workdir, Run(workdir, "r", config.identity()), 0)
+    with nullcontext() if named is None else pytest.raises(ConfigError, match=named):
+        refresh._refuse_other_structure(run, live)

@@ -9,7 +9,7 @@ from pipelines.report.summary import Summary, read_summary, write_summary
 
 KEYS = {
     "data": "users items events train_users test_users quarantined filtered",
-    "structure": "K D J S alpha beam m_step path_vectors search",
+    "structure": "K D nodes J S alpha beam price opening most m_step normaliser path_vectors search",
     "stages": "name seconds rows_in rows_out",
     "rounds": "round loss_structure loss_softmax surrogate_before surrogate_after_descent surrogate_after likelihood_before likelihood_after"
     " items_moved occupied_paths largest_path validation_recall",

@@ -8,6 +8,7 @@ from pipelines.evaluation import methods
 from pipelines.report import formats
 from pipelines.report.checks import Check, checks
 from pipelines.report.console import trim_console_table
+from pipelines.report.render import _chosen
 from pipelines.report.styles import Styles
 from pipelines.report.summary import parse_summary
 
@@ -153,6 +154,14 @@ def test_the_console_table_lists_brute_force_first_and_ends_with_health_and_stru
     assert closing.splitlines()[1] == "structure  K=35  D=2  J=3  S=20  alpha=0.4871  beam=9"
 
 
+def test_layers_of_different_sizes_are_named_in_the_console() -> None:
+    structure = {"K": 512, "D": 2, "nodes": [512, 32]}
+    assert trim_console_table({"run_id": "r", "structure": structure}) == "structure  K=512 x 32  D=2"
+    assert (
+        trim_console_table({"run_id": "r", "structure": structure | {"nodes": [512, 512]}}) == "structure  K=512  D=2"
+    )
+
+
 def test_the_console_says_which_algorithm_ran_and_leaves_the_reason_to_the_report() -> None:
     summary = {
         "run_id": "r",
@@ -195,3 +204,15 @@ def test_each_method_has_a_look_of_its_own() -> None:
     styles = Styles(names)
     looks = {(style.color, style.marker, style.line) for style in (styles[name].style for name in names)}
     assert len(looks) == len(names)
+
+
+def test_the_report_counts_the_paths_of_layers_of_different_sizes() -> None:
+    def chosen(**structure: Any) -> list[tuple[str, str, str]]:
+        return _chosen(parse_summary(summary(structure=structure)))
+
+    even = [("K", "35", "nodes a layer"), ("D", "2", "layers"), ("Kᴰ", "1,225", "possible paths")]
+    assert chosen(K=35, D=2) == chosen(K=35, D=2, nodes=[35, 35]) == even
+    assert chosen(K=512, D=2, nodes=[512, 32]) == [
+        ("K", "512 x 32", "nodes of each layer"), ("D", "2", "layers"), ("paths", "16,384", "possible paths"),
+    ]  # fmt: skip
+    assert chosen(J=1) == [("J", "1", "paths an item")]

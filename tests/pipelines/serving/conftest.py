@@ -106,7 +106,12 @@ def publish(
 
 def write_row(folder: Files, release: Release) -> None:
     row = vars(release) | {"created_at": release.created_at.replace(tzinfo=UTC)}
-    kinds = {"int": pa.int32(), "float | None": pa.float64(), "list[str]": pa.list_(pa.string())}
+    kinds = {
+        "int": pa.int32(),
+        "float | None": pa.float64(),
+        "list[str]": pa.list_(pa.string()),
+        "list[int] | None": pa.list_(pa.int32()),
+    }
     types = {field.name: kinds.get(str(field.type), pa.string()) for field in fields(Release)}
     schema = pa.schema(types | {"created_at": pa.timestamp("us", "UTC")})
     write_deltalake(folder.path("tables", "releases"), pa.Table.from_pylist([row], schema), mode="append")

@@ -31,7 +31,7 @@ def test_a_bundle_answers_as_the_model_does(published: Published, make_model, en
     model = make_model(NUM_ITEMS, 4, 2, num_paths=2, seed=5, encoder=encoder)
     index = publish(published.folder, "r-5", model, "candidate")
     found = ReleaseBundle.open(published.folder, "r-5").retriever()
-    expected = model_retriever(model, index, beam=BEAM, max_length=LENGTH)
+    expected = model_retriever(model, index, width=BEAM, max_length=LENGTH)
     one, other = (r.retrieve(r.encode(HISTORIES), 8, excluded=HISTORIES) for r in (found, expected))
     np.testing.assert_array_equal(one.item_Uk, other.item_Uk)
     np.testing.assert_array_equal(one.path_Uk, other.path_Uk)
@@ -159,3 +159,18 @@ def test_a_manifest_names_every_file(published: Published) -> None:
     assert sorted(named) == sorted(FILES)
     there = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert there == {*FILES, MANIFEST}
+
+
+def test_a_bundle_of_layers_of_other_sizes_is_noticed_and_an_older_one_is_of_one_k(
+    published: Published, make_model
+) -> None:
+    publish(published.folder, "r-3", make_model(NUM_ITEMS, 4, 2, num_paths=2, seed=3), "candidate", bundled=False)
+    write_bundle(published.folder, "r-3")
+    place = published.release_folder("r-3") / MANIFEST
+    manifest = json.loads(place.read_text())
+    assert manifest.pop("nodes") == [4, 4]
+    place.write_text(json.dumps(manifest))
+    assert ReleaseBundle.open(published.folder, "r-3").router.num_groups == 16
+    place.write_text(json.dumps(manifest | {"nodes": [4, 2]}))
+    with pytest.raises(ReleaseMismatch, match=r"has nodes \[4, 2\], release r-3 was published with \[4, 4\]"):
+        ReleaseBundle.open(published.folder, "r-3")

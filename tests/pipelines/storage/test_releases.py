@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from dr_core.errors import InputError, PublishConflict
+from dr_core.paths.space import PathSpace
 from pipelines.storage.publish import promote, publish, rollback
 from pipelines.storage.releases import Release, ancestry, find_release, learned_intervals, list_releases, live_release
 from pipelines.storage.schemas import SCHEMAS
@@ -37,6 +38,7 @@ RELEASE = Release(
     alpha=0.5,
     learned=["all"],
     facts='{"seconds": 1.5}',
+    nodes=[10, 10],
 )
 
 
@@ -198,7 +200,7 @@ def test_reading_without_a_jvm_equals_sparks(spark: SparkSession, tmp_path: Path
 def test_a_table_older_than_its_columns_is_read_and_written(spark: SparkSession, tmp_path: Path) -> None:
     """What a release knows stood under gates once, and nothing said what serves it."""
     workdir = Workdir(str(tmp_path))
-    younger = ("bundle_sha256", "alpha", "learned", "facts")
+    younger = ("bundle_sha256", "alpha", "learned", "facts", "nodes")
     older = {name: kind for name, kind in SCHEMAS["releases"].items() if name not in younger}
     gates = {"health": {"gini": 0.25}, "alpha": 0.5, "learned": ["all"], "seconds": 1.5}
     row = tuple((vars(RELEASE) | {"gates": json.dumps(gates)})[name] for name in older)
@@ -206,8 +208,12 @@ def test_a_table_older_than_its_columns_is_read_and_written(spark: SparkSession,
     found = live_release(workdir)
     assert found is not None
     assert (found.bundle_sha256, found.alpha, found.learned) == (None, 0.5, ["all"])
+    assert found.space == PathSpace.even(10, 2)
+    assert found.as_dict()["nodes"] == [10, 10]
     assert json.loads(found.facts)["seconds"] == 1.5
-    publish(spark, workdir, replace(RELEASE, release_id="r-2", parent_release="r-1", bundle_sha256="12"))
+    newer = replace(RELEASE, release_id="r-2", parent_release="r-1", bundle_sha256="12", nodes=[10, 4, 3], D=3)
+    publish(spark, workdir, newer)
+    assert [row.space.nodes for row in list_releases(workdir)] == [(10, 4, 3), (10, 10)]
     assert {row.release_id: (row.status, row.bundle_sha256) for row in list_releases(workdir)} == {
         "r-1": ("retired", None), "r-2": ("live", "12"),
     }  # fmt: skip

@@ -33,7 +33,7 @@ from pipelines.storage.item_paths import read_paths, write_paths
 from pipelines.storage.workdir import Workdir
 from tests.behaviours.scored_items import ScoredItemsBehaviour
 
-SPACE = PathSpace(6, 2)
+SPACE = PathSpace.even(6, 2)
 NUM_ITEMS, NUM_PATHS, ROW = 300, 2, 8
 ALPHA, SWEEPS = 0.002, 4
 UNSCORED = 5
@@ -184,7 +184,7 @@ def test_blocks_and_a_space_too_large_for_a_table_change_nothing(
     spark: SparkSession, problem: Problem, parts: int
 ) -> None:
     summary, paths = assign(spark, problem, parts=parts)
-    other, same = assign(spark, problem, parts=parts, space=PathSpace(20_000, 2), block_items=7)
+    other, same = assign(spark, problem, parts=parts, space=PathSpace.even(20_000, 2), block_items=7)
     np.testing.assert_array_equal(same, paths)
     assert (other.items_moved, other.alpha) == (summary.items_moved, summary.alpha)
     assert other.surrogate_after == pytest.approx(summary.surrogate_after, rel=1e-12)
@@ -278,7 +278,7 @@ def single(spark: SparkSession, problem: Problem, tmp_path_factory: pytest.TempP
     return Problem(workdir, replace(problem.candidates, current_paths=current))
 
 
-@pytest.mark.parametrize("space", [SPACE, PathSpace(20_000, 2)], ids=["table", "universe"])
+@pytest.mark.parametrize("space", [SPACE, PathSpace.even(20_000, 2)], ids=["table", "universe"])
 def test_what_is_written_and_told_is_of_the_refined_mapping(
     spark: SparkSession, single: Problem, space: PathSpace
 ) -> None:

@@ -11,10 +11,11 @@ from dr_core.learning.config import PathsConfig
 from dr_core.learning.start import SPREAD, softmax_mass, spread
 from dr_core.paths.kmeans_tree import fit_kmeans_tree, random_paths
 from dr_core.paths.space import PathSpace
-from pipelines.stages.structure.initialize import assign_on_spark, initialize_paths, sample_states
+from pipelines.stages.structure.initialize import assign_on_spark, initialize_paths
+from pipelines.stages.training.states import sample_states
 from pipelines.storage.item_paths import read_paths, write_paths
 
-SPACE = PathSpace(5, 2)
+SPACE = PathSpace.even(5, 2)
 NUM_ITEMS = 30
 CONFIG = PathsConfig(paths_per_item=2, kmeans_restarts=2)
 

@@ -15,8 +15,8 @@ from dr_core.learning.checkpoint import load_model, read_manifest
 from dr_core.learning.trainer import Phase, TrainingConfig, near_best
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import batch_from_arrays
-from dr_core.model.path_structure import StructureConfig
 from dr_core.model.reranker import RerankerConfig
+from dr_core.model.structure_config import StructureConfig
 from pipelines.stages.training.train import TrainJob, train_model
 from pipelines.storage.workdir import Workdir
 
@@ -49,8 +49,7 @@ def job(workdir: Workdir) -> TrainJob:
         model_id="m",
         phases=WARM_UP,
         seed=0,
-        num_nodes=4,
-        num_layers=2,
+        nodes=(4, 4),
         encoder=EncoderConfig(dim=8),
         structure=StructureConfig(hidden=8, path_dim=4),
         reranker=RerankerConfig(),
