@@ -171,6 +171,16 @@ class LearningConfig(Config):
     serving: ServingConfig = ServingConfig()
     """How a release answers."""
 
+    @model_validator(mode="after")
+    def _product_of_even_layers(self) -> Self:
+        nodes = self.paths.nodes
+        if self.structure.normaliser == "layers" and nodes is not None and len(set(nodes)) > 1:
+            raise ValueError(
+                f"paths.nodes={list(nodes)} with structure.normaliser=layers: a product of layers has as many nodes in each;"
+                " set structure.normaliser=global, or one K by paths.num_nodes"
+            )
+        return self
+
     @property
     def history_length(self) -> int:
         """L, the one length that is trained on, kept and served."""

@@ -90,7 +90,8 @@ class Prices:
         """
         everything = self.offers[0]
         recall = everything.recall(everything.price_of(candidates))
-        best = min(self.offers, key=lambda offer: offer.work + self.candidate_work * offer.candidates_for(recall))
+        wide = [offer for offer in self.offers if offer.candidates_M[-1] >= candidates] or [everything]
+        best = min(wide, key=lambda offer: offer.work + self.candidate_work * offer.candidates_for(recall))
         return Price(best.price_of(candidates), best.opening, round(LIMIT * candidates))
 
     def candidates_for(self, recall: float) -> float:
