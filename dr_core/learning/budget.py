@@ -121,13 +121,14 @@ def choose_structure(
             f"budget: {100 * config.budget.recall:g} % of the softmax's best {config.training.validation_k} items take {candidates:.0f}"
             f" candidates, {_source(known)}"
         )
-    wanted = max(1.0, candidates / config.budget.beam)
-    reasons.append(
-        f"budget: {candidates:.0f} candidates with a beam of {config.budget.beam}, so {wanted:.1f} items on a visited path"
-    )
     if space is None and follows_costs(config):
         space = PathSpace(layers(cheapest, paths.num_layers))
-    elif space is None:
+    wanted = _wanted(config, num_items, num_paths, space, candidates)
+    if config.structure.normaliser == "layers":
+        reasons.append(
+            f"budget: {candidates:.0f} candidates with a beam of {config.budget.beam}, so {wanted:.1f} items on a visited path"
+        )
+    if space is None:
         num_nodes = suggest_num_nodes(num_items, num_paths, wanted, paths.num_layers, paths.path_length_slack)
         space = PathSpace.even(num_nodes, paths.num_layers)
         why = (
@@ -142,8 +143,25 @@ def keep_structure(
     config: LearningConfig, num_items: int, num_paths: int, space: PathSpace, candidates: float
 ) -> StructureChoice:
     """Return the choice that keeps the paths there are, as a refresh does."""
-    wanted = max(1.0, candidates / config.budget.beam)
+    wanted = _wanted(config, num_items, num_paths, space, candidates)
     return _choice(num_items, num_paths, space, candidates, wanted, [f"{space}: as they are"])
+
+
+def _wanted(
+    config: LearningConfig, num_items: int, num_paths: int, space: PathSpace | None, candidates: float
+) -> float:
+    """Return the items wanted on a visited path: what a beam has to find, or as long as a path may grow where a search stops
+    at a price."""
+    if config.structure.normaliser == "layers" or space is None:
+        return max(1.0, candidates / config.budget.beam)
+    return max(1.0, config.paths.path_length_slack * num_items * num_paths / space.num_paths)
+
+
+def visiting_beam(config: LearningConfig, choice: StructureChoice) -> int:
+    """Return B, the paths of a user that count as visited while paths are learned: those that hold the candidates asked for."""
+    if config.structure.normaliser == "layers":
+        return config.budget.beam
+    return max(1, round(choice.candidates / choice.items_per_visited_path))
 
 
 def cheapest_paths(config: LearningConfig, num_items: int, num_paths: int, growth: CostGrowth) -> tuple[float, str]:

@@ -31,7 +31,8 @@ class BudgetConfig(Config):
     """What ranking one candidate costs, in products of E multiply-adds: 1 for the dot product, hundreds for a network. The
     dearer a candidate, the shorter the paths."""
     beam: int = Field(10, ge=1)
-    """B, paths a user's search should need to find them. C / B items then lie on a visited path."""
+    """B, paths a user's search should need to find them. C / B items then lie on a visited path.
+    `structure.normaliser: layers` only."""
 
     @model_validator(mode="after")
     def _one_wish(self) -> Self:
@@ -58,7 +59,7 @@ class PathsConfig(Config):
     children each. With `layers` it is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
     path_length_slack: float = Field(2.0, ge=1)
     """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
-    which saves beams; less keeps paths even, which saves candidates. It plays a part in K alone, with `layers`."""
+    which saves beams; less keeps paths even, which saves candidates. With `layers` it also decides K."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(1, ge=1)

@@ -18,7 +18,7 @@ from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import candidate_recall
 from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.budget import refuse_unlearnable
+from dr_core.learning.budget import refuse_unlearnable, visiting_beam
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
 from dr_core.learning.held_out import validation_columns
@@ -200,7 +200,8 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     model = load_model(run.workdir.filesystem, run.workdir.path("models", parent_id))
     users, parent = run.validation, run.mapping(t - 1)
     state_UE = encode_histories(model, users.histories, config.history_length)
-    visited = visited_paths(model, parent, state_UE, config.budget.beam)
+    beam = visiting_beam(config, run.choice)
+    visited = visited_paths(model, parent, state_UE, beam)
     chosen = choose_m_step(config.assignment, run.num_items, run.num_paths)
     refinement = None
     if chosen.refines:
@@ -242,9 +243,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         *(f"{figure:.6g}" if figure is not None else "none"
           for figure in (facts.surrogate_before, facts.surrogate_after_descent, facts.alpha)),
     )  # fmt: skip
-    retriever = model_retriever(
-        model, invert(np.arange(run.num_items), mapping), width=config.budget.beam, max_length=1
-    )
+    retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), width=beam, max_length=1)
     found = retriever.candidates(retriever.search(state_UE.numpy()))
     recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
     return {
