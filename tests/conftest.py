@@ -105,6 +105,7 @@ def make_model() -> ModelMaker:
         num_nodes: int = 4,
         num_layers: int = 2,
         *,
+        nodes: tuple[int, ...] = (),
         num_paths: int = 0,
         seed: int = 0,
         dim: int = 8,
@@ -115,7 +116,7 @@ def make_model() -> ModelMaker:
         path_vectors: int = 10**6,
     ) -> DeepRetrievalModel:
         torch.manual_seed(seed)
-        space = PathSpace.even(num_nodes, num_layers)
+        space = PathSpace(nodes) if nodes else PathSpace.even(num_nodes, num_layers)
         model = DeepRetrievalModel(
             EncoderConfig.model_validate({"dim": dim, "dropout": 0.0} | (encoder or {})),
             StructureConfig(normaliser=normaliser, hidden=8, path_dim=4, path_vectors=path_vectors),

@@ -18,14 +18,33 @@ from dr_core.retrieval.config import ServingConfig
 
 
 class BudgetConfig(Config):
-    """What retrieval may cost. alpha and K follow from it."""
+    """What retrieval may cost. alpha and the number of paths follow from it."""
 
     candidate_share: float = Field(0.025, gt=0, le=1)
-    """Candidates a user as a share of the items; ignored when `candidates` is given."""
+    """Candidates a user as a share of the items; ignored when `candidates` or `recall` is given."""
     candidates: int | None = Field(None, ge=1)
     """C, candidates a user."""
+    recall: float | None = Field(None, gt=0, lt=1)
+    """Share of the softmax's best `training.validation_k` items that the candidates should hold, in the place of a number of
+    candidates: C is then measured after the warm-up, on the clusters that paths start from."""
+    candidate_cost: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """What ranking one candidate costs, in products of E multiply-adds: 1 for the dot product, hundreds for a network. The
+    dearer a candidate, the shorter the paths."""
     beam: int = Field(10, ge=1)
-    """B, paths a user's search should need to find them. C / B items then lie on a visited path."""
+    """B, paths a user's search should need to find them. C / B items then lie on a visited path.
+    `structure.normaliser: layers` only."""
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        if self.candidates is not None and self.recall is not None:
+            raise ValueError(
+                "candidates and recall both say how much is searched: set one of them, leave the other null"
+            )
+        return self
+
+    def expected_candidates(self, num_items: int) -> float:
+        """Return C; where a recall is wanted, what C may be before it is measured."""
+        return float(self.candidates or max(1.0, self.candidate_share * num_items))
 
 
 class PathsConfig(Config):
@@ -35,10 +54,12 @@ class PathsConfig(Config):
     """Nodes of each layer, the first layer first, where layers are to differ: `[512, 32]`. It stands in the place of
     `num_nodes` and `num_layers`."""
     num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
-    """K, nodes a layer; `auto` is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
+    """K, nodes a layer, or `auto`. With `structure.normaliser: global`, `auto` measures after the warm-up how candidates fall
+    and nodes rise with the number of paths, and takes the number at which a search does least work: many prefixes, 32 or 16
+    children each. With `layers` it is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
     path_length_slack: float = Field(2.0, ge=1)
     """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
-    which saves beams; less keeps paths even, which saves candidates."""
+    which saves beams; less keeps paths even, which saves candidates. With `layers` it also decides K."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(1, ge=1)
@@ -46,7 +67,7 @@ class PathsConfig(Config):
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
     profile_states: int = Field(8192, ge=64)
-    """User states on which the items' profiles are taken, and paths are refined."""
+    """User states on which the items' profiles are taken."""
     profile_dimensions: int = Field(64, ge=2)
     """Singular directions of the profiles that k-means sees."""
     popularity_weight: float = Field(0.7, ge=0)
@@ -120,10 +141,16 @@ class AssignmentConfig(Config):
     """Parts of the items swept side by side by Spark; 1 is exact coordinate descent in a single task."""
     block_items: int = Field(262_144, ge=1)
     """Items that a task holds at a time: about 60 MB with S = 20."""
-    refine_sweeps: int = Field(20, ge=0)
-    """Sweeps of the refinement at most; with J = 1 only. 0 means that there is none."""
-    refine_capacity: float = Field(1.75, ge=1)
-    """Largest path that still takes items in these sweeps, as a multiple of the mean V / K^D."""
+    refine_sweeps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Sweeps of the refinement; with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
+    none."""
+    refine_states: int = Field(30_000, ge=64)
+    """User states whose visits paths are refined by; for a product of layers the first 8,192 of them."""
+    refine_epochs: int = Field(2, ge=0)
+    """Passes in which energies are fitted to each mapping before they say what is visited."""
+    refine_capacity: Annotated[float, Field(ge=1)] | Literal["auto"] = "auto"
+    """Largest path that still takes items in these sweeps, as a multiple of the mean path. `auto`: 6 for energies, which
+    pay for candidates whatever the path, 1.75 for a product of layers."""
     refine_items: int = Field(500_000, ge=1)
     """Most items that are refined: the refinement runs in one process."""
 
@@ -170,6 +197,16 @@ class LearningConfig(Config):
     """Rounds and epochs."""
     serving: ServingConfig = ServingConfig()
     """How a release answers."""
+
+    @model_validator(mode="after")
+    def _product_of_even_layers(self) -> Self:
+        nodes = self.paths.nodes
+        if self.structure.normaliser == "layers" and nodes is not None and len(set(nodes)) > 1:
+            raise ValueError(
+                f"paths.nodes={list(nodes)} with structure.normaliser=layers: a product of layers has as many nodes in each;"
+                " set structure.normaliser=global, or one K by paths.num_nodes"
+            )
+        return self
 
     @property
     def history_length(self) -> int:

@@ -1,19 +1,31 @@
-"""The refinement of an M-step: items move to the paths whose visitors want them, by the softmax's own mass."""
+"""The refinement of an M-step: items move to the paths whose visitors want them, by the softmax's own wishes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from dr_core.arrays import IntArray
 from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.energy_visitors import EnergyVisitors
 from dr_core.learning.start import softmax_mass
+from dr_core.model.energy_structure import EnergyStructure
 from dr_core.model.objective import DeepRetrievalModel
-from dr_core.paths.refinement import captured_mass, refine_paths
-from dr_core.paths.space import PathSpace
+from dr_core.paths.best_visits import BestVisitors
+from dr_core.paths.coverage import captured_mass
+from dr_core.paths.refinement import Visitors, refine_paths
+
+BY_ENERGIES, BY_BEST = (5, 6.0), (20, 1.75)
+"""Sweeps and capacity where fitted energies say what is visited, and where states visit their best paths."""
+BEST_STATES = 8192
+"""States that visit their best paths: the mass of each is held for many items."""
+LISTED, FLAT = 300, 200
+"""Items that a state wants, and how many of them it also wants equally."""
 
 
 @dataclass(frozen=True)
@@ -21,50 +33,91 @@ class Refinement:
     """Refines mappings with one path an item (:func:`dr_core.paths.refinement.refine_paths`).
 
     Attributes:
-        mass_NV: what the softmax wants for a sample of user states, float32 [N, V], sparse.
-        space: K and D.
-        budgets: each C, items a state visits.
-        config: sweeps and capacity.
+        mass_NV: what a sample of user states wants, float32 [N, V], sparse.
+        visitors: these states.
+        num_paths: P.
+        num_sweeps: of the refinement.
+        capacity: largest path that takes items, as a multiple of the mean V / P.
         seed: of the items that a sweep considers.
     """
 
     mass_NV: csr_matrix
-    space: PathSpace
-    budgets: tuple[float, ...]
-    config: AssignmentConfig
+    visitors: Visitors
+    num_paths: int
+    num_sweeps: int
+    capacity: float
     seed: int
 
     @classmethod
     def of(
         cls, model: DeepRetrievalModel, user_NE: Tensor, choice: StructureChoice, config: AssignmentConfig, seed: int
     ) -> Refinement:
-        """Return the refinement for a model's softmax and a sample of user states, float32 [N, E]."""
-        return cls(softmax_mass(model, user_NE), choice.space, choice.budgets, config, seed)
+        """Return the refinement for a model's softmax and a sample of user states, float32 [N, E].
+
+        A structure of energies is served by price, so that energies fitted to each mapping say what is visited; for a
+        product of layers every state visits its best paths.
+        """
+        num_paths = choice.space.num_paths
+        if isinstance(model.structure, EnergyStructure):
+            mass_NV = wanted_lists(model, user_NE)
+            softmax = model.reranker.item_vectors()
+            epochs = config.refine_epochs
+            visitors: Visitors = EnergyVisitors(user_NE, mass_NV, *softmax, num_paths, choice.budgets, epochs, seed)
+            by_default = BY_ENERGIES
+        else:
+            mass_NV = softmax_mass(model, user_NE[:BEST_STATES])
+            visitors = BestVisitors(mass_NV, num_paths, choice.budgets)
+            by_default = BY_BEST
+        sweeps = by_default[0] if config.refine_sweeps == "auto" else config.refine_sweeps
+        capacity = by_default[1] if config.refine_capacity == "auto" else config.refine_capacity
+        return cls(mass_NV, visitors, num_paths, sweeps, capacity, seed)
 
     def refine(self, *starts: IntArray) -> IntArray:
         """Refine the best of several mappings, int64 [V, 1]; return int64 [V, 1].
 
-        The best is the one on whose visited paths the softmax has most of its mass, for equal numbers of candidates. Of
-        equal ones it is the first. A mapping that leaves an item on no path does not take part.
+        The best is the one whose visitors find most of what they want, for equal numbers of candidates. Of equal ones it
+        is the first. A mapping that leaves an item on no path does not take part.
 
         Raises:
             ValueError: every mapping leaves an item on no path, or one has several paths an item.
         """
         if any(start.shape[1] != 1 for start in starts):
             raise ValueError("only mappings with one path an item can be refined")
-        complete = [start[:, 0] for start in starts if start.min() >= 0]
+        complete = [start for start in starts if start.min() >= 0]
         if not complete:
             raise ValueError("every mapping leaves an item on no path: nothing can be refined")
-        start_V = max(
-            complete, key=lambda path_V: captured_mass(self.mass_NV, path_V, self.space.num_paths, self.budgets)
-        )
-        path_V = refine_paths(
+        return refine_paths(
             self.mass_NV,
-            start_V,
-            self.space,
-            budgets=self.budgets,
-            num_sweeps=self.config.refine_sweeps,
-            capacity=self.config.refine_capacity,
+            max(complete, key=self._captured) if len(complete) > 1 else complete[0],
+            self.num_paths,
+            self.visitors,
+            num_sweeps=self.num_sweeps,
+            capacity=self.capacity,
             seed=self.seed,
         )
-        return path_V[:, None]
+
+    def _captured(self, path_VJ: IntArray) -> float:
+        return captured_mass(self.mass_NV, self.visitors.visit(path_VJ), path_VJ, self.num_paths)
+
+
+@torch.inference_mode()
+def wanted_lists(model: DeepRetrievalModel, user_NE: Tensor) -> csr_matrix:
+    """Return what states want of their best items: half by the softmax's mass, half equally of the very best.
+
+    Lists of recommendations are judged item by item, whatever the softmax's mass of each, so that mass alone asks for
+    too little of the tail of a list (docs/decisions.md).
+
+    Returns:
+        float32 [N, V], sparse; every row sums to 1.
+    """
+    listed = min(LISTED, model.num_items)
+    flat = min(FLAT, listed)
+    shares, items = [], []
+    for start in range(0, len(user_NE), 256):
+        best = model.reranker.score_all(user_NE[start : start + 256]).topk(listed, dim=1)
+        share_NK = 0.5 * torch.softmax(best.values, dim=1)
+        share_NK[:, :flat] += 0.5 / flat
+        shares.append(share_NK.numpy().ravel())
+        items.append(best.indices.numpy().ravel().astype(np.int32))
+    offsets = np.arange(len(user_NE) + 1) * listed
+    return csr_matrix((np.concatenate(shares), np.concatenate(items), offsets), (len(user_NE), model.num_items))

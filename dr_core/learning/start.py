@@ -14,8 +14,8 @@ from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import PathsConfig
 from dr_core.learning.profiles import item_profiles
 from dr_core.model.objective import DeepRetrievalModel
+from dr_core.paths.best_visits import BestVisitors
 from dr_core.paths.kmeans_tree import KMeansTree, fit_kmeans_tree, random_paths
-from dr_core.paths.refinement import captured_mass
 from dr_core.paths.space import PathSpace
 
 COMPARED_STATES = 1024
@@ -63,16 +63,16 @@ def kmeans_paths(
 
     Args:
         user_NE: states on which the trees are compared, by the softmax's mass on the paths visited for
-            ``budgets`` items (:func:`dr_core.paths.refinement.captured_mass`).
+            ``budgets`` items (:meth:`dr_core.paths.best_visits.BestVisitors.captured_mass`).
 
     Returns:
         int64 [V, J].
     """
-    mass_NV = softmax_mass(model, spread(user_NE, COMPARED_STATES))
+    visitors = BestVisitors(softmax_mass(model, spread(user_NE, COMPARED_STATES)), space.num_paths, budgets)
     best: tuple[float, KMeansTree, IntArray] | None = None
     for restart in range(config.kmeans_restarts):
         tree, leaves = _fit(vectors, space, seed + restart * 1_000_003, config)
-        captured = captured_mass(mass_NV, leaves, space.num_paths, budgets)
+        captured = visitors.captured_mass(leaves[:, None])
         if best is None or captured > best[0]:
             best = captured, tree, leaves
     if best is None:

@@ -1,44 +1,146 @@
-"""Refines a mapping so that the paths a user would visit hold more of what that user wants.
+"""Refines a mapping so that the paths users visit hold more of what they want.
 
-Not in the paper. Each user state visits the paths with the most mass per item, as retrieval does, until they hold C items,
-the last one in part: a fractional knapsack, whose greedy answer is the best one (Dantzig 1957). So it does for several C at
-once, because a structure is served at more than one width. By the knapsack's duality an item gains on a path the mass it
-has with the states that visit the path, and costs each of them a candidate, at that state's own price: the mass per item of
-its last path. That difference is what a small move brings.
+Not in the paper. Who visits what is asked of the structure model that serves, fitted to the mapping in force. An item moves
+to the path on which its gain exceeds its cost the most (:mod:`dr_core.paths.coverage`). One small move brings what it
+promises; many at once do not, so that a sweep looks at a share of the items, takes the best moves first and keeps to a
+capacity, and visits are asked for again.
 
-Shape legend: N states, V items, P = K^D paths, F budgets, W moves.
+Shape legend: N states, V items, P paths, J paths an item, W moves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 from numba import njit
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from dr_core._heap import rise, sink
-from dr_core.paths.space import Int64Array, PathSpace
+from dr_core.arrays import BoolArray, DoubleArray
+from dr_core.paths.coverage import FRACTION_BITS, Gains, PathVisits, captured_mass, visit_costs, visit_gains
+from dr_core.paths.space import Int64Array
 
-SHARE_MOVED = 0.3
+SHARE_MOVED = 0.5
 """Items considered in a sweep: all at once would rush to the same paths."""
+ITEMS_AT_ONCE = 4096
+"""Items whose gains are held."""
 NEGLIGIBLE = 0.05
-"""A mass below this share of what a candidate costs at the widest budget is not looked at when moves are weighed."""
-WORTH_A_SWEEP = 0.001
-"""Sweeping ends when this many times the captured mass was not gained by the last ``_PATIENCE`` sweeps."""
-_PATIENCE = 3
+"""A mass below this share of what a visit costs on average is not looked at when moves are weighed."""
+LEAST_PROFIT = 1e-12
+"""A move that promises less is not made."""
 _OFFERS = 4
 """Paths an item may fall back on, best first, when a better one has no room left."""
-Float64Array = npt.NDArray[np.float64]
+
+
+class Visitors(Protocol):
+    """A sample of states that choose which paths to visit: a structure model's, or :class:`BestVisitors`."""
+
+    def visit(self, path_VJ: Int64Array) -> PathVisits:
+        """Return what the states visit once they have been fitted to a mapping, for the same mean candidates each time."""
+
+
+class Moves(NamedTuple):
+    """Moves worth making, at most a few an item, ascending by item and best first within it."""
+
+    items: Int64Array
+    """int64 [W]."""
+    slots: Int64Array
+    """int64 [W], which of the item's paths gives way; an empty slot is filled."""
+    paths: Int64Array
+    """int64 [W], where to; -1 leaves the slot empty."""
+    profits: DoubleArray
+    """float64 [W], what each is worth more than staying, in mass over all states and widths."""
+
+    def select(self, rows: NDArray[Any]) -> Moves:
+        """Return the moves of a mask or of positions."""
+        return Moves(self.items[rows], self.slots[rows], self.paths[rows], self.profits[rows])
+
+
+def best_moves(gains: Gains, cost_P: DoubleArray, path_VJ: Int64Array) -> Moves:
+    """Return the most profitable moves of each item.
+
+    An item with several paths may also leave one whose gain is below its cost.
+
+    Args:
+        gains: of the items, summed over all states.
+        cost_P: float64 [P], what a further item costs on each path.
+        path_VJ: int64 [V, J], the mapping that ``gains`` is of; rows are item ids.
+    """
+    gain = gains.fixed * 2.0**-FRACTION_BITS
+    items = np.unique(gains.items)
+    staying_VJ = np.where(path_VJ >= 0, -cost_P[path_VJ], 0.0)
+    is_own = path_VJ[gains.items, gains.slots] == gains.paths
+    staying_VJ[gains.items[is_own], gains.slots[is_own]] += gain[is_own]
+    profit = gain - cost_P[gains.paths] - staying_VJ[gains.items, gains.slots]
+    is_new = ~(path_VJ[gains.items] == gains.paths[:, None]).any(axis=1)
+    leaves = (path_VJ[items] >= 0) & ((path_VJ[items] >= 0).sum(axis=1) > 1)[:, None]
+    row, slot = leaves.nonzero()
+    left = items[row]
+    moves = Moves(
+        np.concatenate((gains.items[is_new], left)),
+        np.concatenate((gains.slots[is_new], slot)),
+        np.concatenate((gains.paths[is_new], np.full(len(left), -1))),
+        np.concatenate((profit[is_new], -staying_VJ[left, slot])),
+    )
+    return _first(moves.select(moves.profits > LEAST_PROFIT))
+
+
+def _first(moves: Moves) -> Moves:
+    """Keep the best ``_OFFERS`` of each item."""
+    order = np.lexsort((moves.slots, moves.paths, -moves.profits, moves.items))
+    items = moves.items[order]
+    place = np.arange(len(items)) - np.searchsorted(items, items)
+    return moves.select(order[place < _OFFERS])
+
+
+def take(moves: Moves, path_VJ: Int64Array, num_paths: int, largest: int) -> Int64Array:
+    """Return the mapping after the moves, the most profitable first, one an item, to paths that have room.
+
+    Args:
+        moves: in any order.
+        path_VJ: int64 [V, J].
+        num_paths: P.
+        largest: items on a path up to which it takes more.
+    """
+    order = np.lexsort((moves.slots, moves.paths, moves.items, -moves.profits))
+    moved_VJ = path_VJ.copy()
+    size_P = np.bincount(path_VJ[path_VJ >= 0], minlength=num_paths)
+    _take(moves.items[order], moves.slots[order], moves.paths[order], moved_VJ, size_P, largest)
+    return moved_VJ
+
+
+def sweep(
+    mass_VN: csr_matrix, visits: PathVisits, path_VJ: Int64Array, num_paths: int, *, considered: BoolArray, largest: int
+) -> Int64Array:
+    """Return a mapping in which some of the items stand on better paths.
+
+    Args:
+        mass_VN: what the states want, by item; CSR.
+        visits: of the N states.
+        path_VJ: int64 [V, J], -1 = none.
+        num_paths: P.
+        considered: bool [V], the items that may move.
+        largest: items on a path up to which it takes more.
+    """
+    cost_P = visit_costs(visits, num_paths)
+    parts = []
+    chosen = np.flatnonzero(considered)
+    for start in range(0, len(chosen), ITEMS_AT_ONCE):
+        items = chosen[start : start + ITEMS_AT_ONCE]
+        gains = visit_gains(mass_VN[items], visits, path_VJ[items], num_paths, items)
+        parts.append(best_moves(gains, cost_P, path_VJ))
+    if not parts:
+        return path_VJ.copy()
+    return take(Moves(*(np.concatenate(column) for column in zip(*parts, strict=True))), path_VJ, num_paths, largest)
 
 
 def refine_paths(
     mass_NV: csr_matrix,
-    path_V: Int64Array,
-    space: PathSpace,
+    path_VJ: Int64Array,
+    num_paths: int,
+    visitors: Visitors,
     *,
-    budgets: Sequence[float],
     num_sweeps: int,
     capacity: float,
     seed: int,
@@ -46,167 +148,58 @@ def refine_paths(
     """Move items to paths whose visitors want them; keep the best mapping met.
 
     Args:
-        mass_NV: how probable items are for a sample of states; the least probable may be left out.
-        path_V: int64 [V], one path an item.
-        space: [K]^D.
-        budgets: each C, items a state visits.
-        num_sweeps: passes at most; each considers a share of the items.
-        capacity: largest path, as a multiple of the mean V / K^D; paths that are larger take no more items.
+        mass_NV: how probable items are for a sample of states; CSR; the least probable may be left out.
+        path_VJ: int64 [V, J], -1 = none.
+        num_paths: P.
+        visitors: these states.
+        num_sweeps: each considers a share of the items and then asks the visitors again.
+        capacity: largest path that takes items, as a multiple of the mean V J / P.
         seed: of the shares.
 
     Returns:
-        int64 [V]; captures at least the mass that ``path_V`` does (:func:`captured_mass`).
+        int64 [V, J], whose visitors find at least the mass that those of ``path_VJ`` do
+        (:func:`dr_core.paths.coverage.captured_mass`).
     """
     generator = np.random.default_rng(seed)
-    largest = max(1, int(capacity * len(path_V) / space.num_paths))
-    path_V = path_V.astype(np.int64)
-    by_item_VN = mass_NV.T.tocsr()
-    price_F = _visits(mass_NV, path_V, space.num_paths, budgets)[4]
-    by_item_VN.data[by_item_VN.data < NEGLIGIBLE * price_F.min()] = 0
-    by_item_VN.eliminate_zeros()
-    best_V, best = path_V.copy(), -1.0
-    reached = []
-    for sweep in range(num_sweeps + 1):
-        offsets, paths, times, captured_F, _, cost_P = _visits(mass_NV, path_V, space.num_paths, budgets)
-        if captured_F.mean() > best:
-            best_V, best = path_V.copy(), captured_F.mean()
-        reached.append(best)
-        is_settled = sweep > _PATIENCE and best < (1 + WORTH_A_SWEEP) * reached[-1 - _PATIENCE]
-        if sweep == num_sweeps or is_settled:
-            break
-        considered = np.flatnonzero(generator.random(len(path_V)) < SHARE_MOVED)
-        item_W, path_W, profit_W = _offers(
-            by_item_VN.data, by_item_VN.indices, by_item_VN.indptr, considered, path_V, offsets, paths, times, cost_P
-        )
-        order = np.lexsort((path_W, item_W, -profit_W))
-        _take(item_W[order], path_W[order], path_V, np.bincount(path_V, minlength=space.num_paths), largest)
-    return best_V
+    largest = max(1, int(capacity * path_VJ.size / num_paths))
+    visits = visitors.visit(path_VJ)
+    best_VJ, best = path_VJ.copy(), captured_mass(mass_NV, visits, path_VJ, num_paths)
+    mass_VN = _without_negligible(mass_NV.T.tocsr(), visits)
+    for _ in range(num_sweeps):
+        considered = generator.random(len(path_VJ)) < SHARE_MOVED
+        path_VJ = sweep(mass_VN, visits, path_VJ, num_paths, considered=considered, largest=largest)
+        visits = visitors.visit(path_VJ)
+        captured = captured_mass(mass_NV, visits, path_VJ, num_paths)
+        if captured > best:
+            best_VJ, best = path_VJ.copy(), captured
+    return best_VJ
 
 
-def captured_mass(mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]) -> float:
-    """Return the mean mass of a state on its best paths, by mass per item, as far as they hold each of the budgets' items."""
-    return float(_visits(mass_NV, path_V, num_paths, budgets)[3].mean())
-
-
-def _visits(
-    mass_NV: csr_matrix, path_V: Int64Array, num_paths: int, budgets: Sequence[float]
-) -> tuple[Int64Array, Int64Array, npt.NDArray[np.float32], Float64Array, Float64Array, Float64Array]:
-    """Return which paths each state visits as CSR with the sum over the budgets of the part that is visited, the mean mass
-    captured and the mean price of a candidate under each budget, float64 [F], and what a further item on each path would
-    cost all states and budgets, float64 [P]."""
-    size_P = np.bincount(path_V, minlength=num_paths)
-    wanted_F = np.asarray(budgets, dtype=np.float64)
-    found = _visit(mass_NV.data, mass_NV.indices, mass_NV.indptr, path_V.astype(np.int64), size_P, wanted_F)
-    offsets, paths, times, captured_F, price_F, cost_P = found
-    num_states = max(mass_NV.shape[0], 1)
-    return offsets, paths, times, captured_F / num_states, price_F / num_states, cost_P
-
-
-@njit(cache=True)
-def _visit(data, indices, indptr, path_V, size_P, wanted_F):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    num_states, num_paths, num_budgets = len(indptr) - 1, len(size_P), len(wanted_F)
-    captured_F, price_F = np.zeros(num_budgets), np.zeros(num_budgets)
-    cost_P = np.zeros(num_paths)
-    offsets = np.zeros(num_states + 1, np.int64)
-    paths, times = np.empty(64 * num_states, np.int64), np.empty(64 * num_states, np.float32)
-    mass_P, touched = np.zeros(num_paths), np.empty(num_paths, np.int64)
-    score_H, key_H = np.empty(num_paths), np.empty(num_paths, np.int64)  # the next path to visit is the heap's worst
-    is_open_F = np.empty(num_budgets, np.bool_)
-    filled = 0
-    for state in range(num_states):
-        count = 0
-        for entry in range(indptr[state], indptr[state + 1]):
-            path = path_V[indices[entry]]
-            if mass_P[path] == 0.0 and data[entry] > 0:
-                touched[count] = path
-                count += 1
-            mass_P[path] += data[entry]
-        for place in range(count):
-            rise(score_H, key_H, place, -mass_P[touched[place]] / size_P[touched[place]], -touched[place])
-        if filled + count > len(paths):
-            paths = np.concatenate((paths, np.empty(len(paths) + count, np.int64)))
-            times = np.concatenate((times, np.empty(len(times) + count, np.float32)))
-        is_open_F[:] = True
-        num_visited = 0
-        for place in range(count):
-            path, left = -key_H[0], count - place - 1
-            sink(score_H, key_H, left, score_H[left], key_H[left])
-            reached = 0.0
-            for budget in range(num_budgets):
-                if is_open_F[budget]:
-                    share = min(1.0, (wanted_F[budget] - num_visited) / size_P[path])
-                    reached += share
-                    captured_F[budget] += share * mass_P[path]
-                    if num_visited + size_P[path] >= wanted_F[budget]:
-                        is_open_F[budget] = False
-                        price = mass_P[path] / size_P[path]
-                        price_F[budget] += price
-                        cost_P[path] += share * price
-                        for whole in range(offsets[state], filled):
-                            cost_P[paths[whole]] += price
-            if reached == 0:
-                break
-            paths[filled], times[filled] = path, reached
-            filled += 1
-            num_visited += size_P[path]
-        offsets[state + 1] = filled
-        mass_P[touched[:count]] = 0.0
-    return offsets, paths[:filled].copy(), times[:filled].copy(), captured_F, price_F, cost_P
-
-
-@njit(cache=True)
-def _offers(data, indices, indptr, considered, path_V, offsets, paths, times, cost_P):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Return the moves worth making, at most ``_OFFERS`` an item: items, paths and what each is worth more than staying."""
-    item_W = np.empty(_OFFERS * len(considered), np.int64)
-    path_W, profit_W = np.empty_like(item_W), np.empty(len(item_W))
-    gain_P, is_touched_P, touched = (
-        np.zeros(len(cost_P)),
-        np.zeros(len(cost_P), np.bool_),
-        np.empty(len(cost_P), np.int64),
-    )
-    filled = 0
-    for item in considered:
-        count = 0
-        for entry in range(indptr[item], indptr[item + 1]):
-            state, mass = indices[entry], data[entry]
-            for visit in range(offsets[state], offsets[state + 1]):
-                path = paths[visit]
-                if not is_touched_P[path]:
-                    is_touched_P[path] = True
-                    touched[count] = path
-                    count += 1
-                gain_P[path] += mass * times[visit]
-        staying = gain_P[path_V[item]] - cost_P[path_V[item]]
-        first = filled
-        for path in touched[:count]:
-            profit = gain_P[path] - cost_P[path] - staying
-            gain_P[path], is_touched_P[path] = 0.0, False
-            if profit <= 1e-12:
-                continue
-            place = filled
-            while place > first and (
-                profit > profit_W[place - 1] or (profit == profit_W[place - 1] and path < path_W[place - 1])
-            ):
-                if place < first + _OFFERS:
-                    profit_W[place], path_W[place] = profit_W[place - 1], path_W[place - 1]
-                place -= 1
-            if place < first + _OFFERS:
-                profit_W[place], path_W[place] = profit, path
-                filled = min(filled + 1, first + _OFFERS)
-        item_W[first:filled] = item
-    return item_W[:filled], path_W[:filled], profit_W[:filled]
+def _without_negligible(mass_VN: csr_matrix, visits: PathVisits) -> csr_matrix:
+    price = float(visits.prices.sum(dtype=np.float64)) / max(float(visits.times.sum(dtype=np.float64)), 1e-300)
+    kept = mass_VN.copy()
+    kept.data[kept.data < NEGLIGIBLE * price] = 0
+    kept.eliminate_zeros()
+    return kept
 
 
 @njit(cache=True)
 def _take(
-    item_W: Int64Array, path_W: Int64Array, path_V: Int64Array, size_P: Int64Array, largest: int
+    item_W: Int64Array,
+    slot_W: Int64Array,
+    path_W: Int64Array,
+    path_VJ: Int64Array,
+    size_P: Int64Array,
+    largest: int,
 ) -> None:  # pragma: no cover - compiled
     """Make the moves in their order, one an item, to paths that have room; in place."""
-    has_moved = np.zeros(len(path_V), dtype=np.bool_)
+    has_moved = np.zeros(len(path_VJ), dtype=np.bool_)
     for move in range(len(item_W)):
-        item, path = item_W[move], path_W[move]
-        if not has_moved[item] and size_P[path] < largest:
-            size_P[path_V[item]] -= 1
-            size_P[path] += 1
-            path_V[item] = path
+        item, slot, path = item_W[move], slot_W[move], path_W[move]
+        if not has_moved[item] and (path < 0 or size_P[path] < largest):
+            if path_VJ[item, slot] >= 0:
+                size_P[path_VJ[item, slot]] -= 1
+            if path >= 0:
+                size_P[path] += 1
+            path_VJ[item, slot] = path
             has_moved[item] = True

@@ -135,7 +135,7 @@ class CompiledEnergies:
             np.float32(opening), np.float32(price), most_opened, most_paths, most,
         )  # fmt: skip
         count_U = np.diff(offsets)
-        shape = (len(user_UE), int(count_U.max(initial=0)))
+        shape = (len(user_UE), int(count_U.max(initial=1)))
         path_UB, log_prob_UB = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
         is_visited_UB = np.arange(shape[1]) < count_U[:, None]
         path_UB[is_visited_UB], log_prob_UB[is_visited_UB] = paths, log_probs

@@ -184,7 +184,7 @@ class Service:
             elif len(items) < k:
                 is_exhausted = chosen is not None or found.num_paths_U[user] >= self.retriever.index.num_paths
                 document["note"] = f"{len(items)} of {k} items: " + (
-                    "there are no more" if is_exhausted else "ask for a wider search: --beam"
+                    "there are no more" if is_exhausted else "ask for more paths: --beam"
                 )
             document |= {"unknown_blocked": unknown_blocked} if unknown_blocked else {}
             document |= {"unknown_allowed": unknown_allowed} if unknown_allowed else {}

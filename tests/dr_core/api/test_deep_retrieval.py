@@ -32,6 +32,17 @@ def test_readers_get_books_of_their_shelf_and_none_they_know(model: DeepRetrieva
         assert model.recommend(history).items == found.items
 
 
+def test_layers_may_have_different_numbers_of_nodes(tmp_path: Path) -> None:
+    nodes = (8, 3)
+    model = DeepRetrieval(k=4, seed=0, paths={"nodes": nodes}, **FAST).fit(readers(0, 300))
+    assert own_share(model, STRANGERS) > 0.9
+    visited = [path.nodes for path in model.explain(["a1", "a2"], beam=10**6)]
+    assert len(set(visited)) == len(visited)
+    assert all((np.array(path) < nodes).all() for path in visited)
+    model.save(tmp_path / "saved")
+    assert lists(DeepRetrieval.load(tmp_path / "saved")) == lists(model)
+
+
 def test_the_same_seed_gives_the_same_lists_whatever_torch_has_drawn(model: DeepRetrieval) -> None:
     torch.manual_seed(77)
     assert lists(DeepRetrieval(k=4, seed=0, **FAST).fit(readers(0, 300))) == lists(model)
@@ -119,19 +130,20 @@ def test_an_explanation_holds_the_paths_of_what_is_recommended(model: DeepRetrie
     per_item = [path.probability / len(path.items) for path in paths if path.items]
     assert per_item == sorted(per_item, reverse=True)
     every = model.explain(history, beam=10**6)
-    assert sum(path.probability for path in every) == pytest.approx(1, abs=1e-3)
+    assert 0.95 < sum(path.probability for path in every) < 1 + 1e-3, "paths without books have next to nothing"
     assert sorted(book for path in every for book in path.items) == sorted(model.items)
 
 
-def test_the_beam_finds_as_many_candidates_as_wanted(model: DeepRetrieval) -> None:
+def test_a_search_finds_as_many_candidates_as_wanted(model: DeepRetrieval) -> None:
     few, many, fixed = (
         DeepRetrieval(k=2, seed=0, **FAST | {"serving": {"history_length": 8, **serving}}).fit(readers(0, 300))
-        for serving in ({"candidates": 2}, {"candidates": 16}, {"beam": 3})
+        for serving in ({"candidates": 2}, {"candidates": 30}, {"beam": 3})
     )
-    sizes = [[sum(len(path.items) for path in each.explain(history)) for history in STRANGERS] for each in (few, many)]
-    assert np.mean(sizes[1]) > 12
-    assert np.mean(sizes[0]) < np.mean(sizes[1])
-    assert fixed.beam == len(fixed.explain(["a1"])) == 3
+    halves = [history[:4] for history in readers(9, 200)]  # as long as those that the price was chosen on
+    sizes = [[sum(len(path.items) for path in each.explain(history)) for history in halves] for each in (few, many)]
+    assert 20 < np.mean(sizes[1]) < 45
+    assert np.mean(sizes[0]) < 15
+    assert fixed.width == len(fixed.explain(["a1"])) == 3
 
 
 def test_others_may_be_held_out_and_nobody_may(model: DeepRetrieval) -> None:

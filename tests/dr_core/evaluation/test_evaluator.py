@@ -15,22 +15,28 @@ from dr_core.model.reranker import RerankerConfig
 from dr_core.model.structure_config import StructureConfig
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval.candidates import rerank
-from dr_core.retrieval.from_model import compiled_structure
+from dr_core.retrieval.router import Price
 from tests.oracles.protocol import select_k
 
 NUM_ITEMS, NUM_USERS, SPACE, KS = 60, 300, PathSpace.even(4, 2), (3, 8)
 RETIRED = np.array([5, 17])
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["one path", "two paths"])
+@pytest.fixture(
+    scope="module",
+    params=[(1, "global"), (2, "global"), (2, "layers")],
+    ids=["one path", "two paths", "two paths of a product"],
+)
 def variant(request: pytest.FixtureRequest) -> Variant:
     torch.manual_seed(1)
-    rng = np.random.default_rng(1)
+    rng, (num_paths, normaliser) = np.random.default_rng(1), request.param
     model = DeepRetrievalModel(
-        EncoderConfig(dim=8, embedding_rows=NUM_ITEMS), StructureConfig(hidden=16, path_dim=4), RerankerConfig(), SPACE,
-        np.ones(NUM_ITEMS),
+        EncoderConfig(dim=8, embedding_rows=NUM_ITEMS), StructureConfig(normaliser=normaliser, hidden=16, path_dim=4),
+        RerankerConfig(), SPACE, np.ones(NUM_ITEMS),
     )  # fmt: skip
-    paths = np.stack([rng.permutation(SPACE.num_paths)[: request.param] for _ in range(NUM_ITEMS)])
+    for parameter in model.structure.parameters():
+        parameter.data.normal_()
+    paths = np.stack([rng.permutation(SPACE.num_paths)[:num_paths] for _ in range(NUM_ITEMS)])
     paths[RETIRED] = -1
     return Variant("deep_retrieval", model, paths)
 
@@ -54,7 +60,7 @@ def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
     variant: Variant, evaluator: Evaluator, beam: int
 ) -> None:
     """Brute reranking of the very candidates is the oracle of the scan that serves."""
-    point = evaluator.measure_beam(variant, beam)
+    point = evaluator.measure_width(variant, beam)
     retriever = evaluator.retriever_of(variant)
     found = retriever.candidates(retriever.search(evaluator.user_UE.numpy(), beam))
     np.testing.assert_array_equal(point.candidates, np.diff(found.offsets))
@@ -69,12 +75,13 @@ def test_a_points_figures_are_those_of_its_candidates_reranked_exactly(
                 np.testing.assert_array_equal(point.figures[(filtered, k, name)], getattr(metrics, name))
             reference = overlap(items[:, :k], evaluator.reference[filtered][:, :k])
             np.testing.assert_array_equal(point.figures[(filtered, k, "overlap")], reference)
-    work = compiled_structure(variant.model.structure).multiply_adds(beam)
-    assert point.multiply_adds == pytest.approx(work + point.mean_candidates * evaluator.dim)
+    visits = retriever.search(evaluator.user_UE.numpy(), beam)
+    assert point.beam == pytest.approx((visits.path_UB >= 0).sum(axis=1).mean())
+    assert point.multiply_adds == pytest.approx(visits.work_U.mean() + point.mean_candidates * evaluator.dim)
 
 
 def test_the_widest_beam_finds_what_brute_force_finds(variant: Variant, evaluator: Evaluator) -> None:
-    point = evaluator.measure_beam(variant, SPACE.num_paths)
+    point = evaluator.measure_width(variant, SPACE.num_paths)
     assert point.candidates.tolist() == [NUM_ITEMS - len(RETIRED)] * NUM_USERS
     for filtered in (False, True):
         for k in KS:
@@ -92,7 +99,7 @@ def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant
     beam = 3
     point = evaluator.measure_paths_only(variant, beam, method="deep_retrieval_paths_only")
     retriever = evaluator.retriever_of(variant)
-    paths = retriever.search(evaluator.user_UE.numpy(), beam).path_UB
+    paths, _, work_U = retriever.search(evaluator.user_UE.numpy(), beam)
     lists = np.full((NUM_USERS, 8), -1)
     for user in range(NUM_USERS):
         listed: list[int] = []
@@ -103,15 +110,18 @@ def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant
         lists[user, : len(listed[:8])] = listed[:8]
     expected = user_metrics(lists, evaluator.truth, 8).precision
     np.testing.assert_array_equal(point.figures[(False, 8, "precision")], expected)
-    assert point.multiply_adds == compiled_structure(variant.model.structure).multiply_adds(beam)
+    assert point.multiply_adds == pytest.approx(work_U.mean())
 
 
 def test_a_curve_widens_until_it_reaches_the_candidates_asked_for(variant: Variant, evaluator: Evaluator) -> None:
     curve = evaluator.curve(variant, up_to=20, including=7)
-    widths = [point.beam for point in curve]
-    assert widths == sorted(set(widths))
-    assert 7 in widths
+    candidates = [point.mean_candidates for point in curve]
+    assert candidates == sorted(candidates)
+    assert 7 in [point.width for point in curve]
+    if variant.model.structure.config.normaliser == "global":
+        priced = [point for point in curve if isinstance(point.width, Price)]
+        assert all(point.mean_candidates >= 0.9 * (point.wanted or 0) for point in priced)
     assert curve[-1].mean_candidates >= 20
     assert choose_beam(curve, 10).mean_candidates >= 10
     assert choose_beam(curve, 1e9) is curve[-1]
-    assert nearest(curve, curve[2].mean_candidates + 1e-6) is curve[2]
+    assert nearest(curve, curve[2].mean_candidates + 1e-6).mean_candidates == curve[2].mean_candidates

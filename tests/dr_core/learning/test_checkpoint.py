@@ -15,7 +15,6 @@ from dr_core.learning.checkpoint import (
     copy_parameters,
     load_model,
     optimizer_tensors,
-    path_space,
     read_manifest,
     read_tensors,
     restore_optimizer,
@@ -70,10 +69,16 @@ def test_a_model_from_before_path_vectors_comes_back_too(make_model: ModelMaker,
     assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
 
 
-@pytest.mark.parametrize("space", [PathSpace.even(5, 3), PathSpace((512, 32))], ids=str)
-def test_a_manifest_says_the_nodes_of_each_layer(space: PathSpace) -> None:
-    assert path_space(json.loads(json.dumps({"space": {"nodes": list(space.nodes)}}))) == space
-    assert path_space({"space": {"num_nodes": 5, "num_layers": 3}}) == PathSpace.even(5, 3)
+@pytest.mark.parametrize("nodes", [(4, 4), (7, 3), (5, 2, 3)])
+def test_a_model_of_layers_of_different_sizes_comes_back(
+    make_model: ModelMaker, tmp_path: Path, nodes: tuple[int, ...]
+) -> None:
+    model = make_model(nodes=nodes)
+    save_model(model, LOCAL, str(tmp_path))
+    again = load_model(LOCAL, str(tmp_path))
+    assert again.space == PathSpace(nodes)
+    states, paths = torch.randn(3, 8), torch.arange(again.space.num_paths).repeat(3, 1)
+    assert torch.equal(model.structure.log_prob(states, paths), again.structure.log_prob(states, paths))
 
 
 def test_a_model_from_when_negatives_had_a_choice_comes_back_too(make_model: ModelMaker, tmp_path: Path) -> None:

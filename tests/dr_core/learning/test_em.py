@@ -31,6 +31,8 @@ def world() -> tuple[DeepRetrievalModel, States, np.ndarray]:
         SPACE,
         np.ones(NUM_ITEMS),
     )
+    for parameter in model.structure.parameters():
+        parameter.data.normal_()
     targets = rng.integers(-1, NUM_ITEMS, (NUM_STATES, NUM_TARGETS))
     weights = torch.from_numpy((rng.random(targets.shape) * (targets >= 0)).astype(np.float32))
     states = States(torch.randn(NUM_STATES, 8), torch.from_numpy(targets), weights)

@@ -5,13 +5,12 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from dr_core.learning.alpha import AlphaRule, items_per_visited_path
-from dr_core.learning.config import AssignmentConfig
 from dr_core.learning.m_step import m_step, refine_alone
 from dr_core.learning.refine import Refinement
 from dr_core.learning.scored_items import ItemsInMemory
 from dr_core.paths.assignment import changed_rows, coordinate_descent, penalised_surrogate
+from dr_core.paths.best_visits import BestVisitors
 from dr_core.paths.penalty import Penalty, derive_alpha
-from dr_core.paths.refinement import captured_mass
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
@@ -37,7 +36,8 @@ def items(num_paths: int = 2) -> ItemsInMemory:
 
 def refinement() -> Refinement:
     mass = np.random.default_rng(5).exponential(1.0, (40, NUM_ITEMS)).astype(np.float32) ** 4
-    return Refinement(csr_matrix(mass), SPACE, BUDGETS, AssignmentConfig(), 0)
+    mass_NV = csr_matrix(mass)
+    return Refinement(mass_NV, BestVisitors(mass_NV, 36, BUDGETS), 36, num_sweeps=20, capacity=1.75, seed=0)
 
 
 def descent(scored: ItemsInMemory, alpha: float) -> np.ndarray:
@@ -91,8 +91,8 @@ def test_facts_are_of_the_refined_mapping() -> None:
 def test_the_refinement_alone_needs_no_scores() -> None:
     start = items(1).candidates.current_paths
     path_VJ, facts = refine_alone(refinement(), start, VISITED)
-    before, after = (captured_mass(refinement().mass_NV, each[:, 0], 36, BUDGETS) for each in (start, path_VJ))
-    assert after > before
+    visitors = BestVisitors(refinement().mass_NV, 36, BUDGETS)
+    assert visitors.captured_mass(path_VJ) > visitors.captured_mass(start)
     assert facts.items_moved == facts.items_refined == changed_rows(start, path_VJ).sum() > 0
     assert (facts.alpha, facts.surrogate_after, facts.corrections) == (None, None, 0)
     assert facts.items_per_visited_path == items_per_visited_path(PathSizes.count(path_VJ), VISITED)

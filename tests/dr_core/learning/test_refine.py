@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
+from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import AssignmentConfig
-from dr_core.learning.refine import Refinement
+from dr_core.learning.refine import Refinement, wanted_lists
 from dr_core.learning.start import softmax_mass
+from dr_core.paths.best_visits import BestVisitors
+from dr_core.paths.coverage import captured_mass
 from dr_core.paths.kmeans_tree import random_paths
-from dr_core.paths.refinement import captured_mass, refine_paths
+from dr_core.paths.refinement import refine_paths
 from dr_core.paths.space import PathSpace
 
 SPACE = PathSpace.even(5, 2)
@@ -28,8 +31,10 @@ def user_NE(model):
         return model.encode_last(history_NL, torch.randint(1, 7, (200,), generator=generator)).clone()
 
 
-def refinement(model, user_NE, *, budgets=(3.0, 6.0), **config) -> Refinement:
-    return Refinement(softmax_mass(model, user_NE), SPACE, budgets, AssignmentConfig(**config), 0)
+def refinement(model, user_NE, *, budgets=(3.0, 6.0), num_sweeps=20, capacity=1.75) -> Refinement:
+    mass_NV = softmax_mass(model, user_NE)
+    visitors = BestVisitors(mass_NV, 25, budgets)
+    return Refinement(mass_NV, visitors, 25, num_sweeps=num_sweeps, capacity=capacity, seed=0)
 
 
 def test_refined_paths_hold_more_of_the_softmax_mass(model, user_NE) -> None:
@@ -38,8 +43,39 @@ def test_refined_paths_hold_more_of_the_softmax_mass(model, user_NE) -> None:
     found = refining.refine(start)
     assert found.shape == start.shape
     assert 0 <= found.min() <= found.max() < SPACE.num_paths
-    before, after = (captured_mass(refining.mass_NV, each[:, 0].copy(), 25, [3.0, 6.0]) for each in (start, found))
+    visitors = BestVisitors(refining.mass_NV, 25, [3.0, 6.0])
+    assert visitors.captured_mass(found) > visitors.captured_mass(start)
+
+
+@pytest.mark.parametrize("normaliser", ["global", "layers"])
+def test_what_is_configured_is_done_for_either_structure(make_model, user_NE, normaliser) -> None:
+    model = make_model(NUM_ITEMS, 5, 2, normaliser=normaliser)
+    choice = StructureChoice(NUM_ITEMS, SPACE, 4.0, 2.0, ())
+    start = random_paths(NUM_ITEMS, 1, SPACE, 0)
+    still = Refinement.of(model, user_NE, choice, AssignmentConfig(refine_sweeps=0), 0)
+    np.testing.assert_array_equal(still.refine(start), start)
+    narrow = Refinement.of(model, user_NE, choice, AssignmentConfig(refine_capacity=1.0), 0).refine(start)
+    assert np.bincount(narrow[:, 0]).max() <= np.bincount(start[:, 0]).max()
+    refining = Refinement.of(model, user_NE, choice, AssignmentConfig(), 0)
+    found = refining.refine(start)
+    before, after = (
+        captured_mass(refining.mass_NV, refining.visitors.visit(each), each, SPACE.num_paths) for each in (start, found)
+    )
     assert after > before
+
+
+def test_what_is_wanted_is_half_the_mass_of_the_best_and_half_the_very_best_alike(make_model) -> None:
+    model = make_model(500, 5, 2)
+    user_NE = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
+    wanted_NV = wanted_lists(model, user_NE).toarray()
+    with torch.inference_mode():
+        score_NV = model.reranker.score_all(user_NE).numpy()
+    for wanted_V, score_V in zip(wanted_NV, score_NV, strict=True):
+        ranked = np.argsort(-score_V)
+        mass_K = np.exp(score_V[ranked[:300]])
+        expected_K = 0.5 * mass_K / mass_K.sum() + np.where(np.arange(300) < 200, 0.5 / 200, 0)
+        np.testing.assert_allclose(wanted_V[ranked[:300]], expected_K, rtol=1e-4)
+        assert not wanted_V[ranked[300:]].any()
 
 
 def test_mappings_that_cannot_be_refined_are_refused(model, user_NE) -> None:
@@ -57,18 +93,19 @@ def test_the_mapping_refined_is_the_better_one_at_equal_candidates(model, user_N
     mass_NV = softmax_mass(model, user_NE)
     chosen = set()
     for budgets in ([4.0], [10.0, 30.0]):
-        refining = refinement(model, user_NE, budgets=budgets, refine_sweeps=1, refine_capacity=1)
+        refining = refinement(model, user_NE, budgets=budgets, num_sweeps=1, capacity=1)
+        visitors = BestVisitors(mass_NV, 25, budgets)
         for descended, parent in ((short, long), (long, short)):
-            masses = [captured_mass(mass_NV, each[:, 0], 25, budgets) for each in (descended, parent)]
+            masses = [visitors.captured_mass(each) for each in (descended, parent)]
             assert masses[0] != pytest.approx(masses[1])
             start = (descended, parent)[int(np.argmax(masses))]
             chosen.add(start is descended)
             expected, of_descended = (
-                refine_paths(mass_NV, each[:, 0], SPACE, budgets=budgets, num_sweeps=1, capacity=1, seed=0)
+                refine_paths(mass_NV, each, 25, visitors, num_sweeps=1, capacity=1, seed=0)
                 for each in (start, descended)
             )
-            np.testing.assert_array_equal(refining.refine(descended, parent)[:, 0], expected)
+            np.testing.assert_array_equal(refining.refine(descended, parent), expected)
             unplaced = parent.copy()
             unplaced[7] = -1
-            np.testing.assert_array_equal(refining.refine(descended, unplaced)[:, 0], of_descended)
+            np.testing.assert_array_equal(refining.refine(descended, unplaced), of_descended)
     assert chosen == {True, False}

@@ -7,8 +7,7 @@ import torch
 from dr_core.learning.visits import visited_paths
 from dr_core.model.histories import encode_histories
 from dr_core.paths.index import build_index
-from dr_core.retrieval.from_model import model_retriever
-from tests.oracles.beam_search import beam_search
+from dr_core.retrieval.from_model import compiled_structure, model_retriever
 
 NUM_ITEMS, BEAM = 120, 4
 
@@ -28,7 +27,7 @@ def test_visited_paths_are_the_served_ones(world) -> None:
     retriever = model_retriever(model, build_index(np.arange(NUM_ITEMS), path_VJ), width=BEAM, max_length=5)
     found = visited_paths(model, path_VJ, user_UE, BEAM)
     np.testing.assert_array_equal(found, retriever.search(user_UE.numpy()).path_UB)
-    plain = beam_search(model.structure, user_UE, BEAM).path_NB.numpy()
+    plain = compiled_structure(model.structure).visit(user_UE.numpy(), BEAM).path_UB
     assert (np.sort(found) != np.sort(plain)).any(), "the longest paths are not visited only because they are probable"
 
 

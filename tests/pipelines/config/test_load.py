@@ -73,6 +73,12 @@ def test_layers_may_have_different_numbers_of_nodes(minimal: str) -> None:
     assert choose_structure(back, 5000, 1).space == PathSpace.even(9, 2)
 
 
+def test_a_product_of_layers_of_different_sizes_is_refused_at_once(minimal: str) -> None:
+    with pytest.raises(ConfigError, match=r"paths.nodes=\[512, 32\] with .* set structure.normaliser=global, or one K"):
+        load_config(minimal, ["paths.nodes=[512, 32]", "structure.normaliser=layers"])
+    assert load_config(minimal, ["paths.nodes=[32, 32]", "structure.normaliser=layers"]).paths.nodes == (32, 32)
+
+
 def test_the_last_override_of_a_key_wins_over_the_file(minimal: str) -> None:
     assert load_config(minimal, ["name=a", "name=b"]).name == "b"
 

@@ -90,13 +90,14 @@ def publish(
         parent_release=None,
         model_uri=place,
         model_sha256=manifest["sha256"]["model.safetensors"],
-        K=model.space.num_nodes,
+        K=model.space.nodes[0],
         D=model.space.num_layers,
         J=2,
         num_items=NUM_ITEMS,
         config_hash="ab",
         gates="{}",
         created_at=datetime(2024, 1, 1) + timedelta(days=int(release_id[-1])),
+        nodes=None if model.space.is_even else list(model.space.nodes),
     )
     if bundled:
         release = replace(release, bundle_sha256=write_bundle(folder, release_id))

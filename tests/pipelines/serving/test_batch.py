@@ -74,7 +74,7 @@ def test_nobody_is_recommended_what_that_user_has_seen(
     old = ("release_id", "user", "rank", "item_id", "score", "path_id", "path_probability")
     write(workdir, "recommendations", old, [("r-1", "u0", 0, 3, 1.0, 5, 0.5)], partition_by=["release_id"])
 
-    asked = {"release_id": "r-2", "k": 25, "beam": 16, "max_length": LENGTH}
+    asked = {"release_id": "r-2", "k": 25, "width": 16, "max_length": LENGTH}
     with caplog.at_level(logging.WARNING):
         facts = retrieve_all(spark, workdir, **asked, filter_history=True)
     table = workdir.read(spark, "recommendations").toPandas()
@@ -87,7 +87,7 @@ def test_nobody_is_recommended_what_that_user_has_seen(
         assert len(got[user]) == min(25, NUM_ITEMS - len(items)), "a search of all paths finds all others"
     short = sum(NUM_ITEMS - len(items) < 25 for items in seen.values())
     assert facts == {"rows_in": 60, "rows_out": len(rows), "users_below_k": short}
-    assert caplog.messages == [f"  {short} of 60 users have fewer than 25 items: widen serving.beam"]
+    assert caplog.messages == [f"  {short} of 60 users have fewer than 25 items: raise serving.candidates"]
     (earlier,) = table[table["release_id"] == "r-1"].itertuples()
     assert (earlier.item_id, earlier.item_key) == (3, None), "what an older release of the project wrote stays"
 

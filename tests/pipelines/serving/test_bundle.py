@@ -26,9 +26,20 @@ ALIKE = (*KEY_FILES, *DETAILS, "index/path_ids.npy", "index/offsets.npy")
 HISTORIES = [[3, 17, 5], [0], list(range(12)), []]
 
 
-@pytest.mark.parametrize("encoder", [{"kind": "gru"}, {"kind": "attention"}, {"kind": "decay", "embedding_rows": 20}])
-def test_a_bundle_answers_as_the_model_does(published: Published, make_model, encoder: dict[str, object]) -> None:
-    model = make_model(NUM_ITEMS, 4, 2, num_paths=2, seed=5, encoder=encoder)
+@pytest.mark.parametrize(
+    ("encoder", "nodes"),
+    [
+        ({"kind": "gru"}, (4, 4)),
+        ({"kind": "attention"}, (4, 4)),
+        ({"kind": "decay", "embedding_rows": 20}, (4, 4)),
+        ({"kind": "gru"}, (7, 3)),
+        ({"kind": "gru"}, (3, 2, 4)),
+    ],
+)
+def test_a_bundle_answers_as_the_model_does(
+    published: Published, make_model, encoder: dict[str, object], nodes: tuple[int, ...]
+) -> None:
+    model = make_model(NUM_ITEMS, nodes=nodes, num_paths=2, seed=5, encoder=encoder)
     index = publish(published.folder, "r-5", model, "candidate")
     found = ReleaseBundle.open(published.folder, "r-5").retriever()
     expected = model_retriever(model, index, width=BEAM, max_length=LENGTH)

@@ -48,7 +48,7 @@ def test_users_of_a_file_get_what_they_get_alone(
         "1 lines are of a user who stands on an earlier line; each is answered",
         "3 item keys in the histories are not known to r-2 and were left out",
         "1 of 302 users have no item that is known to r-2",
-        "1 of 302 users have fewer than 5 items: widen --beam",
+        "1 of 302 users have fewer than 5 items: ask for more paths: --beam",
     ]
     assert list(tmp_path.glob("*.tmp")) == []
 

@@ -21,8 +21,8 @@ from dr_core.paths.assignment import (
     penalised_surrogate,
     rank_paths,
 )
+from dr_core.paths.best_visits import BestVisitors
 from dr_core.paths.penalty import Penalty, derive_alpha
-from dr_core.paths.refinement import captured_mass
 from dr_core.paths.scores import PathCandidates
 from dr_core.paths.sizes import PathSizes
 from dr_core.paths.space import PathSpace
@@ -284,7 +284,8 @@ def test_what_is_written_and_told_is_of_the_refined_mapping(
 ) -> None:
     """Gain, surrogate and items on visited paths are those of the paths that are used, not of the descent's."""
     mass_NV = csr_matrix(np.random.default_rng(5).exponential(1.0, (40, NUM_ITEMS)).astype(np.float32) ** 4)
-    refinement = Refinement(mass_NV, SPACE, (20.0, 60.0), AssignmentConfig(), 0)
+    visitors = BestVisitors(mass_NV, SPACE.num_paths, (20.0, 60.0))
+    refinement = Refinement(mass_NV, visitors, SPACE.num_paths, num_sweeps=20, capacity=1.75, seed=0)
     facts = assign_paths(
         spark,
         single.workdir,
@@ -309,8 +310,7 @@ def test_what_is_written_and_told_is_of_the_refined_mapping(
     assert facts.surrogate_after < facts.surrogate_after_descent, "it follows the softmax"
     assert facts.surrogate_before < facts.surrogate_after_descent
     assert facts.items_per_visited_path == items_per_visited_path(sizes, single.visited)
-    before, after = (captured_mass(mass_NV, each[:, 0], SPACE.num_paths, (20.0, 60.0)) for each in (current, paths))
-    assert after > before
+    assert visitors.captured_mass(paths) > visitors.captured_mass(current)
 
 
 class TestPartFiles(ScoredItemsBehaviour):
