@@ -1,4 +1,4 @@
-"""Where the structure starts: pi_0, from the warmed-up softmax's item vectors or at random."""
+"""How many paths there are, and where they start: pi_0, from the warmed-up softmax or at random."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Training samples: interactions of training users to (x_i, y_i, w_i); then K, the items' counts and the validation batch."""
+"""Training samples: interactions of training users to (x_i, y_i, w_i); then the items' counts and the validation batch."""
 
 import sys
 

@@ -19,6 +19,7 @@ from dr_core.api.item_keys import ItemKeys
 from dr_core.arrays import BoolArray, FloatArray, IntArray
 from dr_core.errors import ConfigError, InputError
 from dr_core.evaluation.evaluator import beams
+from dr_core.learning.budget import served_candidates
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.em import Learned, learn
 from dr_core.learning.held_out import HeldOut, cut_in_halves
@@ -171,7 +172,7 @@ class DeepRetrieval:
             for problem in health:
                 warnings.warn(problem, stacklevel=2)
             judged = held_out.histories or [training.items(user) for user in range(len(training))]
-            self._fitted.facts["width"] = as_settings(self._chosen_width(judged[:JUDGES]))
+            self._fitted.facts["width"] = as_settings(self._chosen_width(learned, judged[:JUDGES]))
         return self
 
     def _held_out(
@@ -188,16 +189,16 @@ class DeepRetrieval:
         rest = np.setdiff1d(np.arange(len(histories)), drawn)
         return histories.of(rest), cut_in_halves(histories.of(np.sort(drawn)))
 
-    def _chosen_width(self, histories: Sequence[IntArray]) -> Width:
+    def _chosen_width(self, learned: Learned, histories: Sequence[IntArray]) -> Width:
         """Return the configured beam, or the price or the narrowest beam that finds as many candidates as wanted, on the mean
         of some users."""
         serving, retriever = self.config.serving, self.retriever
         if serving.beam != "auto":
             return serving.beam
-        user_UE, wanted = self._encode(histories), serving.wanted_candidates
+        user_UE, wanted = self._encode(histories), served_candidates(self.config, learned.choice)
         if isinstance(retriever.router, CompiledEnergies):
             best_UK = self._fitted.model.reranker.best(torch.from_numpy(user_UE), self.k).numpy()
-            work = retriever.ranker.multiply_adds(1.0)
+            work = self.config.budget.candidate_cost * retriever.ranker.multiply_adds(1.0)
             return Prices.of(retriever.router, retriever.index, user_UE, best_UK, work).at(wanted)
         width = 1
         for width in beams(self._fitted.model.space.num_paths):

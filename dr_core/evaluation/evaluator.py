@@ -286,12 +286,20 @@ class Evaluator:
                 break
         return points
 
-    def prices(self, retriever: Retriever) -> Prices:
-        """Return what each price finds for the judges, of their best items by the softmax."""
+    def prices(self, retriever: Retriever, candidate_cost: float = 1.0) -> Prices:
+        """Return what each price finds for the judges, of their best items by the softmax.
+
+        Args:
+            candidate_cost: what a candidate costs, in units of what the retriever's own ranker takes.
+        """
         score_UV = torch.from_numpy(self.judge_UE) @ torch.from_numpy(self.vector_VE).T + torch.from_numpy(self.bias_V)
         wanted_UK = score_UV.topk(min(self.k_max, self.num_items), dim=1).indices.numpy()
         return Prices.of(
-            retriever.router, retriever.index, self.judge_UE, wanted_UK, retriever.ranker.multiply_adds(1.0)
+            retriever.router,
+            retriever.index,
+            self.judge_UE,
+            wanted_UK,
+            candidate_cost * retriever.ranker.multiply_adds(1.0),
         )
 
     def fixed_size(self, method: str, sizes: Iterable[int]) -> list[Point]:

@@ -170,6 +170,14 @@ def copy_parameters(source: nn.Module, target: nn.Module) -> None:
     target.load_state_dict(same, strict=False)
 
 
+def copy_model(source: DeepRetrievalModel, target: DeepRetrievalModel) -> None:
+    """Copy encoder and softmax, and the structure where it is of the same kind and over the same paths."""
+    copy_parameters(source.encoder, target.encoder)
+    copy_parameters(source.reranker, target.reranker)
+    if source.space == target.space and source.structure.config == target.structure.config:
+        copy_parameters(source.structure, target.structure)
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Flatten an optimizer's per-parameter state into named tensors."""
     state = optimizer.state_dict()["state"]

@@ -18,14 +18,33 @@ from dr_core.retrieval.config import ServingConfig
 
 
 class BudgetConfig(Config):
-    """What retrieval may cost. alpha and K follow from it."""
+    """What retrieval may cost. alpha and the number of paths follow from it."""
 
     candidate_share: float = Field(0.025, gt=0, le=1)
-    """Candidates a user as a share of the items; ignored when `candidates` is given."""
+    """Candidates a user as a share of the items; ignored when `candidates` or `recall` is given."""
     candidates: int | None = Field(None, ge=1)
     """C, candidates a user."""
+    recall: float | None = Field(None, gt=0, lt=1)
+    """Share of the softmax's best `training.validation_k` items that the candidates should hold, in the place of a number of
+    candidates: C is then measured after the warm-up, on the clusters that paths start from."""
+    candidate_cost: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """What ranking one candidate costs, in products of E multiply-adds: 1 for the dot product, hundreds for a network. The
+    dearer a candidate, the shorter the paths."""
     beam: int = Field(10, ge=1)
-    """B, paths a user's search should need to find them. C / B items then lie on a visited path."""
+    """B, paths a user's search should need to find them. C / B items then lie on a visited path.
+    `structure.normaliser: layers` only."""
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> Self:
+        if self.candidates is not None and self.recall is not None:
+            raise ValueError(
+                "candidates and recall both say how much is searched: set one of them, leave the other null"
+            )
+        return self
+
+    def expected_candidates(self, num_items: int) -> float:
+        """Return C; where a recall is wanted, what C may be before it is measured."""
+        return float(self.candidates or max(1.0, self.candidate_share * num_items))
 
 
 class PathsConfig(Config):
@@ -35,10 +54,12 @@ class PathsConfig(Config):
     """Nodes of each layer, the first layer first, where layers are to differ: `[512, 32]`. It stands in the place of
     `num_nodes` and `num_layers`."""
     num_nodes: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
-    """K, nodes a layer; `auto` is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
+    """K, nodes a layer, or `auto`. With `structure.normaliser: global`, `auto` measures after the warm-up how candidates fall
+    and nodes rise with the number of paths, and takes the number at which a search does least work: many prefixes, 32 or 16
+    children each. With `layers` it is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
     path_length_slack: float = Field(2.0, ge=1)
     """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
-    which saves beams; less keeps paths even, which saves candidates."""
+    which saves beams; less keeps paths even, which saves candidates. With `layers` it also decides K."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(1, ge=1)

@@ -1,7 +1,7 @@
 """Day one in one process: histories in; a model, a mapping and an index out (Deep Retrieval, section 3).
 
-samples -> warm-up -> initial paths -> mixed targets -> T x (E-step, scores, M-step) -> last E-step -> index. The Spark flows
-run the same steps over tables. Shape legend: V items, J paths an item, U users, E user dimension.
+samples -> warm-up -> how many paths -> initial paths -> mixed targets -> T x (E-step, scores, M-step) -> last E-step ->
+index. The Spark flows run the same steps over tables. Shape legend: V items, J paths an item, U users, E user dimension.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import numpy as np
 from torch import Tensor
 
 from dr_core.arrays import IntArray
-from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.budget import StructureChoice, refuse_unlearnable
 from dr_core.learning.choices import Choice, choose_algorithms, log_choices
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.e_step import e_step
 from dr_core.learning.held_out import HeldOut
 from dr_core.learning.m_step import MStepFacts
 from dr_core.learning.mixed_samples import mixed_samples
+from dr_core.learning.path_costs import choose_paths
 from dr_core.learning.placement import PathLearner, PlacementLearner
 from dr_core.learning.samples import Histories, SampleSource, cut_histories
 from dr_core.learning.states import States
 from dr_core.learning.trainer import EpochResult, Phase
-from dr_core.learning.warm_up import new_model, train_samples, warm_up
+from dr_core.learning.warm_up import new_model, path_free_space, train_samples, warm_up, with_paths
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import Batch, DeepRetrievalModel
 from dr_core.paths.index import PathIndex, build_index
@@ -69,19 +70,21 @@ def learn(histories: Histories, num_items: int, config: LearningConfig, held_out
         ConfigError: the configured M-step cannot run for this V and J.
         ValueError: no history has two events.
     """
-    choice = choose_structure(config, num_items, config.paths.paths_per_item)
+    refuse_unlearnable(config, num_items, config.paths.paths_per_item)
+    samples = cut_histories(histories, config.samples, config.seed, history_length=config.history_length)
+    if not len(samples):
+        raise ValueError("no history has two events: there is nothing to learn from")
+    counts = histories.counts(num_items)
+    warm = new_model(config, path_free_space(config), counts)
+    epochs = warm_up(config, warm, samples, held_out)
+
+    states = _states(config, warm, samples)
+    choice, _ = choose_paths(warm, states.user_NE, config, config.seed)
     algorithms = choose_algorithms(config, num_items, config.paths.paths_per_item, choice.space)
     for reason in choice.reasons:
         logger.info("  %s", reason)
     log_choices(algorithms)
-
-    samples = cut_histories(histories, config.samples, config.seed, history_length=config.history_length)
-    if not len(samples):
-        raise ValueError("no history has two events: there is nothing to learn from")
-    model = new_model(config, choice.space, histories.counts(num_items))
-    epochs = warm_up(config, model, samples, held_out)
-
-    states = _states(config, model, samples)
+    model = with_paths(config, warm, choice.space, counts)
     learner = PathLearner(config, choice, config.seed)
     path_VJ = learner.start(model, states.user_NE)
     if config.mixed_targets.share:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dr_core.arrays import IntArray
 from dr_core.learning.alpha import alpha_rule
-from dr_core.learning.budget import StructureChoice
+from dr_core.learning.budget import StructureChoice, visiting_beam
 from dr_core.learning.choices import choose_m_step
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.m_step import MStepFacts, m_step, refine_alone
@@ -74,7 +74,7 @@ class PathLearner:
     ) -> tuple[IntArray, MStepFacts]:
         """Return pi_t, int64 [V, J], and what this M-step did."""
         chosen = choose_m_step(self.config.assignment, *now_VJ.shape)
-        visited = visited_paths(model, now_VJ, user_UE, self.config.budget.beam)
+        visited = visited_paths(model, now_VJ, user_UE, visiting_beam(self.config, self.choice))
         refinement = self._next_refinement(model, states) if chosen.refines else None
         if refinement is not None and not chosen.descends:
             return refine_alone(refinement, now_VJ, visited)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from dr_core.arrays import DoubleArray
+from dr_core.learning.checkpoint import copy_model
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.held_out import HeldOut, validation_columns
 from dr_core.learning.samples import SampleSource
@@ -14,12 +15,33 @@ from dr_core.paths.space import PathSpace
 from dr_core.progress import Progress
 
 
+def path_free_space(config: LearningConfig) -> PathSpace:
+    """Return the smallest space of paths: the warm-up has none, and how many there are to be follows from it."""
+    return PathSpace.even(2, config.paths.num_layers)
+
+
+def with_paths(
+    config: LearningConfig, warm: DeepRetrievalModel, space: PathSpace, counts_V: DoubleArray
+) -> DeepRetrievalModel:
+    """Return the model with the encoder and the softmax of a warmed-up one and a structure that has learned nothing.
+
+    Args:
+        config: of the run.
+        warm: warmed up, with a structure of any paths.
+        space: of the paths.
+        counts_V: as for :func:`new_model`.
+    """
+    model = new_model(config, space, counts_V)
+    copy_model(warm, model)
+    return model.train(warm.training)
+
+
 def new_model(config: LearningConfig, space: PathSpace, counts_V: DoubleArray) -> DeepRetrievalModel:
     """Return an untrained model whose parameters follow from the seed.
 
     Args:
         config: of the run.
-        space: K and D.
+        space: of the paths.
         counts_V: float64 [V], training events of each item.
     """
     torch.manual_seed(config.seed)

@@ -15,9 +15,11 @@ class ServingConfig(Config):
     k: int = Field(10, ge=1)
     """Items a user is answered with."""
     beam: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """B, paths that a search visits. `auto` takes the narrowest beam that finds `candidates` for the validation users."""
+    """B, paths that a search visits. `auto` takes the price at which the validation users find `candidates` on average, or for a
+    product of layers the narrowest beam that does."""
     candidates: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Items a user's paths should hold, on average. `auto` is 7.5 x k (paper: 5 to 10 times the list): 75 for k = 10."""
+    """Items a user's paths should hold, on average. `auto` is what `budget.candidates` or `budget.recall` says, and where
+    neither is given 7.5 x k (paper: 5 to 10 times the list): 75 for k = 10."""
     filter_history: bool = True
     """Whether a user is answered only with items that are new to that user. For a user of the log, all items of the log's
     rows are left out: kept events however long ago, and rows that were filtered (`seen_items`). For a history that is
@@ -36,5 +38,5 @@ class ServingConfig(Config):
 
     @property
     def wanted_candidates(self) -> float:
-        """Candidates that `auto` asks the beam for."""
+        """Candidates that are asked for where the budget names none."""
         return 7.5 * self.k if self.candidates == "auto" else float(self.candidates)

@@ -88,11 +88,14 @@ class Prices:
         Openings are compared at equal recall: that of as many candidates with everything open. What an opening misses it
         has to make up for by further candidates.
         """
-        everything = self.offers[0]
-        recall = everything.recall(everything.price_of(candidates))
-        wide = [offer for offer in self.offers if offer.candidates_M[-1] >= candidates] or [everything]
+        recall = self.recall_of(candidates)
+        wide = [offer for offer in self.offers if offer.candidates_M[-1] >= candidates] or [self.offers[0]]
         best = min(wide, key=lambda offer: offer.work + self.candidate_work * offer.candidates_for(recall))
         return Price(best.price_of(candidates), best.opening, round(LIMIT * candidates))
+
+    def recall_of(self, candidates: float) -> float:
+        """Return the recall that so many candidates a user buy, with everything open."""
+        return self.offers[0].recall(self.offers[0].price_of(candidates))
 
     def candidates_for(self, recall: float) -> float:
         """Return the fewest candidates a user that hold this share of the wanted items, with everything open."""

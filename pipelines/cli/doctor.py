@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dr_core.errors import ConfigError
-from dr_core.learning.budget import choose_structure
+from dr_core.learning.budget import choose_structure, needs_costs
 from dr_core.paths.penalty import derive_alpha
 from pipelines.cli.check import Check
 from pipelines.cli.environment import (
@@ -157,7 +157,13 @@ def check_structure(config: RunConfig, items: int | None) -> Check:
     else:
         alpha = f"alpha={config.penalty.alpha:g}: as configured"
     shape = f"{choice.space}, J={num_paths} for {items} items"
-    return Check("structure", True, "\n".join([shape, *choice.reasons, alpha]))
+    lines = [shape, *choice.reasons]
+    if needs_costs(config) and items <= config.paths.kmeans_sample:
+        lines.append(
+            "an estimate: after its warm-up a run measures how candidates and nodes depend on the number of paths"
+        )
+    lines.append(alpha)
+    return Check("structure", True, "\n".join(lines))
 
 
 def _spark_mend(has_jars: bool) -> str:

@@ -22,6 +22,7 @@ from dr_core.learning.states import States
 from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel
 from dr_core.paths.kmeans_tree import random_paths
+from dr_core.paths.length import CostGrowth
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.methods import RANDOM_START, other_paths_per_item
 
@@ -39,6 +40,8 @@ class Controls:
     Args:
         model: Deep Retrieval's own; its encoder and softmax are shared, its structure model is not.
         states: of the samples, under this encoder.
+        choice: the run's structure.
+        growth: what the run measured of searches, or None.
         initial_paths: pi_0 of the run, int64 [V, J].
         validation: users whose beams say what a visited path is.
     """
@@ -48,12 +51,15 @@ class Controls:
         config: RunConfig,
         model: DeepRetrievalModel,
         states: States,
+        choice: StructureChoice,
+        growth: CostGrowth | None,
         initial_paths: IntArray,
         validation: EvaluationUsers,
         *,
         seed: int,
     ) -> None:
         self.config, self.model, self.states, self.seed = config, model, states, seed
+        self.choice, self.growth = choice, growth
         self.initial_paths, self.validation = initial_paths, validation
         self.num_items, self.num_paths = initial_paths.shape
 
@@ -81,20 +87,19 @@ class Controls:
         """A structure model trained on clusters of the items' vectors, which never change."""
         paths = self.initial_paths
         if self.config.paths.start == "random":
-            paths = self._clustered(choose_structure(self.config, self.num_items, self.num_paths), self.num_paths)
+            paths = self._clustered(self.choice, self.num_paths)
         return self._fitted("embedding_paths", paths)
 
     def other_paths(self, num_paths: int) -> Variant:
         """Deep Retrieval with another J, its own K and the same budget."""
-        choice = choose_structure(self.config, self.num_items, num_paths)
+        choice = choose_structure(self.config, self.num_items, num_paths, self.growth)
         paths = self._clustered(choice, num_paths)
         return self._learned(other_paths_per_item(num_paths), paths, choice, self.config.em.rounds)
 
     def random_start(self) -> Variant:
         """Deep Retrieval from random paths."""
-        choice = choose_structure(self.config, self.num_items, self.num_paths)
         paths = random_paths(self.num_items, self.num_paths, self.model.space, self.seed + 2)
-        return self._learned(RANDOM_START, paths, choice, self.config.evaluation.random_start_rounds)
+        return self._learned(RANDOM_START, paths, self.choice, self.config.evaluation.random_start_rounds)
 
     def _fitted(self, name: str, paths: IntArray) -> Variant:
         logger.info("control %s", name)
@@ -124,8 +129,7 @@ class Controls:
         return starting_vectors(self.model, self._sample_NE, self.config.paths, self.seed)
 
     def _clustered(self, choice: StructureChoice, num_paths: int) -> IntArray:
-        own = choose_structure(self.config, self.num_items, self.num_paths)
         return kmeans_paths(
             self.model, self._sample_NE, self._vectors, choice.space, num_paths, self.config.paths, self.seed,
-            budgets=own.budgets,
+            budgets=self.choice.budgets,
         )  # fmt: skip

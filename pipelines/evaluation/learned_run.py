@@ -13,8 +13,9 @@ from pyspark.sql import functions as F
 from dr_core.arrays import DoubleArray, IntArray
 from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.evaluation.evaluator import EvaluationUsers, Variant
-from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.budget import StructureChoice
 from dr_core.learning.checkpoint import load_model
+from dr_core.paths.length import CostGrowth
 from dr_core.paths.space import PathSpace
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.methods import SUBJECT
@@ -111,12 +112,23 @@ class LearnedRun:
 
     @cached_property
     def choice(self) -> StructureChoice:
-        """K and the items wanted on a visited path."""
-        return choose_structure(self.config, self.num_items, self.config.paths.paths_per_item)
+        """The layers and the items wanted on a visited path, as chosen after the warm-up; older records name K and D alone."""
+        known = self.result("choose")
+        older = {
+            "nodes": [known["K"]] * known["D"],
+            "candidates": self.config.budget.expected_candidates(self.num_items),
+        }
+        return StructureChoice.from_dict(older | known, self.num_items)
+
+    @cached_property
+    def growth(self) -> CostGrowth | None:
+        """What searches cost with more and with fewer paths, as the choice measured it; None where it did not."""
+        known = self.result("choose").get("growth")
+        return CostGrowth(**known | {"measured_at": tuple(known["measured_at"])}) if known else None
 
     @property
     def space(self) -> PathSpace:
-        """K and D."""
+        """The space of the paths."""
         return self.choice.space
 
     @cached_property

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from dr_core.evaluation.evaluator import EvaluationUsers, Evaluator, choose_beam, nearest
+from dr_core.learning.budget import served_candidates
 from dr_core.learning.states import States
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.retrieval.energy_kernel import CompiledEnergies
@@ -105,7 +106,16 @@ def no_controls(run: LearnedRun) -> str | None:
 def controls_of(run: LearnedRun) -> Controls:
     """Return what can be trained beside a run, over its samples' states."""
     model = run.learned.model
-    return Controls(run.config, model, load_states(run, model), run.mapping(0), run.validation, seed=run.seed)
+    return Controls(
+        run.config,
+        model,
+        load_states(run, model),
+        run.choice,
+        run.growth,
+        run.mapping(0),
+        run.validation,
+        seed=run.seed,
+    )
 
 
 def measure_controls(
@@ -176,14 +186,14 @@ def serving_width(run: LearnedRun) -> Width:
     serving = run.config.serving
     if serving.beam != "auto":
         return serving.beam
-    wanted = serving.wanted_candidates
+    wanted = served_candidates(run.config, run.choice)
     users = next((some for some in (run.validation, run.test) if len(some)), None)
     if users is None:
         users = kept_users(run.spark, run.workdir, run.num_items)
     evaluator = evaluator_of(run, run.learned.model, users, wanted)
     retriever = evaluator.retriever_of(run.learned)
     if isinstance(retriever.router, CompiledEnergies):
-        return evaluator.prices(retriever).at(wanted)
+        return evaluator.prices(retriever, run.config.budget.candidate_cost).at(wanted)
     return choose_beam(evaluator.curve(run.learned, up_to=wanted), wanted).width or 1
 
 

@@ -150,6 +150,10 @@ REGISTERED = (
     Method(
         "softmax_hnsw", "Softmax + HNSW", "index", Style(VERMILLION, "X", "-."), "the same softmax in an HNSW graph"
     ),
+    Method(
+        "streaming_vq", "Streaming VQ", "index", Style(SKY, "s", (0, (5, 1.5, 1, 1.5))),
+        "one codebook learned with its own towers, clusters merged by bias, reranked by the same softmax",
+    ),
     Method("ffm", "FFM", "baseline", Style(ORANGE, "P", "-"), "field-aware factorisation machine, all items"),
     Method(
         "ffm_hnsw", "FFM + HNSW", "index", Style(ORANGE, "d", ":"), "field-aware factorisation machine in an HNSW graph"

@@ -16,7 +16,6 @@ from dr_core.baselines.als import ALS, ALSConfig
 from dr_core.baselines.base import Baseline
 from dr_core.baselines.ease import EASE, EASEConfig
 from dr_core.baselines.ffm import FFM, FFMConfig
-from dr_core.baselines.history_source import CutConfig
 from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
 from dr_core.baselines.softmax_encoders import softmax_encoder
@@ -24,8 +23,10 @@ from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
 from dr_core.errors import ConfigError
 from pipelines.config.run import RunConfig
 from pipelines.experiments.choose import Settings
+from pipelines.experiments.history_cut import cut_config
 from pipelines.experiments.indexes import INDEXES, SOFTMAX_INDEXES
 from pipelines.experiments.rerankers import RERANKERS
+from pipelines.experiments.streaming_vq import STREAMING_VQ, STREAMING_VQ_SETTINGS
 
 TRIALS = 3
 MOST_DENSE_ITEMS = 10_000
@@ -47,19 +48,6 @@ class Recipe:
     build: Callable[[RunConfig, Settings, int], Baseline]
     settings: tuple[Settings, ...]
     indexes: Mapping[str, str] = field(default_factory=dict)
-
-
-def cut_config(config: RunConfig, **changes: Any) -> CutConfig:
-    """Return how the run cuts its histories into training rows, with changes."""
-    samples = config.samples
-    cut = CutConfig(
-        history_length=config.history_length,
-        positions=samples.positions,
-        targets=samples.targets,
-        next_only=samples.target_mode == "next",
-        batch_rows=config.training.batch_rows,
-    )
-    return cut.model_copy(update=changes)
 
 
 def _encoder(name: str) -> Callable[[RunConfig, Settings, int], Baseline]:
@@ -116,7 +104,7 @@ BASELINES: dict[str, Recipe] = {
 def families() -> dict[str, tuple[str, ...]]:
     """Return what is fitted together, with the methods that come of it."""
     fitted = {name: (name, *recipe.indexes) for name, recipe in BASELINES.items()}
-    return fitted | {SOFTMAX: tuple(SOFTMAX_INDEXES), RERANKED: tuple(RERANKERS)}
+    return fitted | {STREAMING_VQ: (STREAMING_VQ,), SOFTMAX: tuple(SOFTMAX_INDEXES), RERANKED: tuple(RERANKERS)}
 
 
 def settings_of(family: str) -> dict[str, tuple[Settings, ...]]:
@@ -124,7 +112,8 @@ def settings_of(family: str) -> dict[str, tuple[Settings, ...]]:
     recipe = BASELINES.get(family)
     indexes = recipe.indexes if recipe else SOFTMAX_INDEXES if family == SOFTMAX else {}
     settings = {method: INDEXES[kind].settings[:TRIALS] for method, kind in indexes.items()}
-    return settings | ({family: recipe.settings[:TRIALS]} if recipe else {})
+    own = recipe.settings if recipe else STREAMING_VQ_SETTINGS if family == STREAMING_VQ else ()
+    return settings | ({family: own[:TRIALS]} if own else {})
 
 
 def offered(family: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from pipelines.experiments.needs import require_for_comparison
 from pipelines.experiments.rerankers import RERANKERS, measure_rerankers
 from pipelines.experiments.seed_data import Measured, Points, SeedData
 from pipelines.experiments.session import learned_seeds, measured_identity
+from pipelines.experiments.streaming_vq import STREAMING_VQ, measure_streaming_vq
 from pipelines.experiments.timing import seconds_of_scoring
 from pipelines.flows.day_one import Source
 from pipelines.report.build import build_report
@@ -114,6 +115,8 @@ def measure_family(data: SeedData, family: str, chosen: Mapping[str, Settings]) 
     with threadpool_limits(1):
         if family == SOFTMAX:
             points, fits = measure_softmax_indexes(data, settings)
+        elif family == STREAMING_VQ:
+            points, fits = measure_streaming_vq(data, settings[family])
         elif family == RERANKED:
             points, fits = measure_rerankers(data)
         else:

@@ -37,7 +37,8 @@ from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun, without_items
 from pipelines.evaluation.measure import evaluator_of, load_states
 from pipelines.evaluation.recorded import SWEEP_STAGE, sweep_rows
-from pipelines.experiments.baselines import BASELINES, cut_config
+from pipelines.experiments.baselines import BASELINES
+from pipelines.experiments.history_cut import cut_config
 from pipelines.experiments.needs import require_for_sweep
 from pipelines.experiments.seed_data import SeedData
 from pipelines.experiments.session import learned_seeds, measured_identity
@@ -191,7 +192,7 @@ class Sweep:
     ) -> dict[str, Any]:
         """Learn a structure over a frozen encoder and softmax, and read it."""
         num_items, num_paths, seed = self.run.num_items, config.paths.paths_per_item, self.run.seed
-        choice = choose_structure(config, num_items, num_paths)
+        choice = choose_structure(config, num_items, num_paths, self.run.growth)
         structure = fresh_structure(model, config.structure, choice.space, seed)
         if config.paths.start == "random":
             start = random_paths(num_items, num_paths, choice.space, seed + 2)

@@ -51,6 +51,7 @@ class Stage:
 INGEST_SETTINGS = ("dataset", "preprocess", "split", "serving.history_length")
 SAMPLES_SETTINGS = ("samples", "serving.history_length")
 MODEL_SETTINGS = ("encoder", "structure", "reranker", "training")
+WARM_UP_SETTINGS = ("encoder", "reranker", "training")
 SHAPE_SETTINGS = ("budget", "paths")
 M_STEP_SETTINGS = ("assignment", "penalty", *SHAPE_SETTINGS)
 ANSWER_SETTINGS = ("serving.k", "serving.filter_history")
@@ -72,9 +73,10 @@ def day_one(rounds: int) -> tuple[Stage, ...]:
     stages = [
         Stage("preprocess", "preprocess", "preprocess", (), INGEST_SETTINGS, ("logs", "catalogue"), INGESTED),
         Stage("samples", "samples", "samples", ("preprocess",), SAMPLES_SETTINGS, ("interactions",), ("samples",)),
-        Stage("choose", "choose", "samples", ("samples",), SHAPE_SETTINGS, ("interactions",), ("models",)),
-        Stage("warm_up", "warm_up", "train_model", ("choose",), (*MODEL_SETTINGS, "em.warm_up_epochs"), ("samples",), ("models",), round="warm_up"),
-        Stage("initialize", "initialize", "initialize_paths", ("warm_up",), SHAPE_SETTINGS, ("samples", "models"), ("item_paths",)),
+        Stage("count", "count", "samples", ("samples",), (), ("interactions",), ("models",)),
+        Stage("warm_up", "warm_up", "train_model", ("count",), (*WARM_UP_SETTINGS, "em.warm_up_epochs"), ("samples",), ("models",), round="warm_up"),
+        Stage("choose", "choose", "initialize_paths", ("warm_up",), (*SHAPE_SETTINGS, "structure.normaliser"), ("samples", "models"), ()),
+        Stage("initialize", "initialize", "initialize_paths", ("choose",), SHAPE_SETTINGS, ("samples", "models"), ("item_paths",)),
         Stage("targets", "targets", "mix_targets", ("initialize",), ("mixed_targets",), ("samples", "models"), ("mixed_samples",)),
     ]  # fmt: skip
     before = "targets"

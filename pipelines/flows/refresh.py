@@ -23,7 +23,7 @@ from pyspark.sql import functions as F
 from dr_core.arrays import IntArray
 from dr_core.errors import ConfigError, GateRefused, InputError
 from dr_core.learning.alpha import AlphaRule, carried_alpha_rule
-from dr_core.learning.budget import choose_structure
+from dr_core.learning.budget import visiting_beam
 from dr_core.learning.checkpoint import MANIFEST, load_model, read_manifest, structure_config
 from dr_core.learning.trainer import Phase
 from dr_core.learning.visits import visited_paths
@@ -388,7 +388,7 @@ def assign(run: RefreshedRun, stage: Stage) -> Facts:
     """The base's paths to new ones: new items get theirs, retired ones lose theirs."""
     model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
     state_UE = encode_histories(model, run.validation.histories, run.config.history_length)
-    visited = visited_paths(model, run.mapping(0), state_UE, run.config.budget.beam)
+    visited = visited_paths(model, run.mapping(0), state_UE, visiting_beam(run.config, run.choice))
     summary = assign_paths(
         run.spark,
         run.workdir,
@@ -413,9 +413,8 @@ def _paths(run: RefreshedRun, version_id: str) -> IntArray:
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:
-    choice = choose_structure(run.config, run.num_items, run.num_paths)
     before, now = (_mean_weight(run, version_id) for version_id in (run.base, run.last_id))
-    return carried_alpha_rule(run.config, choice, run.base_release.alpha, growth=now / before)
+    return carried_alpha_rule(run.config, run.choice, run.base_release.alpha, growth=now / before)
 
 
 def _mean_weight(run: RefreshedRun, version_id: str) -> float:

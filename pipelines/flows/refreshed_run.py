@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from functools import cached_property
 from typing import Any
 
 from pyspark.sql import DataFrame
 
 from dr_core.arrays import DoubleArray
+from dr_core.learning.budget import StructureChoice, keep_structure
 from dr_core.paths.space import PathSpace
 from pipelines.evaluation.learned_run import ROUND_FIGURES, LearnedRun
 from pipelines.stages.ingest.interval import Interval
@@ -63,6 +65,25 @@ class RefreshedRun(LearnedRun):
     def why_no_controls(self) -> str:
         """A refresh learns from a part of the events, a control would need them all."""
         return f"{self.run.run_id} is a refresh: its samples hold one interval, a control needs all of them"
+
+    @cached_property
+    def choice(self) -> StructureChoice:
+        """The parent's paths, and as many candidates as day one chose for the recall that was asked for, or as are asked for."""
+        budget = self.config.budget
+        candidates = budget.expected_candidates(self.num_items)
+        if budget.recall is not None:
+            candidates = self._day_one()["candidates"]
+        return keep_structure(self.config, self.num_items, self.num_paths, self.space, candidates)
+
+    def _day_one(self) -> dict[str, Any]:
+        """Return what the first of this release's ancestors chose."""
+        release_id = self.base
+        while True:
+            record = json.loads(self.workdir.read_text("runs", f"{release_id.rsplit('-', 1)[0]}.json"))
+            for stage in record["stages"]:
+                if stage["name"] == "choose":
+                    return dict(stage["result"])
+            release_id = record.get("base", record["parent"])
 
     @property
     def space(self) -> PathSpace:

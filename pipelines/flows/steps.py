@@ -18,13 +18,16 @@ from dr_core.errors import DeepRetrievalError, GateRefused
 from dr_core.evaluation.metrics import candidate_recall
 from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
+from dr_core.learning.budget import refuse_unlearnable, visiting_beam
 from dr_core.learning.checkpoint import load_model
 from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
 from dr_core.learning.held_out import validation_columns
 from dr_core.learning.m_step import refine_alone
+from dr_core.learning.path_costs import choose_paths
 from dr_core.learning.refine import Refinement
 from dr_core.learning.trainer import EpochResult, Phase
 from dr_core.learning.visits import visited_paths
+from dr_core.learning.warm_up import path_free_space
 from dr_core.model.histories import encode_histories
 from dr_core.paths.health import check_health, measure_health
 from dr_core.paths.index import build_index as invert
@@ -81,8 +84,9 @@ def samples(run: LearnedRun, stage: Stage) -> Facts:
     return {**summary.as_dict(), "rows_in": run.result("preprocess")["kept"], "rows_out": summary.rows}
 
 
-def choose(run: LearnedRun, stage: Stage) -> Facts:
-    """Choose K, count the items' training events, write the validation batch."""
+def count(run: LearnedRun, stage: Stage) -> Facts:
+    """Count the items' training events, write the validation batch."""
+    refuse_unlearnable(run.config, run.num_items, run.num_paths)
     events = training_interactions(run.spark, run.workdir).groupBy("item_id").count().toPandas()
     counts = np.zeros(run.num_items)
     counts[events["item_id"].to_numpy()] = events["count"].to_numpy()
@@ -90,18 +94,7 @@ def choose(run: LearnedRun, stage: Stage) -> Facts:
     users = run.validation
     batch = validation_columns(users.histories, users.truths, run.config.history_length)
     run.workdir.write_arrays(batch, "models", run.warm_id, "validation.npz")
-    for reason in run.choice.reasons:
-        logger.info("  %s", reason)
-    algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, run.space)
-    log_choices(algorithms)
-    return {
-        "K": run.space.nodes[0],
-        "D": run.space.num_layers,
-        "nodes": list(run.space.nodes),
-        "items_per_visited_path": run.choice.items_per_visited_path,
-        "reasons": list(run.choice.reasons),
-        **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
-    }
+    return {"rows_in": len(counts), "rows_out": len(users)}
 
 
 def warm_up(run: LearnedRun, stage: Stage) -> Facts:
@@ -113,10 +106,29 @@ def warm_up(run: LearnedRun, stage: Stage) -> Facts:
         run.warm_id,
         [Phase("warm_up", "warm_up", run.config.em.warm_up_epochs)],
         samples="samples",
+        space=path_free_space(run.config),
         validation_file=validation,
         validation_k=training.validation_k,
         validation_filtered=training.validation_filtered,
     )
+
+
+def choose(run: LearnedRun, stage: Stage) -> Facts:
+    """Choose how many paths there are, by what searches cost on the warmed-up softmax."""
+    model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
+    states = sample_states(run.workdir, "samples", model, run.config.paths.profile_states)
+    choice, growth = choose_paths(model, states, run.config, run.seed)
+    for reason in choice.reasons:
+        logger.info("  %s", reason)
+    algorithms = choose_algorithms(run.config, run.num_items, run.num_paths, choice.space)
+    log_choices(algorithms)
+    return {
+        "rows_in": run.num_items,
+        "rows_out": choice.space.num_paths,
+        **choice.as_dict(),
+        "growth": growth and vars(growth),
+        **{name: f"{choice.kind}: {choice.reason}" for name, choice in algorithms.items()},
+    }
 
 
 def initialize(run: LearnedRun, stage: Stage) -> Facts:
@@ -188,7 +200,8 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     model = load_model(run.workdir.filesystem, run.workdir.path("models", parent_id))
     users, parent = run.validation, run.mapping(t - 1)
     state_UE = encode_histories(model, users.histories, config.history_length)
-    visited = visited_paths(model, parent, state_UE, config.budget.beam)
+    beam = visiting_beam(config, run.choice)
+    visited = visited_paths(model, parent, state_UE, beam)
     chosen = choose_m_step(config.assignment, run.num_items, run.num_paths)
     refinement = None
     if chosen.refines:
@@ -230,9 +243,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
         *(f"{figure:.6g}" if figure is not None else "none"
           for figure in (facts.surrogate_before, facts.surrogate_after_descent, facts.alpha)),
     )  # fmt: skip
-    retriever = model_retriever(
-        model, invert(np.arange(run.num_items), mapping), width=config.budget.beam, max_length=1
-    )
+    retriever = model_retriever(model, invert(np.arange(run.num_items), mapping), width=beam, max_length=1)
     found = retriever.candidates(retriever.search(state_UE.numpy()))
     recall = candidate_recall(ItemLists(found.offsets, found.item_ids), ItemLists.from_rows(users.truths))
     return {
@@ -301,7 +312,7 @@ def evaluate(run: LearnedRun, stage: Stage) -> Facts:
 DAY_ONE: dict[str, Callable[[LearnedRun, Stage], Facts]] = {
     step.__name__: step
     for step in (
-        preprocess, samples, choose, warm_up, initialize, targets, e_step, scores, assign, e_step_final, index, serving,
+        preprocess, samples, count, warm_up, choose, initialize, targets, e_step, scores, assign, e_step_final, index, serving,
         publish, retrieve, evaluate,
     )
 }  # fmt: skip
@@ -319,16 +330,17 @@ def train(
         phases: of the training.
         samples: table that it reads.
         changed: training settings in the place of the run's.
-        more: further fields of :class:`pipelines.stages.training.train.TrainJob`.
+        more: further fields of :class:`pipelines.stages.training.train.TrainJob`; ``space`` in the place of the run's.
     """
     config, rows = run.config, run.result("samples")["rows"]
+    space = more.pop("space", None) or run.space
     job = TrainJob(
         workdir=run.workdir.uri,
         samples=f"tables/{samples}",
         model_id=model_id,
         phases=tuple(phases),
         seed=run.seed,
-        nodes=run.space.nodes,
+        nodes=space.nodes,
         encoder=config.encoder,
         structure=more.pop("structure", config.structure),
         reranker=config.reranker,

@@ -107,7 +107,9 @@ class Request:
         if totals["without_items"]:
             logger.warning("%d of %d users have no item that is %s", totals["without_items"], count, known)
         if totals["below_k"]:
-            logger.warning("%d of %d users have fewer than %d items: ask for more paths: --beam", totals["below_k"], count, self.k)
+            logger.warning(
+                "%d of %d users have fewer than %d items: ask for more paths: --beam", totals["below_k"], count, self.k
+            )
 
 
 def _row(user: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.item_cf import ItemCF
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
 from dr_core.baselines.softmax_encoders import SoftmaxEncoder, SoftmaxEncoderConfig
+from dr_core.baselines.streaming_vq import StreamingVQ, StreamingVQConfig
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
 from dr_core.item_lists import ItemLists
 from dr_core.learning import trainer
@@ -26,6 +27,7 @@ BASELINES: dict[str, Any] = {
     "mult_vae": lambda: MultVAE(MultVAEConfig(epochs=2, hidden=8, latent=4)),
     "ffm": lambda: FFM(FFMConfig(epochs=2)),
     "two_tower": lambda: TwoTower(TwoTowerConfig(epochs=2)),
+    "streaming_vq": lambda: StreamingVQ(StreamingVQConfig(epochs=2)),
     "youtube_dnn": lambda: SoftmaxEncoder(
         "youtube_dnn", SoftmaxEncoderConfig(epochs=2, encoder=EncoderConfig(kind="mean"))
     ),

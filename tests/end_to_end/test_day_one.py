@@ -281,6 +281,22 @@ def test_indexes_of_the_softmax_find_its_items(compared: Path) -> None:
         assert curve[-1].figures[(False, 5, "overlap")].mean() > 0.3
 
 
+def test_streaming_vq_is_measured_at_the_curves_budgets(compared: Path) -> None:
+    """Every user gets as many candidates as the budget says, the served one among them, and more of them hold more."""
+    run_id = release_of(compared).rsplit("-", 1)[0]
+    measured = Measurement.load(Workdir(str(compared)), f"{run_id}.baseline-streaming_vq")
+    curve = measured.curves["streaming_vq"]
+    budgets = [point.beam for point in curve]
+    assert budgets == sorted(set(budgets))
+    for point in curve:
+        assert (point.candidates == point.beam).all()
+        assert point.multiply_adds is not None
+        assert point.microseconds is not None
+    assert (curve[-1].candidate_recall >= curve[0].candidate_recall).all()
+    served = Measurement.load(Workdir(str(compared)), run_id).operating["deep_retrieval"]
+    assert round(served.mean_candidates) in budgets
+
+
 def test_an_index_is_read_at_equal_work(contents: Contents, compared: Path) -> None:
     """It is served as near to Deep Retrieval's multiply-adds as its widths allow, and measured up to the most of them, or until
     it has scored all active items."""

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from pyspark.ml.torch.distributor import TorchDistributor
 
 from dr_core.errors import DeepRetrievalError
-from dr_core.learning.checkpoint import copy_parameters, load_model, read_manifest, save_model, table_identity
+from dr_core.learning.checkpoint import copy_model, load_model, read_manifest, save_model, table_identity
 from dr_core.learning.trainer import EpochResult, Phase, Trainer, TrainingConfig, Validation
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.growth import grow_model
@@ -179,7 +179,7 @@ def _source(job: TrainJob, workdir: Workdir, rank: int, world: int) -> Petastorm
 
 
 def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]) -> DeepRetrievalModel:
-    """Build the job's model: seeded, then overwritten by ``start_from`` where names and shapes agree; or ``start_from``
+    """Build the job's model: seeded, then overwritten by ``start_from`` where they agree; or ``start_from``
     itself, grown, when there are more items now."""
     torch.manual_seed(job.seed)
     model = DeepRetrievalModel(job.encoder, job.structure, job.reranker, PathSpace(job.nodes), counts)
@@ -187,7 +187,7 @@ def build_model(job: TrainJob, workdir: Workdir, counts: npt.NDArray[np.float64]
         start = load_model(workdir.filesystem, workdir.path("models", job.start_from))
         if start.num_items < len(counts):
             return grow_model(start, counts)
-        copy_parameters(start, model)
+        copy_model(start, model)
     return model
 
 

@@ -21,7 +21,7 @@ def config(tmp_path: Path) -> str:
     return str(file)
 
 
-TWO_PATHS = ["paths.paths_per_item=2"]
+TWO_PATHS = ["paths.paths_per_item=2", "structure.normaliser=layers"]
 
 
 def world(**more: object) -> RunConfig:
@@ -48,6 +48,23 @@ def test_layers_of_different_sizes_are_named() -> None:
     lines = doctor.check_structure(world(paths={"nodes": [16, 4]}), 400).found.splitlines()
     assert lines[0] == "16 x 4 nodes, J=1 for 400 items"
     assert "16 x 4 nodes: as configured" in lines
+
+
+@pytest.mark.parametrize("cost", [1, 200])
+def test_a_number_of_paths_that_a_run_will_measure_is_an_estimate(config: str, cost: int) -> None:
+    found = doctor.check_structure(load_config(config, [f"budget.candidate_cost={cost}"]), 50_000).found
+    assert f"a candidate costs {cost} nodes" in found
+    assert "not measured" in found
+    assert "an estimate: after its warm-up a run measures" in found
+    given = doctor.check_structure(load_config(config, ["paths.nodes=[40, 16]"]), 50_000).found
+    assert "estimate" not in given
+
+
+def test_a_recall_in_the_place_of_candidates_is_explained(config: str) -> None:
+    load = ["budget.candidates=null", "budget.recall=0.9"]
+    assert "90 % of the softmax's best 10 items" in doctor.check_structure(load_config(config, load), 50_000).found
+    with pytest.raises(ConfigError, match="candidates and recall both say"):
+        load_config(config, ["budget.recall=0.9"])
 
 
 def test_without_a_number_of_items_the_structure_asks_for_it() -> None:

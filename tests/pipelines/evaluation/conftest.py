@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dr_core.evaluation.evaluator import EvaluationUsers
+from dr_core.learning.budget import keep_structure
 from dr_core.learning.states import States
 from dr_core.model.encoder import EncoderConfig
 from dr_core.model.objective import DeepRetrievalModel
@@ -35,7 +36,8 @@ def controls_of_every_world() -> list[Controls]:
     configs = [load_config(world) for world in WORLDS]
     return [
         Controls(
-            config, model, states, random_paths(NUM_ITEMS, config.paths.paths_per_item, SPACE, 0),
+            config, model, states, keep_structure(config, NUM_ITEMS, config.paths.paths_per_item, SPACE, 10.0), None,
+            random_paths(NUM_ITEMS, config.paths.paths_per_item, SPACE, 0),
             EvaluationUsers([], [], []), seed=0,
         )
         for config in configs

@@ -13,6 +13,7 @@ from pipelines.config.load import load_config
 from pipelines.experiments.baselines import BASELINES, families_of, offered
 from pipelines.experiments.compare import operating_point
 from pipelines.experiments.indexes import EQUAL_WORK, fills_lists
+from pipelines.experiments.streaming_vq import STREAMING_VQ, build_streaming_vq
 
 CONFIG = load_config(Path(__file__).parents[3] / "conf" / "demo.yaml")
 FULL_Uk = np.arange(400).reshape(40, 10)
@@ -65,3 +66,15 @@ def test_an_encoder_under_the_softmax_has_the_runs_weight_decay(name: str) -> No
     decayed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"weight_decay": 0.25})})
     built = BASELINES[name].build(decayed, BASELINES[name].settings[0], 0)
     assert built.config.weight_decay == 0.25  # type: ignore[attr-defined]
+
+
+def test_streaming_vq_learns_from_the_runs_own_rows_with_its_encoder() -> None:
+    decayed = CONFIG.model_copy(update={"training": CONFIG.training.model_copy(update={"weight_decay": 0.25})})
+    tried = offered(STREAMING_VQ)["offered"][STREAMING_VQ]
+    assert families_of([STREAMING_VQ]) == [STREAMING_VQ]
+    for settings in tried:
+        built = build_streaming_vq(decayed, settings, 0).config
+        assert built.encoder == CONFIG.encoder
+        assert (built.cut.history_length, built.cut.positions) == (CONFIG.history_length, CONFIG.samples.positions)
+        assert built.weight_decay == 0.25
+        assert {name: getattr(built, name) for name in settings} == settings

@@ -186,7 +186,7 @@ def test_the_states_of_a_run_are_told_apart(place: Place) -> None:
         assert "log of 1 file, " in head
         assert head.endswith(": why")
         assert "skip  preprocess" in rows[0]
-        assert "run   choose          not done yet" in rows[2]
+        assert "run   count           not done yet" in rows[2]
     place.finish()
     assert "is finished (20" in preview_lines(place.preview())[0]
 

@@ -134,7 +134,10 @@ def test_fewer_items_than_wanted_are_said(published: Published) -> None:
     narrow = service.recommend([history], 500)[0]
     returned = narrow.document["returned"]
     assert 0 < returned == len(narrow.document["items"]) < NUM_ITEMS - 1
-    assert (narrow.document["wanted"], narrow.document["note"]) == (500, f"{returned} of 500 items: ask for more paths: --beam")
+    assert (narrow.document["wanted"], narrow.document["note"]) == (
+        500,
+        f"{returned} of 500 items: ask for more paths: --beam",
+    )
     assert narrow.document["note"] in narrow.text
     wide = Service(published.folder, beam=16).recommend([history], 500)[0]
     assert (wide.document["returned"], wide.document["note"]) == (39, "39 of 500 items: there are no more")
