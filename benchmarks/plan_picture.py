@@ -30,7 +30,7 @@ NOTES = {
     "e_step_1": "Torch, paths fixed",
     "scores_1": "s[v, c]",
     "assign_1": "M-step",
-    "serving": "the beam",
+    "serving": "price or beam",
     "evaluate": "beside controls",
     "report": "page, summary",
 }

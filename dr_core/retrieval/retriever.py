@@ -1,4 +1,4 @@
-"""The retriever: history -> beam -> de-duplicated candidates -> ranker -> top k (Deep Retrieval, sections 2.2, 2.3).
+"""The retriever: history -> paths -> de-duplicated candidates -> ranker -> top k (Deep Retrieval, sections 2.2, 2.3).
 
 Shape legend: U users, L history length, B beam, E dimension, k items returned.
 """

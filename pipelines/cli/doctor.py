@@ -36,7 +36,7 @@ def examine(config: str | None = None, items: int | None = None, overrides: list
     """Look at everything a run needs; really start Spark and write and read a Delta table.
 
     Args:
-        config: YAML file of the run that is planned; adds what K, D and alpha it would start from.
+        config: YAML file of the run that is planned; adds what layers and alpha it would start from.
         items: V to assume with ``config``; default: what the synthetic data set would generate.
         overrides: ``a.b=value`` texts on top of ``config``.
 
@@ -142,11 +142,13 @@ def check_spark(config: RunConfig | None) -> Check:
 
 
 def check_structure(config: RunConfig, items: int | None) -> Check:
-    """K, D and alpha that a run of this configuration would start from, and why."""
+    """Layers and alpha that a run of this configuration would start from, and why."""
     if items is None and config.dataset.format == "synthetic" and config.dataset.path is None:
         items = config.dataset.synthetic.num_items
     if items is None:
-        return Check("structure", True, "K follows from the number of items: say how many with --items V")
+        return Check(
+            "structure", True, "the number of paths follows from the number of items: say how many with --items V"
+        )
     num_paths = config.paths.paths_per_item
     try:
         choice = choose_structure(config, items, num_paths)

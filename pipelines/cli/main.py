@@ -60,7 +60,7 @@ def _add(
 
 app = typer.Typer(
     name="dr",
-    help="Deep Retrieval: learn a structure in which items can be found, and find them by beam search.",
+    help="Deep Retrieval: learn a structure in which items can be found, and find them by a search over it.",
     epilog=f"A command's own --help shows its options and examples, as in dr run --help.\n\n{EXIT_CODES}",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

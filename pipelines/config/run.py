@@ -38,7 +38,7 @@ class EvaluationConfig(Config):
     controls: bool = True
     """Train and measure `random_paths`, `embedding_paths` and the further variants."""
     other_paths_per_item: tuple[int, ...] = (2,)
-    """Further variants `deep_retrieval_j<J>`: the same loop with another J, its own K and the same budget."""
+    """Further variants `deep_retrieval_j<J>`: the same loop with another J, its own number of paths and the same budget."""
     random_start_rounds: int = Field(6, ge=0)
     """M-steps of the variant `deep_retrieval_random_start` (it needs more); 0 leaves it out."""
     bootstrap: int = Field(1000, ge=100)

@@ -69,7 +69,7 @@ REGISTERED = (
     ),
     Method(
         SUBJECT, "Deep Retrieval", "deep_retrieval", Style(BLUE, "o", "-", 2.4),
-        "beam over learned paths, candidates reranked",
+        "search over learned paths, candidates reranked",
     ),
     Method(
         PATHS_ONLY, "Deep Retrieval, paths only", "deep_retrieval", Style(SKY, "h", (0, (4, 1.5))),

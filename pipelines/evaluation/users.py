@@ -10,7 +10,7 @@ from dr_core.evaluation.evaluator import EvaluationUsers
 from pipelines.storage.workdir import Workdir
 
 KEPT_USERS = 512
-"""Users by whose searches a beam is chosen where nobody is held out."""
+"""Users by whose searches a width is chosen where nobody is held out."""
 
 
 def load_users(spark: SparkSession, workdir: Workdir, role: str, num_items: int | None = None) -> EvaluationUsers:

@@ -210,7 +210,7 @@ def measure_quality(
     filter_history: bool,
     seed: int,
 ) -> Quality | None:
-    """Compare a release with the live one and with the first of its line, each with its own beam, on the same users."""
+    """Compare a release with the live one and with the first of its line, each with its own width, on the same users."""
     if not len(users):
         return None
     new, found = recall_of(workdir, users, release_id, k=k, filter_history=filter_history)

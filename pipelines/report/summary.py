@@ -61,7 +61,7 @@ class Structure(Record):
     path_vectors: str | None = None
     """Whether paths have vectors of their own, and why."""
     search: str | None = None
-    """What the beam ranks paths by, and why."""
+    """What a search ranks paths by, and why."""
 
     @property
     def is_even(self) -> bool:

@@ -34,7 +34,7 @@ MANIFEST = "bundle/manifest.json"
 VERSION = 1
 MODEL = "model.safetensors"
 SETTINGS = "serving.json"
-"""What a release is served with: beam, history length; written before it is published."""
+"""What a release is served with: price or beam, history length; written before it is published."""
 INDEX = tuple(f"index/{name}.npy" for name in ("path_ids", "offsets", "item_ids"))
 STRUCTURE = "bundle/structure.safetensors"
 SCAN = tuple(f"bundle/{name}.npy" for name in ScanRows._fields)

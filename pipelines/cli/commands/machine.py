@@ -13,7 +13,9 @@ from pipelines.cli.options import JsonOption, SetOption
 def doctor(
     config: Annotated[
         str | None,
-        typer.Option("--config", metavar="C", help="Also say what K and alpha this configuration would start from."),
+        typer.Option(
+            "--config", metavar="C", help="Also say how many paths and which alpha this configuration would start from."
+        ),
     ] = None,
     items: Annotated[
         int | None, typer.Option("--items", min=1, metavar="V", help="Number of items to assume with --config.")

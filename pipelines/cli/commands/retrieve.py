@@ -54,7 +54,11 @@ def retrieve(
     beam: Annotated[
         int | None,
         typer.Option(
-            "--beam", min=1, metavar="B", help="Paths to visit (default: the release's).", rich_help_panel=WHICH
+            "--beam",
+            min=1,
+            metavar="B",
+            help="Paths to visit (default: the release's price, or beam).",
+            rich_help_panel=WHICH,
         ),
     ] = None,
     keep_history: Annotated[
