@@ -71,9 +71,10 @@ class Refinement:
             visitors = BestVisitors(mass_NV, num_paths, choice.budgets)
             by_default = BY_BEST
         sweeps = by_default[0] if config.refine_sweeps == "auto" else config.refine_sweeps
-        capacity = config.refine_capacity
-        if capacity == "auto":
+        if config.refine_capacity == "auto":
             capacity = min(by_default[1], max(BY_BEST[1], LARGEST_SHARE * num_paths))
+        else:
+            capacity = config.refine_capacity
         return cls(mass_NV, visitors, num_paths, sweeps, capacity, seed)
 
     def refine(self, *starts: IntArray) -> IntArray:
