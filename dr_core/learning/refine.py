@@ -22,6 +22,8 @@ from dr_core.paths.refinement import Visitors, refine_paths
 
 BY_ENERGIES, BY_BEST = (5, 6.0), (20, 1.75)
 """Sweeps and capacity where fitted energies say what is visited, and where states visit their best paths."""
+LARGEST_SHARE = 0.04
+"""Share of the items on one path up to which a capacity that nobody set lets it grow: below what counts as a collapse."""
 BEST_STATES = 8192
 """States that visit their best paths: the mass of each is held for many items."""
 LISTED, FLAT = 300, 200
@@ -69,7 +71,10 @@ class Refinement:
             visitors = BestVisitors(mass_NV, num_paths, choice.budgets)
             by_default = BY_BEST
         sweeps = by_default[0] if config.refine_sweeps == "auto" else config.refine_sweeps
-        capacity = by_default[1] if config.refine_capacity == "auto" else config.refine_capacity
+        if config.refine_capacity == "auto":
+            capacity = min(by_default[1], max(BY_BEST[1], LARGEST_SHARE * num_paths))
+        else:
+            capacity = config.refine_capacity
         return cls(mass_NV, visitors, num_paths, sweeps, capacity, seed)
 
     def refine(self, *starts: IntArray) -> IntArray:

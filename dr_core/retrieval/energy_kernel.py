@@ -130,15 +130,10 @@ class CompiledEnergies:
         self, user_UE: FloatArray, opening: float, price: float, most_opened: int, most_paths: int, most: int
     ) -> tuple[Visits, FloatArray]:
         """Return the visits and ln Z, float32 [U]."""
-        offsets, paths, log_probs, work_U, log_z_U = _walk(
+        path_UB, log_prob_UB, work_U, log_z_U = _walk(
             np.ascontiguousarray(user_UE, dtype=np.float32), self.layers.vectors, self.layers.biases, self.opens, self.log_size_P, self.size_P,
             np.float32(opening), np.float32(price), most_opened, most_paths, most,
         )  # fmt: skip
-        count_U = np.diff(offsets)
-        shape = (len(user_UE), int(count_U.max(initial=1)))
-        path_UB, log_prob_UB = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
-        is_visited_UB = np.arange(shape[1]) < count_U[:, None]
-        path_UB[is_visited_UB], log_prob_UB[is_visited_UB] = paths, log_probs
         return Visits(path_UB, log_prob_UB, work_U), log_z_U
 
 
@@ -215,6 +210,20 @@ def _reaching(energy_RK, prefix_R, limit, opened, log_size, scores, found):  # t
     if count == 0 and best_path >= 0:
         scores[0], found[0], count = best, best_path, 1
     return count
+
+
+@njit(cache=True, nogil=True)
+def _in_rows(offsets, paths, log_probs):  # type: ignore[no-untyped-def]
+    """Return one row a user, filled up with -1 and -inf; one column at least."""
+    num_users, width = len(offsets) - 1, 1
+    for user in range(num_users):
+        width = max(width, offsets[user + 1] - offsets[user])
+    path_UB, log_prob_UB = np.full((num_users, width), -1, np.int64), np.full((num_users, width), -np.inf, np.float32)
+    for user in range(num_users):
+        for place in range(offsets[user], offsets[user + 1]):
+            path_UB[user, place - offsets[user]] = paths[place]
+            log_prob_UB[user, place - offsets[user]] = log_probs[place]
+    return path_UB, log_prob_UB
 
 
 @njit(cache=True, nogil=True)
@@ -304,4 +313,5 @@ def _walk(  # type: ignore[no-untyped-def]
                 user_R = np.empty(next_filled, np.int64)
                 for user in range(users):
                     user_R[first_U[user] : first_U[user + 1]] = user
-    return offsets, paths[:filled], log_probs[:filled], work_U, log_z_U
+    path_UB, log_prob_UB = _in_rows(offsets, paths, log_probs)
+    return path_UB, log_prob_UB, work_U, log_z_U

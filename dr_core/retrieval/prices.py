@@ -79,7 +79,9 @@ class Prices:
             candidate_work: multiply-adds of ranking one candidate.
         """
         users = max(1, min(len(user_UE), MOST_VISITS // max(router.num_groups, 1)))
-        path_UKJ = paths_of_items(index)[wanted_UK[:users]]
+        path_VJ, wanted_UK = paths_of_items(index), wanted_UK[:users]
+        is_known_UK = wanted_UK < len(path_VJ)
+        path_UKJ = np.where(is_known_UK[..., None], path_VJ[np.where(is_known_UK, wanted_UK, 0)], -1)
         return cls([_offer(router, index, user_UE[:users], path_UKJ, opening) for opening in OPENINGS], candidate_work)
 
     def at(self, candidates: float) -> Price:

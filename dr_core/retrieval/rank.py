@@ -99,8 +99,7 @@ class DotProductRanker:
         shape = (len(user_UE), k)
         items, slots = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         scores = np.full(shape, -np.inf, dtype=np.float32)
-        start_UB, end_UB = self.index.lookup(path_UB)
-        count_U = (end_UB - start_UB).sum(axis=1)
+        start_UB, end_UB, count_U = _ranges(path_UB, self.index.path_ids, self.index.offsets)
         _scan(
             np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, *self.rows, self.vector_VE, self.row_V,
             self.most_repeats, *excluded, int(count_U.max(initial=0)), items, scores, slots,
@@ -129,6 +128,24 @@ class DotProductRanker:
 def most_repeats(index: PathIndex) -> int:
     """Return the most paths that one item of an index lies on."""
     return int(np.bincount(index.item_ids, minlength=1).max())
+
+
+@njit(cache=True, nogil=True)
+def _ranges(path_UB, path_ids, offsets):  # type: ignore[no-untyped-def]
+    """Return where each path's rows start and end, and how many each user has; none for a path of -1 or without items."""
+    num_users, beam = path_UB.shape
+    start_UB, end_UB = np.zeros((num_users, beam), np.int64), np.zeros((num_users, beam), np.int64)
+    count_U = np.zeros(num_users, np.int64)
+    for user in range(num_users):
+        for slot in range(beam):
+            path = path_UB[user, slot]
+            if path < 0:
+                continue
+            place = np.searchsorted(path_ids, path)
+            if place < len(path_ids) and path_ids[place] == path:
+                start_UB[user, slot], end_UB[user, slot] = offsets[place], offsets[place + 1]
+                count_U[user] += end_UB[user, slot] - start_UB[user, slot]
+    return start_UB, end_UB, count_U
 
 
 @njit(cache=True, nogil=True, fastmath=True)

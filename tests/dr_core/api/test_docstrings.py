@@ -4,7 +4,7 @@ import doctest
 
 import dr_core.api.deep_retrieval as module
 
-EXAMPLES = ("DeepRetrieval", "fit", "items", "recommend", "recommend_all", "beam", "explain", "save", "load")
+EXAMPLES = ("DeepRetrieval", "fit", "items", "recommend", "recommend_all", "width", "explain", "save", "load")
 
 
 def test_every_example_runs() -> None:

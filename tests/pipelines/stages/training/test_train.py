@@ -129,7 +129,7 @@ def test_e_step_starts_from_a_model_and_moves_only_its_structure(workdir: Workdi
 def test_a_model_of_another_shape_gives_what_fits(workdir: Workdir, job: TrainJob) -> None:
     train_model(replace(job, model_id="warm2"))
     e_step = replace(
-        job, phases=E_STEP, paths_file="models/paths.npy", start_from="warm2", model_id="wide", num_nodes=6
+        job, phases=E_STEP, paths_file="models/paths.npy", start_from="warm2", model_id="wide", nodes=(6, 6)
     )
     train_model(e_step)
     before, after = parameters(workdir, "warm2"), parameters(workdir, "wide")
