@@ -150,7 +150,8 @@ class AssignmentConfig(Config):
     """Passes in which energies are fitted to each mapping before they say what is visited."""
     refine_capacity: Annotated[float, Field(ge=1)] | Literal["auto"] = "auto"
     """Largest path that still takes items in these sweeps, as a multiple of the mean path. `auto`: 6 for energies, which
-    pay for candidates whatever the path, 1.75 for a product of layers."""
+    pay for candidates whatever the path, less where a path would then hold more than 4 % of the items; 1.75 for a product of
+    layers."""
     refine_items: int = Field(500_000, ge=1)
     """Most items that are refined: the refinement runs in one process."""
 
