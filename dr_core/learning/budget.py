@@ -79,7 +79,7 @@ def refuse_unlearnable(config: LearningConfig, num_items: int, num_paths: int) -
     """
     space = configured_space(config)
     if space is None:
-        choose_m_step(config.assignment, num_items, num_paths)
+        choose_m_step(config.assignment, num_items, num_paths, config.structure.normaliser)
     else:
         choose_algorithms(config, num_items, num_paths, space)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dr_core.errors import ConfigError
 from dr_core.learning.config import AssignmentConfig, LearningConfig
-from dr_core.model.structure_config import StructureConfig
+from dr_core.model.structure_config import Normaliser, StructureConfig
 from dr_core.paths.sizes import DENSE_LIMIT
 from dr_core.paths.space import PathSpace
 
@@ -46,13 +46,16 @@ class MStepChoice(Choice):
         return self.kind != "descent"
 
 
-def choose_m_step(config: AssignmentConfig, num_items: int, num_paths: int) -> MStepChoice:
+def choose_m_step(
+    config: AssignmentConfig, num_items: int, num_paths: int, normaliser: Normaliser = "global"
+) -> MStepChoice:
     """Choose the M-step of a run.
 
     Args:
         config: `m_step` as the user wants it.
         num_items: V.
         num_paths: J, paths an item.
+        normaliser: of p(c|x).
 
     Raises:
         ConfigError: a refinement was asked for where it cannot run.
@@ -60,6 +63,11 @@ def choose_m_step(config: AssignmentConfig, num_items: int, num_paths: int) -> M
     obstacle = _why_not_refined(config, num_items, num_paths)
     if config.m_step == "auto" and obstacle:
         return MStepChoice("descent", f"no refinement: {obstacle}")
+    if config.m_step == "auto" and normaliser == "global":
+        return MStepChoice(
+            "refinement",
+            f"an item has one path, {num_items} items are at most {config.refine_items}, and energies say who visits it",
+        )
     if config.m_step == "auto":
         return MStepChoice("both", f"an item has one path, and {num_items} items are at most {config.refine_items}")
     if config.m_step != "descent" and obstacle:
@@ -135,7 +143,7 @@ def choose_algorithms(config: LearningConfig, num_items: int, num_paths: int, sp
         ConfigError: as :func:`choose_m_step` and :func:`choose_normaliser`.
     """
     return {
-        "m_step": choose_m_step(config.assignment, num_items, num_paths),
+        "m_step": choose_m_step(config.assignment, num_items, num_paths, config.structure.normaliser),
         "normaliser": choose_normaliser(config.structure, space),
         "path_vectors": choose_path_vectors(config.structure, space),
         "search": choose_search(config.structure, space),

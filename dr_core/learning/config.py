@@ -134,7 +134,8 @@ class AssignmentConfig(Config):
     m_step: Literal["auto", "descent", "refinement", "both"] = "auto"
     """`descent`: coordinate descent on the scores (Algorithm 2). `refinement`: items move to the paths whose visitors the
     softmax wants them for; no scores are collected. `both`: the descent, then the refinement of the better of its mapping
-    and the one before it. `auto` is `both` where the refinement can run, else `descent`."""
+    and the one before it. `auto` is `descent` where the refinement cannot run; else `refinement` for energies, which the
+    descent only makes dearer (docs/decisions.md), and `both` for a product of layers."""
     num_sweeps: int = Field(4, ge=1)
     """Passes over all items; the paper says 3 to 5."""
     num_partitions: int = Field(1, ge=1)

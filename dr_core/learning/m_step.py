@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic
 
+import numpy as np
+
 from dr_core.arrays import IntArray
 from dr_core.learning.alpha import AlphaRule, items_per_visited_path
 from dr_core.learning.refine import Refinement
@@ -62,6 +64,8 @@ def m_step(
     rule: AlphaRule,
     visited_paths: IntArray,
     refinement: Refinement | None = None,
+    *,
+    only_new: bool = False,
 ) -> tuple[Version, MStepFacts]:
     """Move items to better paths: the descent, and the refinement of the better of its mapping and the one before it.
 
@@ -70,6 +74,7 @@ def m_step(
         rule: where alpha comes from.
         visited_paths: int64 [U, B], the paths that some users visit under the present model and mapping.
         refinement: None for the descent alone.
+        only_new: whether items that have all their paths keep them.
 
     Returns:
         the version of ``items`` to be used from now on, ranked by gain, and what was done.
@@ -79,6 +84,11 @@ def m_step(
     version, ranked = descended.version, items.rank(descended.version, penalty)
     after_descent = _surrogate(ranked.log_score, items.sizes(version), penalty)
     moved_by_descent, refined = ranked.items_moved, 0
+    if only_new:
+        start_VJ = items.paths(items.start)
+        is_new_V1 = (start_VJ < 0).any(axis=1, keepdims=True)
+        version = items.place(np.where(is_new_V1, items.paths(version), start_VJ))
+        ranked = items.rank(version, penalty)
     if refinement is not None:
         path_VJ = items.paths(version)
         refined_VJ = refinement.refine(path_VJ, items.paths(items.start))

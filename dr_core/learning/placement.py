@@ -73,7 +73,7 @@ class PathLearner:
         self, model: DeepRetrievalModel, states: States, now_VJ: IntArray, user_UE: Tensor
     ) -> tuple[IntArray, MStepFacts]:
         """Return pi_t, int64 [V, J], and what this M-step did."""
-        chosen = choose_m_step(self.config.assignment, *now_VJ.shape)
+        chosen = choose_m_step(self.config.assignment, len(now_VJ), now_VJ.shape[1], self.config.structure.normaliser)
         visited = visited_paths(model, now_VJ, user_UE, visiting_beam(self.config, self.choice))
         refinement = self._next_refinement(model, states) if chosen.refines else None
         if refinement is not None and not chosen.descends:

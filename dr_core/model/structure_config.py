@@ -9,11 +9,13 @@ from pydantic import Field
 from dr_core.config import Config
 from dr_core.paths.space import PathSpace
 
+Normaliser = Literal["global", "layers"]
+
 
 class StructureConfig(Config):
     """The structure model."""
 
-    normaliser: Literal["global", "layers"] = "global"
+    normaliser: Normaliser = "global"
     """`global`: every path has an energy, p(c|x) is a softmax over all paths, earlier layers lead to the paths that are worth
     looking at. `layers`: p(c|x) is the product of a softmax in each layer (paper, equation 1); one first layer that is off
     shifts all paths below it."""

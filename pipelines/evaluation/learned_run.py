@@ -15,6 +15,7 @@ from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.budget import StructureChoice
 from dr_core.learning.checkpoint import load_model
+from dr_core.learning.choices import MStepChoice, choose_m_step
 from dr_core.paths.length import CostGrowth
 from dr_core.paths.space import PathSpace
 from pipelines.config.run import RunConfig
@@ -109,6 +110,12 @@ class LearnedRun:
     def m_step(self) -> dict[str, Any]:
         """What the last M-step did."""
         return self.result(f"assign_{self.config.em.rounds}")
+
+    @property
+    def chosen_m_step(self) -> MStepChoice:
+        """Which M-step runs, and why."""
+        config = self.config
+        return choose_m_step(config.assignment, self.num_items, self.num_paths, config.structure.normaliser)
 
     @cached_property
     def choice(self) -> StructureChoice:

@@ -22,7 +22,7 @@ class RunFacts:
         nodes: of each layer of the run's structure.
         candidates: the run's budget, candidates a user.
         beam: B that the run is served with.
-        alpha: that the run ended with; None where its M-step had no descent.
+        alpha: that the run's descent ended with, or that one would start from; None where that cannot be told.
         refines: whether its items can be refined.
     """
 
@@ -55,7 +55,7 @@ ASSIGNMENTS: dict[str, Overrides] = {
     "one sweep": {"assignment.num_sweeps": 1, **DESCENT_ALONE},
     "descent": DESCENT_ALONE,
     REFINEMENT_ALONE: {"assignment.m_step": "refinement"},
-    "both": {},
+    "both": {"assignment.m_step": "both"},
 }
 
 
@@ -88,7 +88,9 @@ def _refined(run: RunFacts) -> list[str]:
 
 def _alpha(run: RunFacts) -> float:
     if run.alpha is None:
-        raise ConfigError("--studies alpha: the run's M-step had no descent, so there is no alpha to vary")
+        raise ConfigError(
+            "--studies alpha: the run's M-step had no descent and its samples are gone, so there is no alpha to vary"
+        )
     return run.alpha
 
 

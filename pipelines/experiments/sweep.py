@@ -22,7 +22,6 @@ from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.evaluator import Evaluator, Point, Variant
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.learning.budget import choose_structure
-from dr_core.learning.choices import choose_m_step
 from dr_core.learning.e_step import fresh_structure
 from dr_core.learning.em import learn_structure
 from dr_core.learning.mixed_targets import TargetSampler
@@ -33,6 +32,7 @@ from dr_core.model.histories import encode_histories
 from dr_core.model.objective import DeepRetrievalModel, batch_from_arrays
 from dr_core.paths.health import measure_health
 from dr_core.paths.kmeans_tree import random_paths
+from dr_core.paths.penalty import derive_alpha
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import LearnedRun, without_items
 from pipelines.evaluation.measure import evaluator_of, load_states
@@ -150,9 +150,18 @@ class Sweep:
             nodes=run.choice.space.nodes,
             candidates=run.choice.candidates,
             beam=max(1, round(self.data.served.beam or 1)),
-            alpha=run.m_step.get("alpha"),
-            refines=choose_m_step(self.config.assignment, run.num_items, run.num_paths).refines,
+            alpha=self._alpha,
+            refines=run.chosen_m_step.refines,
         )
+
+    @cached_property
+    def _alpha(self) -> float | None:
+        """The run's alpha; where no descent has found one, what it would start from; None without samples."""
+        run = self.run
+        found: float | None = run.m_step.get("alpha")
+        if found is not None or not run.workdir.exists("tables", run.samples_name):
+            return found
+        return derive_alpha(float(self.states.weight_NT.sum()) / run.num_items, run.choice.items_per_visited_path)
 
     def measure(self, study: str, value: Any) -> dict[str, Any]:
         """Measure one point; return its figures, None where one is not defined."""

@@ -385,10 +385,13 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def assign(run: RefreshedRun, stage: Stage) -> Facts:
-    """The base's paths to new ones: new items get theirs, retired ones lose theirs."""
+    """The base's paths to new ones: new items get theirs, retired ones lose theirs.
+
+    Where day one refines and does not descend, the others keep theirs: a descent would undo what the refinement found.
+    """
     model = load_model(run.workdir.filesystem, run.workdir.path("models", run.warm_id))
     state_UE = encode_histories(model, run.validation.histories, run.config.history_length)
-    visited = visited_paths(model, run.mapping(0), state_UE, visiting_beam(run.config, run.choice))
+    visited = visited_paths(model, run.mapping(0), state_UE, visiting_beam(run.kept_config, run.choice))
     summary = assign_paths(
         run.spark,
         run.workdir,
@@ -401,6 +404,7 @@ def assign(run: RefreshedRun, stage: Stage) -> Facts:
         rule=_alpha_rule(run),
         visited_paths=visited,
         active=run.active,
+        only_new=not run.chosen_m_step.descends,
     )
     mapping = _paths(run, run.last_id)
     run.workdir.write_array(mapping, "models", run.last_id, "item_paths.npy")

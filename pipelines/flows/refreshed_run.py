@@ -10,8 +10,12 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from dr_core.arrays import DoubleArray
+from dr_core.errors import InputError
 from dr_core.learning.budget import StructureChoice, keep_structure
+from dr_core.learning.checkpoint import read_manifest, structure_config
+from dr_core.learning.choices import MStepChoice, choose_m_step
 from dr_core.paths.space import PathSpace
+from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import ROUND_FIGURES, LearnedRun
 from pipelines.stages.ingest.interval import Interval
 from pipelines.storage.releases import Release, list_releases
@@ -67,13 +71,27 @@ class RefreshedRun(LearnedRun):
         return f"{self.run.run_id} is a refresh: its samples hold one interval, a control needs all of them"
 
     @cached_property
+    def kept_config(self) -> RunConfig:
+        """The run's configuration, with the structure model that the base was built with."""
+        manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", self.base))
+        if manifest is None:
+            raise InputError(f"{self.workdir.uri} holds no finished model {self.base}: roll back, or run anew")
+        return self.config.model_copy(update={"structure": structure_config(manifest)})
+
+    @property
+    def chosen_m_step(self) -> MStepChoice:
+        """Which M-step day one runs for such a structure, and why."""
+        config = self.kept_config
+        return choose_m_step(config.assignment, self.num_items, self.num_paths, config.structure.normaliser)
+
+    @cached_property
     def choice(self) -> StructureChoice:
         """The parent's paths, and as many candidates as day one chose for the recall that was asked for, or as are asked for."""
         budget = self.config.budget
         candidates = budget.expected_candidates(self.num_items)
         if budget.recall is not None:
             candidates = self._day_one()["candidates"]
-        return keep_structure(self.config, self.num_items, self.num_paths, self.space, candidates)
+        return keep_structure(self.kept_config, self.num_items, self.num_paths, self.space, candidates)
 
     def _day_one(self) -> dict[str, Any]:
         """Return what the first of this release's ancestors chose."""

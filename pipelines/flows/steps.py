@@ -20,7 +20,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import refuse_unlearnable, visiting_beam
 from dr_core.learning.checkpoint import load_model
-from dr_core.learning.choices import choose_algorithms, choose_m_step, log_choices
+from dr_core.learning.choices import choose_algorithms, log_choices
 from dr_core.learning.held_out import validation_columns
 from dr_core.learning.m_step import refine_alone
 from dr_core.learning.path_costs import choose_paths
@@ -179,7 +179,7 @@ def _fit_paths(run: LearnedRun, t: int, phases: Sequence[Phase]) -> Facts:
 
 def scores(run: LearnedRun, stage: Stage) -> Facts:
     """s[v, c] and N_v under the model of pi_{t-1}; none where the refinement decides alone."""
-    chosen = choose_m_step(run.config.assignment, run.num_items, run.num_paths)
+    chosen = run.chosen_m_step
     if not chosen.descends:
         logger.info("  no scores are needed: assignment.m_step is %s, %s", chosen.kind, chosen.reason)
         return {"rows_in": 0, "rows_out": 0}
@@ -202,7 +202,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     state_UE = encode_histories(model, users.histories, config.history_length)
     beam = visiting_beam(config, run.choice)
     visited = visited_paths(model, parent, state_UE, beam)
-    chosen = choose_m_step(config.assignment, run.num_items, run.num_paths)
+    chosen = run.chosen_m_step
     refinement = None
     if chosen.refines:
         states = sample_states(run.workdir, "samples", model, config.assignment.refine_states)

@@ -24,9 +24,9 @@ CANNOT = [
 ]
 
 
-def test_one_path_an_item_is_descended_and_refined() -> None:
-    chosen = choose_m_step(AssignmentConfig(refine_items=100), 100, 1)
-    assert (chosen.kind, chosen.descends, chosen.refines) == ("both", True, True)
+@pytest.mark.parametrize(("normaliser", "kind"), [("layers", "both"), ("global", "refinement")])
+def test_one_path_an_item_is_refined_and_descended_only_in_a_product(normaliser, kind) -> None:
+    assert choose_m_step(AssignmentConfig(refine_items=100), 100, 1, normaliser).kind == kind
 
 
 @pytest.mark.parametrize(("config", "num_items", "num_paths", "key"), CANNOT)

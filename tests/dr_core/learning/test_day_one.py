@@ -59,7 +59,7 @@ def test_every_item_stands_on_its_path_and_the_index_is_the_inverse(default: Lea
     for item, path in enumerate(default.path_VJ[:, 0].tolist()):
         assert item in default.index.items(path)
     assert len(default.index.item_ids) == NUM_ITEMS
-    assert default.algorithms["m_step"].kind == "both"
+    assert default.algorithms["m_step"].kind == "refinement"
     assert len(default.rounds) == 2
     assert len(default.warm_up) == 8
     for facts in default.rounds:

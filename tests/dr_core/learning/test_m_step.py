@@ -118,3 +118,15 @@ class TestItemsInMemory(ScoredItemsBehaviour):
     @pytest.fixture
     def items(self) -> ItemsInMemory:
         return items()
+
+
+def test_items_with_paths_keep_them_where_only_new_ones_are_placed() -> None:
+    scored = items()
+    start_VJ = scored.candidates.current_paths
+    start_VJ[::7] = -1
+    placed, facts = m_step(scored, AlphaRule(ALPHA, None), VISITED, only_new=True)
+    is_new_V = np.arange(NUM_ITEMS) % 7 == 0
+    np.testing.assert_array_equal(placed.path_VJ[~is_new_V], start_VJ[~is_new_V])
+    np.testing.assert_array_equal(placed.path_VJ[is_new_V], descent(scored, ALPHA)[is_new_V])
+    assert (placed.path_VJ >= 0).all()
+    assert (facts.items_moved, facts.items_placed) == (0, int(is_new_V.sum()))
