@@ -62,8 +62,7 @@ def test_every_item_stands_on_its_path_and_the_index_is_the_inverse(default: Lea
     assert default.algorithms["m_step"].kind == "refinement"
     assert len(default.rounds) == 2
     assert len(default.warm_up) == 8
-    for facts in default.rounds:
-        assert facts.surrogate_after_descent >= facts.surrogate_before
+    assert {facts.surrogate_after for facts in default.rounds} == {None}, "no scores are collected"
 
 
 def test_the_same_seed_gives_the_same_mapping_and_model(default: Learned) -> None:
@@ -77,22 +76,23 @@ def test_the_same_seed_gives_the_same_mapping_and_model(default: Learned) -> Non
 @pytest.mark.parametrize(
     "sections",
     [
-        {"assignment": {"m_step": "refinement"}},
+        {"assignment": {"m_step": "both"}},
         {"assignment": {"m_step": "descent"}},
+        {"structure": {"normaliser": "layers", "hidden": 16}},
         {"paths": {"paths_per_item": 2}},
         {"paths": {"start": "random"}, "em": SMALL["em"] | {"rounds": 4}},
         {"em": SMALL["em"] | {"joint_epochs": 2}},
         {"mixed_targets": {"share": 0.0}},
         {"mixed_targets": {"exact_below": 10, "probed_groups": 8, "best_items": 20}},
     ],
-    ids=["refinement", "descent", "two paths", "random start", "joint", "no mixed targets", "grouped targets"],
+    ids=["both", "descent", "layers", "two paths", "random start", "joint", "no mixed targets", "grouped targets"],
 )
 def test_every_way_of_learning_finds_the_groups(sections) -> None:
     result = learned(**sections)
     assert share_of_own_group(result) > 0.9
     assert result.path_VJ.min() >= 0
-    if sections == {"assignment": {"m_step": "refinement"}}:
-        assert {facts.surrogate_after for facts in result.rounds} == {None}
+    if result.algorithms["m_step"].kind != "refinement":
+        assert all(facts.surrogate_after_descent >= facts.surrogate_before for facts in result.rounds)
 
 
 def test_nobody_held_out_leaves_alpha_as_it_was_derived() -> None:
