@@ -29,8 +29,9 @@ from dr_core.retrieval.router import Width
 
 METRICS = ("precision", "recall", "f1", "ndcg", "hit_rate", "overlap")
 CHUNK = 256
-NUM_PRICES = 18
-"""Points of a curve that is searched by price."""
+NUM_PRICES, BEYOND = 20, 1.3
+"""Points of a curve that is searched by price; how far it goes beyond the candidates wanted, since the users who are measured
+may find fewer at a price than its judges did."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +270,7 @@ class Evaluator:
             return self._beams(variant, retriever, up_to, including)
         prices = self.prices(retriever)
         fewest = max(1.0, float(np.diff(retriever.index.offsets).mean()))
-        budgets = np.geomspace(min(fewest, up_to), 1.05 * up_to, NUM_PRICES)
+        budgets = np.geomspace(min(fewest, up_to), BEYOND * up_to, NUM_PRICES)
         points = [
             self.measure_width(variant, prices.at(wanted), wanted=round(wanted, 1), retriever=retriever)
             for wanted in budgets.tolist()

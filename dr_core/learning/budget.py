@@ -150,11 +150,11 @@ def keep_structure(
 def _wanted(
     config: LearningConfig, num_items: int, num_paths: int, space: PathSpace | None, candidates: float
 ) -> float:
-    """Return the items wanted on a visited path: what a beam has to find, or as long as a path may grow where a search stops
+    """Return the items wanted on a visited path: what a beam has to find, or little more than the mean where a search stops
     at a price."""
     if config.structure.normaliser == "layers" or space is None:
         return max(1.0, candidates / config.budget.beam)
-    return max(1.0, config.paths.path_length_slack * num_items * num_paths / space.num_paths)
+    return max(1.0, SMALLEST_MULTIPLE * num_items * num_paths / space.num_paths)
 
 
 def visiting_beam(config: LearningConfig, choice: StructureChoice) -> int:

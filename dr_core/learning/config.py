@@ -59,7 +59,7 @@ class PathsConfig(Config):
     children each. With `layers` it is the smallest K with K^D >= path_length_slack x V J / (items on a visited path)."""
     path_length_slack: float = Field(2.0, ge=1)
     """How many times longer a visited path may be than the mean path. More lets the M-step make what is visited often longer,
-    which saves beams; less keeps paths even, which saves candidates. With `layers` it also decides K."""
+    which saves beams; less keeps paths even, which saves candidates. `layers` only."""
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(1, ge=1)

@@ -69,9 +69,9 @@ def _structure(run: LearnedRun, measurement: Measurement) -> dict[str, Any]:
         "J": run.num_paths,
         "S": run.config.scores.num_candidates,
         "alpha": run.m_step.get("alpha"),
-        **{name: None for name in ("price", "opening", "most")},
+        **{name: None for name in ("beam", "price", "opening", "most")},
         **as_settings(measurement.width),
-        "beam": measurement.operating[SUBJECT].beam if measurement.operating else None,
+        **({"beam": measurement.operating[SUBJECT].beam} if measurement.operating else {}),
         **{name: said.get(name) for name in ALGORITHM},
     }
 

@@ -79,7 +79,7 @@ def test_paths_that_are_kept_follow_the_budget_of_today() -> None:
     kept = keep_structure(config_of(), NUM_ITEMS, 1, PathSpace((30, 7)), 800.0)
     assert kept.space == PathSpace((30, 7))
     assert kept.candidates == 800
-    assert kept.items_per_visited_path == pytest.approx(2 * NUM_ITEMS / 210)
+    assert kept.items_per_visited_path == pytest.approx(1.5 * NUM_ITEMS / 210)
     assert np.isclose(kept.budgets[1], 800)
 
 
