@@ -94,6 +94,7 @@ class Evaluator:
         max_exact: most candidates of the exact_candidates curve.
         retired: items that nothing may return.
         judges: users on whom the widths of a search are chosen; by default those who are measured.
+        candidate_cost: what a candidate costs a search, in units of what the retriever's own ranker takes.
     """
 
     def __init__(
@@ -107,10 +108,11 @@ class Evaluator:
         max_exact: int,
         retired: IntArray | None = None,
         judges: EvaluationUsers | None = None,
+        candidate_cost: float = 1.0,
         seed: int = 0,
     ) -> None:
         self.users, self.ks, self.max_length, self.counts_V, self.seed = users, tuple(ks), max_length, counts_V, seed
-        self.k_max = max(ks)
+        self.k_max, self.candidate_cost = max(ks), candidate_cost
         self.vector_VE = np.ascontiguousarray(model.reranker.item_vectors()[0].detach().numpy())
         self.bias_V = model.reranker.item_vectors()[1].detach().numpy().copy()
         retired = np.zeros(0, np.int64) if retired is None else retired
@@ -287,12 +289,8 @@ class Evaluator:
                 break
         return points
 
-    def prices(self, retriever: Retriever, candidate_cost: float = 1.0) -> Prices:
-        """Return what each price finds for the judges, of their best items by the softmax.
-
-        Args:
-            candidate_cost: what a candidate costs, in units of what the retriever's own ranker takes.
-        """
+    def prices(self, retriever: Retriever) -> Prices:
+        """Return what each price finds for the judges, of their best items by the softmax."""
         score_UV = torch.from_numpy(self.judge_UE) @ torch.from_numpy(self.vector_VE).T + torch.from_numpy(self.bias_V)
         wanted_UK = score_UV.topk(min(self.k_max, self.num_items), dim=1).indices.numpy()
         return Prices.of(
@@ -300,7 +298,7 @@ class Evaluator:
             retriever.index,
             self.judge_UE,
             wanted_UK,
-            candidate_cost * retriever.ranker.multiply_adds(1.0),
+            self.candidate_cost * retriever.ranker.multiply_adds(1.0),
         )
 
     def fixed_size(self, method: str, sizes: Iterable[int]) -> list[Point]:

@@ -163,6 +163,7 @@ def evaluator_of(run: LearnedRun, model: DeepRetrievalModel, users: EvaluationUs
         max_exact=int(up_to),
         retired=run.retired,
         judges=run.validation,
+        candidate_cost=run.config.budget.candidate_cost,
         seed=run.seed,
     )
 
@@ -193,7 +194,7 @@ def serving_width(run: LearnedRun) -> Width:
     evaluator = evaluator_of(run, run.learned.model, users, wanted)
     retriever = evaluator.retriever_of(run.learned)
     if isinstance(retriever.router, CompiledEnergies):
-        return evaluator.prices(retriever, run.config.budget.candidate_cost).at(wanted)
+        return evaluator.prices(retriever).at(wanted)
     return choose_beam(evaluator.curve(run.learned, up_to=wanted), wanted).width or 1
 
 

@@ -177,14 +177,27 @@ def _chosen(summary: Summary) -> list[tuple[str, str, str]]:
         "S": "candidate paths an item",
         "alpha": "size penalty",
         "beam": "paths a user",
+        "price": "ln of the probability of an item from which on a path is visited",
+        "opening": "ln of the probability from which on a prefix is opened",
+        "most": "candidates of one user at most",
     }
-    symbols = {"alpha": "\N{GREEK SMALL LETTER ALPHA}", "beam": "B"}
+    symbols = {
+        "alpha": "\N{GREEK SMALL LETTER ALPHA}",
+        "beam": "B",
+        "price": "\N{GREEK SMALL LETTER LAMDA}",
+        "opening": "\N{GREEK SMALL LETTER THETA}",
+    }
     found = [
         (symbols.get(name, name), formats.plain(getattr(summary.structure, name)), text)
         for name, text in meanings.items()
         if getattr(summary.structure, name) is not None
     ]
-    for name, shown in (("m_step", "M-step"), ("path_vectors", "last layer"), ("search", "search by")):
+    for name, shown in (
+        ("m_step", "M-step"),
+        ("normaliser", "normaliser"),
+        ("path_vectors", "last layer"),
+        ("search", "search by"),
+    ):
         kind, _, reason = (getattr(summary.structure, name) or "").partition(": ")
         found += [(shown, kind, reason)] if kind else []
     structure = summary.structure
