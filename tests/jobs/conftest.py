@@ -30,6 +30,7 @@ mixed_targets: {draws: 2, best_items: 40}
 budget: {candidates: 20, beam: 4}
 paths: {paths_per_item: 1}
 penalty: {corrections: 0}
+assignment: {m_step: both}
 em: {rounds: 1, warm_up_epochs: 1, e_step_epochs: 1, final_epochs: 1}
 health: {max_largest_share: 1.0, min_normalized_entropy: 0.0}
 evaluation: {controls: false, bootstrap: 100}
