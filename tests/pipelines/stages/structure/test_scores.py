@@ -22,7 +22,6 @@ from pipelines.stages.structure.scores import (
     path_scores,
 )
 from pipelines.storage.item_paths import write_paths
-from tests.oracles.beam_search import beam_search
 
 S = 6
 Scores = dict[tuple[int, int], tuple[float, bool]]
@@ -44,7 +43,7 @@ def naive(world) -> dict[tuple[int, int], float]:
     total: dict[tuple[int, int], float] = defaultdict(float)
     for user_1E, targets in states(world):
         probability = world.model.structure.log_prob(user_1E, every[None]).detach().double().exp()[0]
-        beam = beam_search(world.model.structure, user_1E, S).path_NB[0].tolist()
+        beam = probability.topk(S).indices.tolist()
         for item, weight in targets:
             for path in {*beam, *world.path_VJ[item].tolist()}:
                 total[item, path] += weight * float(probability[path])
