@@ -369,9 +369,10 @@ def targets(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def scores(run: RefreshedRun, stage: Stage) -> Facts:
-    """s[v, c] and N_v of the new events, merged into the base's."""
+    """s[v, c] and N_v of the new events, merged into the base's; alone where no release here has collected any."""
     days = sum(Interval.from_label(label).days for label in run.labels)
     decay = 2.0 ** (-days / run.config.refresh.half_life_days)
+    is_first = not run.workdir.has_table(run.spark, "path_scores")
     done = accumulate_scores(
         run.spark,
         run.workdir,
@@ -379,7 +380,7 @@ def scores(run: RefreshedRun, stage: Stage) -> Facts:
         model=FrozenModel.of(run.workdir, run.warm_id),
         release_id=run.last_id,
         config=run.config.scores,
-        carried=Carried(run.base, decay),
+        carried=None if is_first else Carried(run.base, decay),
     )
     return {**done, "decay": decay}
 

@@ -22,6 +22,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.checkpoint import load_model
 from dr_core.retrieval.from_model import model_retriever
 from dr_core.retrieval.retriever import Retriever
+from pipelines.flows.day_one import run_day_one
 from pipelines.flows.delete_user import USER_TABLES, delete_user
 from pipelines.flows.evaluate_release import evaluate_release
 from pipelines.flows.refresh import run_refresh
@@ -32,7 +33,7 @@ from pipelines.storage.faults import VARIABLE
 from pipelines.storage.publish import promote, rollback
 from pipelines.storage.releases import list_releases, live_release
 from pipelines.storage.workdir import Workdir
-from tests.end_to_end.world import AGAIN, LATE, RETIRED, SCRIPT, TinyWorld, day, tiny_config
+from tests.end_to_end.world import AGAIN, FIRST, LATE, RETIRED, SCRIPT, TinyWorld, day, tiny_config
 
 RunAttached = Callable[..., tuple[int, str]]
 KILLED_AT = (
@@ -292,6 +293,25 @@ def test_a_refused_day_is_learned_with_the_next(
     assert again["learned"] == [day(9).label, day(10).label, day(11).label], "what was rolled back is learned anew"
     assert again["parent_release"] == before.release_id
     assert_sound(spark, workdir)
+
+
+def test_paths_that_were_refined_stay_and_new_items_get_theirs(
+    spark: SparkSession, logs: dict[str | int, str], tmp_path: Path
+) -> None:
+    """With one path an item nothing is scored on day one, and there is nothing that a refresh could carry on."""
+    config = tiny_config(
+        "paths.paths_per_item=1", "evaluation.controls=false", "em.rounds=1", "gates.max_recall_loss=1.0"
+    )
+    workdir = Workdir(str(tmp_path / "W"))
+    first = run_day_one(config, workdir.uri, logs=logs["first"], interval=FIRST)["release_id"]
+    assert not workdir.has_table(spark, "path_scores")
+    second = run_refresh(config, workdir.uri, day(9), logs=logs[9])["release_id"]
+    before, after = (
+        {row.item_id: row.path_id for row in workdir.read_release(spark, "item_paths", name).collect()}
+        for name in (first, second)
+    )
+    assert before.items() <= after.items()
+    assert len(after) > len(before)
 
 
 def test_retention_and_removal_of_a_user(
