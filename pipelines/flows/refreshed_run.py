@@ -10,7 +10,6 @@ from typing import Any
 from pyspark.sql import DataFrame
 
 from dr_core.arrays import DoubleArray
-from dr_core.errors import InputError
 from dr_core.learning.budget import StructureChoice, keep_structure
 from dr_core.learning.checkpoint import read_manifest, structure_config
 from dr_core.learning.choices import MStepChoice, choose_m_step
@@ -72,11 +71,13 @@ class RefreshedRun(LearnedRun):
 
     @cached_property
     def kept_config(self) -> RunConfig:
-        """The run's configuration, with the structure model that the base was built with."""
+        """The run's configuration, with the structure model that the base was built with, where that is there."""
         manifest = read_manifest(self.workdir.filesystem, self.workdir.path("models", self.base))
-        if manifest is None:
-            raise InputError(f"{self.workdir.uri} holds no finished model {self.base}: roll back, or run anew")
-        return self.config.model_copy(update={"structure": structure_config(manifest)})
+        return (
+            self.config
+            if manifest is None
+            else self.config.model_copy(update={"structure": structure_config(manifest)})
+        )
 
     @property
     def chosen_m_step(self) -> MStepChoice:
