@@ -16,6 +16,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from dr_core._heap import rise, sink
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.retrieval.candidates import Candidates
 
@@ -101,45 +102,28 @@ class ClusterLists:
 
 
 @njit(cache=True, nogil=True)
-def _sink(keys, clusters, at, length):  # type: ignore[no-untyped-def]
-    """Let the entry at ``at`` of a max-heap sink to its place."""
-    key, cluster = keys[at], clusters[at]
-    while 2 * at + 1 < length:
-        child = 2 * at + 1
-        if child + 1 < length and keys[child + 1] > keys[child]:
-            child += 1
-        if keys[child] <= key:
-            break
-        keys[at], clusters[at] = keys[child], clusters[child]
-        at = child
-    keys[at], clusters[at] = key, cluster
-
-
-@njit(cache=True, nogil=True)
 def _merge(score_UK, offsets, item_ids, bias_I, size):  # type: ignore[no-untyped-def]
     num_users, num_clusters = score_UK.shape
     item_UN = np.empty((num_users, size), np.int64)
-    keys = np.empty(num_clusters, np.float32)
-    clusters = np.empty(num_clusters, np.int64)
+    costs, clusters = (
+        np.empty(num_clusters, np.float32),
+        np.empty(num_clusters, np.int64),
+    )  # the best is the heap's worst
     place_K = np.empty(num_clusters, np.int64)
     for user in range(num_users):
         length = 0
         for cluster in range(num_clusters):
             place_K[cluster] = offsets[cluster]
             if offsets[cluster] < offsets[cluster + 1]:
-                keys[length] = score_UK[user, cluster] + bias_I[offsets[cluster]]
-                clusters[length] = cluster
+                rise(costs, clusters, length, -score_UK[user, cluster] - bias_I[offsets[cluster]], cluster)
                 length += 1
-        for at in range(length // 2 - 1, -1, -1):
-            _sink(keys, clusters, at, length)
         for found in range(size):
             cluster = clusters[0]
             item_UN[user, found] = item_ids[place_K[cluster]]
             place_K[cluster] += 1
             if place_K[cluster] < offsets[cluster + 1]:
-                keys[0] = score_UK[user, cluster] + bias_I[place_K[cluster]]
+                sink(costs, clusters, length, -score_UK[user, cluster] - bias_I[place_K[cluster]], cluster)
             else:
                 length -= 1
-                keys[0], clusters[0] = keys[length], clusters[length]
-            _sink(keys, clusters, 0, length)
+                sink(costs, clusters, length, costs[length], clusters[length])
     return item_UN

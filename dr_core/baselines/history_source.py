@@ -6,10 +6,13 @@ The same cut as the ``samples`` table's (``pipelines/stages/training/samples.py`
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from dr_core.config import Config
 from dr_core.item_lists import ItemLists
@@ -78,3 +81,27 @@ def padded(histories: ItemLists, length: int) -> tuple[npt.NDArray[np.int64], np
     for user, (end, size) in enumerate(zip(offsets[1:], sizes, strict=True)):
         rows[user, :size] = histories.item_ids[end - size : end]
     return rows, sizes
+
+
+class Pairs(NamedTuple):
+    """The states of a batch and their targets. Legend: N states, T targets a state."""
+
+    row_N: Tensor
+    """int64, the row of each state."""
+    position_N: Tensor
+    """int64, the place in its history after which it is taken."""
+    target_NT: Tensor
+    """int64 item ids, -1 is none."""
+    weight_NT: Tensor
+    there_NT: Tensor
+    """bool, whether there is a target."""
+
+
+def pairs_of(batch: Batch) -> Pairs | None:
+    """Return the states and targets of a batch, None when it holds no target."""
+    row_N, place_N = torch.nonzero(batch.position_BP >= 0, as_tuple=True)
+    target_NT = batch.target_BPT[row_N, place_N]
+    there_NT = target_NT >= 0
+    if not bool(there_NT.any()):
+        return None
+    return Pairs(row_N, batch.position_BP[row_N, place_N], target_NT, batch.weight_BPT[row_N, place_N], there_NT)

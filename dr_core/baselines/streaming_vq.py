@@ -22,7 +22,7 @@ from dr_core.arrays import FloatArray, IntArray
 from dr_core.baselines.base import Events, VectorBaseline
 from dr_core.baselines.codebook import ClusterLists, Codebook
 from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
-from dr_core.baselines.history_source import CutConfig, HistorySource, padded
+from dr_core.baselines.history_source import CutConfig, HistorySource, padded, pairs_of
 from dr_core.baselines.two_tower import corrected_log_softmax
 from dr_core.config import Config
 from dr_core.item_lists import ItemLists
@@ -143,16 +143,15 @@ class StreamingVQ(VectorBaseline):
 
     def _loss(self, batch: Batch) -> Tensor | None:
         """Mean over the pairs of reward x (L_aux + L_ind), the codebook moved on; None when the batch holds no pair."""
-        row_N, place_N = torch.nonzero(batch.position_BP >= 0, as_tuple=True)
-        target_NT, weight_NT = batch.target_BPT[row_N, place_N], batch.weight_BPT[row_N, place_N]
-        there_NT = target_NT >= 0
-        if not bool(there_NT.any()):
+        pairs = pairs_of(batch)
+        if pairs is None:
             return None
+        row_N, position_N, target_NT, weight_NT, there_NT = pairs
         item_C = torch.unique(target_NT[there_NT])
         own_NT = torch.searchsorted(item_C, target_NT.clamp_min(0).contiguous()).clamp_max(len(item_C) - 1)
         self.frequency.observe(item_C.numpy())
         probability_C = torch.from_numpy(self.frequency.probability(item_C.numpy()))
-        state_NE = self.towers.states(batch.history_BL)[row_N, batch.position_BP[row_N, place_N]]
+        state_NE = self.towers.states(batch.history_BL)[row_N, position_N]
         vector_CE, bias_C = self.towers.items(item_C)
         code_C = self.codebook.assign(vector_CE.detach())
         coded_CE = vector_CE + (self.codebook.vector_KE[code_C] - vector_CE).detach()

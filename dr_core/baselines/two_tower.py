@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dr_core.arrays import FloatArray
 from dr_core.baselines.base import Events, ItemFeatures, VectorBaseline
 from dr_core.baselines.frequency import FrequencyConfig, FrequencyEstimator
-from dr_core.baselines.history_source import CutConfig, HistorySource, padded
+from dr_core.baselines.history_source import CutConfig, HistorySource, padded, pairs_of
 from dr_core.baselines.value_table import ValueTable
 from dr_core.config import Config
 from dr_core.item_lists import ItemLists
@@ -192,16 +192,15 @@ class TwoTower(VectorBaseline):
 
     def _loss(self, batch: Batch) -> Tensor | None:
         """Mean over the pairs of reward x -log of the batch softmax; None when the batch holds no pair."""
-        row_N, place_N = torch.nonzero(batch.position_BP >= 0, as_tuple=True)
-        target_NT, weight_NT = batch.target_BPT[row_N, place_N], batch.weight_BPT[row_N, place_N]
-        there_NT = target_NT >= 0
-        if not bool(there_NT.any()):
+        pairs = pairs_of(batch)
+        if pairs is None:
             return None
+        row_N, position_N, target_NT, weight_NT, there_NT = pairs
         item_C, copies_C = torch.unique(target_NT[there_NT], return_counts=True)
         # One look-up for both towers: the gradient of a table is as large as the table.
         item_D = torch.unique(torch.cat([batch.history_BL.clamp_min(0).flatten(), item_C]))
         feature_DF = self.towers.features(item_D)
-        state_NE = self.towers.states(batch.history_BL, row_N, batch.position_BP[row_N, place_N], item_D, feature_DF)
+        state_NE = self.towers.states(batch.history_BL, row_N, position_N, item_D, feature_DF)
         item_CE = self.towers.vectors(feature_DF[torch.searchsorted(item_D, item_C)])
         logit_NC = state_NE @ item_CE.T / self.config.temperature
         own_NT = torch.searchsorted(item_C, target_NT.clamp_min(0).contiguous()).clamp_max(len(item_C) - 1)

@@ -70,7 +70,7 @@ class Point:
     width: Width | None = None
     """Of the search, where there is one."""
     wanted: float | None = None
-    """Candidates that the width was chosen for; it tells points of several seeds apart."""
+    """Candidates that the width was chosen for, 0 for the one that is served; it tells points of several seeds apart."""
 
     @property
     def mean_candidates(self) -> float:
@@ -260,14 +260,12 @@ class Evaluator:
         items = np.arange(self.num_items)
         return model_retriever(variant.model, build_index(items, variant.path_VJ), width=1, max_length=self.max_length)
 
-    def curve(
-        self, variant: Variant, *, up_to: float, including: Width | None = None, retriever: Retriever | None = None
-    ) -> list[Point]:
+    def curve(self, variant: Variant, *, up_to: float, including: Width | None = None) -> list[Point]:
         """Measure a variant from its narrowest search until its candidates reach ``up_to`` a user, at ``including`` too.
 
         A structure that is searched by price has one for each of some numbers of candidates, chosen on the judges.
         """
-        retriever = retriever or self.retriever_of(variant)
+        retriever = self.retriever_of(variant)
         if not isinstance(retriever.router, CompiledEnergies):
             return self._beams(variant, retriever, up_to, including)
         prices = self.prices(retriever)

@@ -8,7 +8,14 @@ from typing import Any
 
 from dr_core.learning.choices import choose_algorithms, choose_m_step
 from dr_core.learning.config import LearningConfig
-from dr_core.paths.length import CostGrowth, clip_num_paths, layers, usual_growth
+from dr_core.paths.length import (
+    FEWEST_VISITS,
+    VISITS_OF_BUDGET,
+    CostGrowth,
+    clip_num_paths,
+    layers,
+    usual_growth,
+)
 from dr_core.paths.penalty import suggest_num_nodes
 from dr_core.paths.space import PathSpace
 
@@ -169,11 +176,12 @@ def cheapest_paths(config: LearningConfig, num_items: int, num_paths: int, growt
     budget = config.budget
     candidates = budget.expected_candidates(num_items)
     if budget.recall is None:
-        cheapest = growth.cheapest_for(candidates, budget.candidate_cost)
+        cheapest, visits = growth.cheapest_for(candidates, budget.candidate_cost), VISITS_OF_BUDGET
     else:
-        cheapest = growth.cheapest(budget.candidate_cost)
+        cheapest, visits = growth.cheapest(budget.candidate_cost), FEWEST_VISITS
         candidates = growth.candidates_at(cheapest)
-    length = clip_num_paths(cheapest, num_items, num_paths, candidates, config.structure.exact_paths)
+    most = config.structure.exact_paths
+    length = clip_num_paths(cheapest, num_items, num_paths, candidates, most, fewest_visits=visits)
     reason = (
         f"{length:.0f} paths, since candidates fall as P^-{growth.candidates_power:.2f} and nodes rise as"
         f" P^{growth.nodes_power:.2f} ({_source(growth)}) and a candidate costs {budget.candidate_cost:g} nodes"

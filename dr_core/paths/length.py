@@ -20,8 +20,10 @@ MOST_PATHS = 131_072
 """Paths at most, where the items allow, by default."""
 FEWEST_ITEMS = 2
 """Items on a path, at least, on average."""
-FEWEST_VISITS = 4
-"""Mean paths that the candidates fill, at least: with fewer, users can hardly be told apart."""
+FEWEST_VISITS, VISITS_OF_BUDGET = 4, 16
+"""Mean paths that the candidates fill, at least: with fewer, users can hardly be told apart. Where the user says how many
+candidates there are, and not which recall they should reach, more and shorter paths hold more of what is wanted, for work
+that hardly grows (docs/decisions.md)."""
 CHILDREN, FEW_CHILDREN, FEW_PATHS = 32, 16, 1536
 """Children of a prefix, and children of one where there are fewer than ``FEW_PATHS`` paths."""
 USUAL_CANDIDATES_POWER, USUAL_NODES_POWER, USUAL_PREFIXES = 0.4, 0.75, 0.3
@@ -153,11 +155,17 @@ def children(num_paths: float) -> int:
 
 
 def clip_num_paths(
-    num_paths: float, num_items: int, paths_per_item: int, candidates: float, most_paths: int = MOST_PATHS
+    num_paths: float,
+    num_items: int,
+    paths_per_item: int,
+    candidates: float,
+    most_paths: int = MOST_PATHS,
+    *,
+    fewest_visits: int = FEWEST_VISITS,
 ) -> float:
     """Return the number of paths within its bounds.
 
-    There are ``FEWEST_ITEMS`` items on a path at least, and then ``FEWEST_VISITS`` mean paths among the candidates at least,
+    There are ``FEWEST_ITEMS`` items on a path at least, and then ``fewest_visits`` mean paths among the candidates at least,
     and then ``most_paths`` at most.
 
     Args:
@@ -166,9 +174,10 @@ def clip_num_paths(
         paths_per_item: J, which is also the fewest paths there can be.
         candidates: C.
         most_paths: whose energies are all summed.
+        fewest_visits: mean paths that the candidates fill.
     """
     places = num_items * paths_per_item
-    lowest = FEWEST_VISITS * places / candidates
+    lowest = fewest_visits * places / candidates
     clipped = max(min(num_paths, most_paths), lowest)
     return max(min(clipped, places / FEWEST_ITEMS), paths_per_item, 4.0)
 

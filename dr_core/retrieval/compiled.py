@@ -7,20 +7,23 @@ from collections.abc import Mapping
 from dr_core.arrays import FloatArray
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.beam_kernel import CompiledStructure, StructureTables
-from dr_core.retrieval.energy_kernel import CompiledEnergies, EnergyLayers
+from dr_core.retrieval.energy_kernel import EXACT_PATHS, CompiledEnergies, EnergyLayers
 
 CompiledPaths = CompiledEnergies | CompiledStructure
 
 
-def compiled(arrays: Mapping[str, FloatArray], index: PathIndex | None = None) -> CompiledPaths:
+def compiled(
+    arrays: Mapping[str, FloatArray], index: PathIndex | None = None, *, exact_paths: int = EXACT_PATHS
+) -> CompiledPaths:
     """Return the kernel of a structure.
 
     Args:
         arrays: of :func:`dr_core.retrieval.from_model.structure_arrays`.
         index: whose paths are searched, by their sizes; by default all paths.
+        exact_paths: of :class:`dr_core.retrieval.energy_kernel.CompiledEnergies`; visits do not depend on it.
     """
     if "vectors_0" in arrays:
-        return CompiledEnergies(EnergyLayers.of(arrays), index)
+        return CompiledEnergies(EnergyLayers.of(arrays), index, exact_paths=exact_paths)
     whole = CompiledStructure(StructureTables(**arrays))
     if index is None:
         return whole

@@ -23,6 +23,8 @@ from dr_core.retrieval.beam_kernel import _C0, _C1, _C2, _C3, _C4, _C5, _keep_be
 from dr_core.retrieval.router import Price, Visits, Width
 
 USERS_AT_ONCE = 128
+EXACT_PATHS = 131_072
+"""Most paths that are all summed in Z where nobody says otherwise."""
 _LOG2_E = np.float32(1.4426950408889634)
 _EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
 _LOWEST = np.float32(-120)
@@ -66,7 +68,7 @@ class CompiledEnergies:
         exact_paths: up to so many paths Z is the sum over all of them in :meth:`search` and :meth:`log_prob`.
     """
 
-    def __init__(self, layers: EnergyLayers, index: PathIndex | None = None, *, exact_paths: int = 131_072) -> None:
+    def __init__(self, layers: EnergyLayers, index: PathIndex | None = None, *, exact_paths: int = EXACT_PATHS) -> None:
         self.layers, self.space, self.exact_paths = layers, layers.space, exact_paths
         self.size_P = np.ones(self.space.num_paths, np.int64)
         if index is not None:

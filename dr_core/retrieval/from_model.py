@@ -69,7 +69,7 @@ def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, width: Width
 
 def compiled_structure(structure: PathModel, index: PathIndex | None = None) -> CompiledPaths:
     """Return a structure model compiled for search; with an index, over its paths by their sizes."""
-    return compiled(structure_arrays(structure), index)
+    return compiled(structure_arrays(structure), index, exact_paths=structure.config.exact_paths)
 
 
 def structure_arrays(structure: PathModel) -> dict[str, FloatArray]:

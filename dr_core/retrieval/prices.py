@@ -14,6 +14,7 @@ import numpy as np
 
 from dr_core.arrays import DoubleArray, FloatArray, IntArray
 from dr_core.paths.index import PathIndex
+from dr_core.retrieval.candidates import gather_candidates
 from dr_core.retrieval.router import Price, Router
 
 OPENINGS = (-np.inf, -10.0, -8.0, -7.0, -6.0, -5.0, -4.0, -3.0)
@@ -34,7 +35,7 @@ class Offer:
     score_M: DoubleArray
     """ln of the mean probability of an item on each path that any user could visit, descending."""
     candidates_M: DoubleArray
-    """Mean candidates a user when every path down to this one is visited."""
+    """Mean distinct candidates a user when every path down to this one is visited."""
     wanted_score_W: DoubleArray
     """The score of the path on which each wanted item is found, descending; -inf where it is not."""
 
@@ -121,9 +122,9 @@ def _offer(router: Router, index: PathIndex, user_UE: FloatArray, path_UKJ: IntA
     start_UB, end_UB = index.lookup(visits.path_UB)
     size_UB = end_UB - start_UB
     is_held_UB = size_UB > 0
-    user_M = np.nonzero(is_held_UB)[0]
-    path_M, size_M = visits.path_UB[is_held_UB], size_UB[is_held_UB]
-    score_M = visits.log_prob_UB[is_held_UB] - np.log(size_M)
+    user_M, path_M = np.nonzero(is_held_UB)[0], visits.path_UB[is_held_UB]
+    score_M = visits.log_prob_UB[is_held_UB] - np.log(size_UB[is_held_UB])
+    new_M = _first_found(visits.path_UB, index)[is_held_UB] if path_UKJ.shape[2] > 1 else size_UB[is_held_UB]
     most = int(index.path_ids.max(initial=0)) + 1
     key_M = user_M * most + path_M
     by_key = np.argsort(key_M)
@@ -137,6 +138,14 @@ def _offer(router: Router, index: PathIndex, user_UE: FloatArray, path_UKJ: IntA
         opening,
         float(visits.work_U.mean()),
         score_M[order_M].astype(np.float64),
-        np.cumsum(size_M[order_M]) / len(user_UE),
+        np.cumsum(new_M[order_M]) / len(user_UE),
         -np.sort(-wanted_UK.ravel().astype(np.float64)),
     )
+
+
+def _first_found(path_UB: IntArray, index: PathIndex) -> IntArray:
+    """Return how many items of each visited path are on none of the paths before it, int64 [U, B]."""
+    found = gather_candidates(path_UB, *index.arrays)
+    new_UB = np.zeros(path_UB.shape, dtype=np.int64)
+    np.add.at(new_UB, (np.repeat(np.arange(len(path_UB)), np.diff(found.offsets)), found.beam_slots), 1)
+    return new_UB

@@ -112,9 +112,14 @@ class LearnedRun:
         return self.result(f"assign_{self.config.em.rounds}")
 
     @property
+    def kept_config(self) -> RunConfig:
+        """The run's configuration, as far as its structure follows it."""
+        return self.config
+
+    @property
     def chosen_m_step(self) -> MStepChoice:
-        """Which M-step runs, and why."""
-        config = self.config
+        """Which M-step runs for such a structure, and why."""
+        config = self.kept_config
         return choose_m_step(config.assignment, self.num_items, self.num_paths, config.structure.normaliser)
 
     @cached_property

@@ -12,7 +12,6 @@ from pyspark.sql import DataFrame
 from dr_core.arrays import DoubleArray
 from dr_core.learning.budget import StructureChoice, keep_structure
 from dr_core.learning.checkpoint import read_manifest, structure_config
-from dr_core.learning.choices import MStepChoice, choose_m_step
 from dr_core.paths.space import PathSpace
 from pipelines.config.run import RunConfig
 from pipelines.evaluation.learned_run import ROUND_FIGURES, LearnedRun
@@ -78,12 +77,6 @@ class RefreshedRun(LearnedRun):
             if manifest is None
             else self.config.model_copy(update={"structure": structure_config(manifest)})
         )
-
-    @property
-    def chosen_m_step(self) -> MStepChoice:
-        """Which M-step day one runs for such a structure, and why."""
-        config = self.kept_config
-        return choose_m_step(config.assignment, self.num_items, self.num_paths, config.structure.normaliser)
 
     @cached_property
     def choice(self) -> StructureChoice:

@@ -130,19 +130,21 @@ def test_an_explanation_holds_the_paths_of_what_is_recommended(model: DeepRetrie
     per_item = [path.probability / len(path.items) for path in paths if path.items]
     assert per_item == sorted(per_item, reverse=True)
     every = model.explain(history, beam=10**6)
-    assert 0.95 < sum(path.probability for path in every) < 1 + 1e-3, "paths without books have next to nothing"
+    whole, user_1E = model.retriever.router, model.retriever.encode([[model.items.index(book) for book in history]])
+    empty = np.setdiff1d(np.arange(space.num_paths), model.retriever.index.path_ids)[None]
+    left = float(np.exp(whole.log_prob(user_1E, empty)).sum())
+    assert sum(path.probability for path in every) + left == pytest.approx(1, abs=1e-3)
     assert sorted(book for path in every for book in path.items) == sorted(model.items)
 
 
 def test_a_search_finds_as_many_candidates_as_wanted(model: DeepRetrieval) -> None:
     few, many, fixed = (
         DeepRetrieval(k=2, seed=0, **FAST | {"serving": {"history_length": 8, **serving}}).fit(readers(0, 300))
-        for serving in ({"candidates": 2}, {"candidates": 30}, {"beam": 3})
+        for serving in ({"candidates": 2}, {"candidates": 16}, {"beam": 3})
     )
-    halves = [history[:4] for history in readers(9, 200)]  # as long as those that the price was chosen on
-    sizes = [[sum(len(path.items) for path in each.explain(history)) for history in halves] for each in (few, many)]
-    assert 20 < np.mean(sizes[1]) < 45
-    assert np.mean(sizes[0]) < 15
+    sizes = [[sum(len(path.items) for path in each.explain(history)) for history in STRANGERS] for each in (few, many)]
+    assert np.mean(sizes[1]) > 12
+    assert np.mean(sizes[0]) < np.mean(sizes[1])
     assert fixed.width == len(fixed.explain(["a1"])) == 3
 
 

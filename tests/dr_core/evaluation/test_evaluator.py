@@ -120,9 +120,9 @@ def test_a_curve_widens_until_it_reaches_the_candidates_asked_for(variant: Varia
     assert 7 in [point.width for point in curve]
     if variant.model.structure.config.normaliser == "global":
         priced = [point for point in curve if isinstance(point.width, Price)]
-        places = variant.path_VJ.shape[1]  # a price counts an item on each of its paths
-        assert all(places * point.mean_candidates >= 0.9 * (point.wanted or 0) for point in priced)
+        assert all(point.mean_candidates >= 0.9 * (point.wanted or 0) for point in priced)
     assert curve[-1].mean_candidates >= 20
     assert choose_beam(curve, 10).mean_candidates >= 10
     assert choose_beam(curve, 1e9) is curve[-1]
-    assert nearest(curve, curve[2].mean_candidates + 1e-6).mean_candidates == curve[2].mean_candidates
+    first = {point.mean_candidates: point for point in reversed(curve)}
+    assert nearest(curve, curve[2].mean_candidates + 1e-6) is first[curve[2].mean_candidates]

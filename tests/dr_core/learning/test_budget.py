@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from dr_core.learning.budget import SMALLEST_MULTIPLE, StructureChoice, choose_structure, keep_structure
 from dr_core.learning.config import BudgetConfig, LearningConfig
-from dr_core.paths.length import CostGrowth, layers
+from dr_core.paths.length import VISITS_OF_BUDGET, CostGrowth, layers
 from dr_core.paths.penalty import suggest_num_nodes
 from dr_core.paths.space import PathSpace
 
@@ -21,15 +21,18 @@ def config_of(**sections: dict[str, object]) -> LearningConfig:
 
 
 def test_layers_follow_from_what_was_measured() -> None:
-    choice = choose_structure(config_of(), NUM_ITEMS, 1, GROWTH)
+    num_items = 15_000
+    choice = choose_structure(config_of(), num_items, 1, GROWTH)
     assert choice.space.nodes == layers(GROWTH.cheapest_for(500, 1.0), 2)
     assert choice.candidates == 500
     assert "measured with 500 and 2000 paths" in " ".join(choice.reasons)
-    dear = choose_structure(config_of(budget={"candidates": 500, "candidate_cost": 4.0}), NUM_ITEMS, 1, GROWTH)
+    dear = choose_structure(config_of(budget={"candidates": 500, "candidate_cost": 4.0}), num_items, 1, GROWTH)
     assert dear.space.num_paths > 2 * choice.space.num_paths
-    capped = choose_structure(config_of(budget={"candidates": 500, "candidate_cost": 1e6}), NUM_ITEMS, 1, GROWTH)
+    capped = choose_structure(config_of(budget={"candidates": 500, "candidate_cost": 1e6}), num_items, 1, GROWTH)
     assert "ask for fewer" in " ".join(capped.reasons)
-    assert capped.space.num_paths <= NUM_ITEMS / 2
+    assert capped.space.num_paths <= num_items / 2
+    crowded = choose_structure(config_of(), NUM_ITEMS, 1, GROWTH)
+    assert crowded.space.nodes == layers(VISITS_OF_BUDGET * NUM_ITEMS / 500, 2), "so many candidates fill 16 paths"
 
 
 def test_a_recall_takes_the_candidates_of_the_cheapest_number_of_paths() -> None:

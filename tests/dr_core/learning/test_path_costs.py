@@ -67,7 +67,7 @@ def test_dearer_candidates_and_more_recall_choose_as_they_should(
     warm: tuple[DeepRetrievalModel, torch.Tensor],
 ) -> None:
     paths = [
-        choose_paths(*warm, config_of(budget={"candidates": 40, "candidate_cost": cost}), 0)[0] for cost in (0.2, 20)
+        choose_paths(*warm, config_of(budget={"candidates": 160, "candidate_cost": cost}), 0)[0] for cost in (0.2, 20)
     ]
     assert paths[0].space.num_paths < paths[1].space.num_paths
     recalls = [choose_paths(*warm, config_of(budget={"recall": recall}), 0)[0] for recall in (0.5, 0.95)]

@@ -5,20 +5,16 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipelines.storage.releases import Release
+from tests.made_up_release import RELEASE
 
-FIRST = Release(
+FIRST = replace(
+    RELEASE,
     release_id="full-1",
     status="retired",
     interval_start="2024-01-01T00:00:00Z",
     interval_end="2024-01-10T00:00:00Z",
-    parent_release=None,
     model_uri="models/full-1",
-    model_sha256="ab",
-    K=10,
-    D=2,
-    J=1,
     num_items=1000,
-    config_hash="cd",
     gates=json.dumps({"health": {"largest_path": 7}}),
     created_at=datetime(2024, 1, 10),
     alpha=1.0,
