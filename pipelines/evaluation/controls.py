@@ -91,15 +91,19 @@ class Controls:
         return self._fitted("embedding_paths", paths)
 
     def other_paths(self, num_paths: int) -> Variant:
-        """Deep Retrieval with another J, its own K and the same budget."""
+        """Deep Retrieval with another J, its own number of paths, the same budget, and the M-step that runs for that J."""
         choice = choose_structure(self.config, self.num_items, num_paths, self.growth)
         paths = self._clustered(choice, num_paths)
-        return self._learned(other_paths_per_item(num_paths), paths, choice, self.config.em.rounds)
+        config = self.config
+        if num_paths > 1:
+            config = config.model_copy(update={"assignment": config.assignment.model_copy(update={"m_step": "auto"})})
+        return self._learned(other_paths_per_item(num_paths), paths, choice, self.config.em.rounds, config)
 
     def random_start(self) -> Variant:
         """Deep Retrieval from random paths."""
         paths = random_paths(self.num_items, self.num_paths, self.model.space, self.seed + 2)
-        return self._learned(RANDOM_START, paths, self.choice, self.config.evaluation.random_start_rounds)
+        rounds = self.config.evaluation.random_start_rounds
+        return self._learned(RANDOM_START, paths, self.choice, rounds, self.config)
 
     def _fitted(self, name: str, paths: IntArray) -> Variant:
         logger.info("control %s", name)
@@ -107,12 +111,12 @@ class Controls:
         e_step(self.config, model, self.states, paths, total_epochs(self.config), self.seed)
         return Variant(name, model, paths)
 
-    def _learned(self, name: str, paths: IntArray, choice: StructureChoice, rounds: int) -> Variant:
+    def _learned(self, name: str, paths: IntArray, choice: StructureChoice, rounds: int, config: RunConfig) -> Variant:
         model = fresh_structure(self.model, self.model.structure.config, choice.space, self.seed)
         logger.info("variant %s", name)
-        learner = PathLearner(self.config, choice, self.seed)
+        learner = PathLearner(config, choice, self.seed)
         paths, _ = learn_structure(
-            self.config, model, self.states, paths, self._validation_UE, learner, rounds=rounds, seed=self.seed
+            config, model, self.states, paths, self._validation_UE, learner, rounds=rounds, seed=self.seed
         )
         return Variant(name, model, paths)
 
