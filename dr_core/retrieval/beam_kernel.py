@@ -16,26 +16,17 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from dr_core._heap import is_worse, rise, sink, unwind
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
+from dr_core.retrieval._compiled import BIAS, EXPONENT, LOG2_E, LOWEST, keep_best, mantissa
 from dr_core.retrieval.filter import open_prefixes
 from dr_core.retrieval.router import Price, Visits, Width
 
 USERS_AT_ONCE = 16
 _LANES = 8
-_FEW = 256
-"""So many successors are ranked by counting the better ones; more go through a heap."""
-_LOG2_E = np.float32(1.4426950408889634)
-_FIT = np.polynomial.Chebyshev.interpolate(np.exp2, 5, domain=[0, 1])  # type: ignore[no-untyped-call]
-_C0, _C1, _C2, _C3, _C4, _C5 = _FIT.convert(kind=np.polynomial.Polynomial).coef.astype(np.float32)
-"""Coefficients of 2^f for f in [0, 1], relative error below 3e-7."""
-_LOWEST = np.float32(-120)
 _ROUNDING = np.float32(1e-4)
 """What a limit is lowered by, so that no rounding of sums in another order loses a path."""
-_EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
-"""A float32 whose bits are n * 2^23 + 127 * 2^23 is 2^n."""
 
 
 class StructureTables(NamedTuple):
@@ -224,74 +215,14 @@ def _normalise(logit_KR, bias_K, highest_R, total_R, bits_R):  # type: ignore[no
             highest_R[row] = value if value > highest_R[row] else highest_R[row]
     for node in range(num_nodes):
         for row in range(num_rows):
-            power = (logit_KR[node, row] - highest_R[row]) * _LOG2_E
-            power = power if power > _LOWEST else _LOWEST
+            power = (logit_KR[node, row] - highest_R[row]) * LOG2_E
+            power = power if power > LOWEST else LOWEST
             whole = np.floor(power)
             rest = power - whole
-            mantissa = ((((_C5 * rest + _C4) * rest + _C3) * rest + _C2) * rest + _C1) * rest + _C0
-            bits_R[row] = np.int32(whole * _EXPONENT + _BIAS)
-            total_R[row] += mantissa * power_R[row]
+            bits_R[row] = np.int32(whole * EXPONENT + BIAS)
+            total_R[row] += mantissa(rest) * power_R[row]
     for row in range(num_rows):
         total_R[row] = highest_R[row] + np.log(total_R[row])
-
-
-@njit(cache=True, nogil=True)
-def _count_higher(scores, score):  # type: ignore[no-untyped-def]
-    """Return how many scores are higher, without a branch."""
-    higher = np.int32(0)
-    for entry in range(len(scores)):
-        higher += np.int32(scores[entry] > score)
-    return higher
-
-
-@njit(cache=True, nogil=True)
-def _thin(scores, paths, beam):  # type: ignore[no-untyped-def]
-    """Move the entries above a bound to the front, at least ``beam`` and seldom many more; return how many."""
-    low, high, bound = scores.min(), scores.max(), np.float32(-np.inf)
-    for _ in range(12):
-        middle = np.float32(0.5) * (low + high)
-        higher = _count_higher(scores, middle)
-        if higher < beam:
-            high = middle
-            continue
-        low = bound = middle
-        if higher <= beam + beam // 4:
-            break
-    if bound == -np.inf:
-        return len(scores)
-    size = 0
-    for entry in range(len(scores)):
-        score, path = scores[entry], paths[entry]
-        scores[size], paths[size] = score, path
-        size += score > bound
-    return size
-
-
-@njit(cache=True, nogil=True)
-def _keep_best(scores, paths, path_B, score_B):  # type: ignore[no-untyped-def]
-    """Write the best entries, best first; return how many. What stands in ``scores`` and ``paths`` afterwards is of no use."""
-    beam, size = len(path_B), 0
-    if len(scores) > beam + beam // 2:
-        left = _thin(scores, paths, beam)
-        scores, paths = scores[:left], paths[:left]
-    if len(scores) > _FEW:
-        for entry in range(len(scores)):
-            if size < beam:
-                rise(score_B, path_B, size, scores[entry], paths[entry])
-                size += 1
-            elif is_worse(score_B[0], path_B[0], scores[entry], paths[entry]):
-                sink(score_B, path_B, size, scores[entry], paths[entry])
-        unwind(score_B, path_B, size)
-        return size
-    path_B[:] = -1
-    for entry in range(len(scores)):
-        rank, path = _count_higher(scores, scores[entry]), paths[entry]
-        while rank < beam and path_B[rank] >= 0:  # taken by an equal score: the smaller path goes first
-            path_B[rank], path = min(path_B[rank], path), max(path_B[rank], path)
-            rank += 1
-        if rank < beam:
-            path_B[rank], score_B[rank] = path, scores[entry]
-    return min(len(scores), beam)
 
 
 @njit(cache=True, nogil=True)
@@ -367,7 +298,7 @@ def _extend(  # type: ignore[no-untyped-def]
     width = min(kept * num_nodes, path_UB.shape[1])
     for user in range(users):
         hits = num_hits_U[user]
-        size = _keep_best(hit_score_UN[user, :hits], hit_path_UN[user, :hits], path_UB[user], score_UB[user])
+        size = keep_best(hit_score_UN[user, :hits], hit_path_UN[user, :hits], path_UB[user], score_UB[user])
         # Unless some are closed, only a user whose logits are not numbers has fewer.
         path_UB[user, size:width], score_UB[user, size:width] = 0, np.float32(-np.inf)
     return width

@@ -19,15 +19,12 @@ from numba import njit
 from dr_core.arrays import BoolArray, FloatArray, IntArray
 from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
-from dr_core.retrieval.beam_kernel import _C0, _C1, _C2, _C3, _C4, _C5, _keep_best
+from dr_core.retrieval._compiled import BIAS, EXPONENT, LOG2_E, LOWEST, keep_best, mantissa
 from dr_core.retrieval.router import Price, Visits, Width
 
 USERS_AT_ONCE = 128
 EXACT_PATHS = 131_072
 """Most paths that are all summed in Z where nobody says otherwise."""
-_LOG2_E = np.float32(1.4426950408889634)
-_EXPONENT, _BIAS = np.float32(2.0**23), np.float32(127 * 2.0**23)
-_LOWEST = np.float32(-120)
 _ALL = np.iinfo(np.int64).max
 _OPENED = 64
 
@@ -167,13 +164,12 @@ def _log_sum(energies, bits):  # type: ignore[no-untyped-def]
         highest = energies[entry] if energies[entry] > highest else highest
     power_of, total = bits.view(np.float32), np.float32(0)
     for entry in range(len(energies)):
-        power = (energies[entry] - highest) * _LOG2_E
-        power = power if power > _LOWEST else _LOWEST
+        power = (energies[entry] - highest) * LOG2_E
+        power = power if power > LOWEST else LOWEST
         whole = np.floor(power)
         rest = power - whole
-        mantissa = ((((_C5 * rest + _C4) * rest + _C3) * rest + _C2) * rest + _C1) * rest + _C0
-        bits[entry] = np.int32(whole * _EXPONENT + _BIAS)
-        total += mantissa * power_of[entry]
+        bits[entry] = np.int32(whole * EXPONENT + BIAS)
+        total += mantissa(rest) * power_of[entry]
     return highest + np.log(total)
 
 
@@ -283,7 +279,7 @@ def _walk(  # type: ignore[no-untyped-def]
                 if is_last:
                     log_z_U[start + user] = log_z
                     kept = min(count, most_paths)
-                    _keep_best(scores[:count], found[:count], best_found[:kept], best_scores[:kept])
+                    keep_best(scores[:count], found[:count], best_found[:kept], best_scores[:kept])
                     if len(paths) < filled + kept:
                         paths = np.concatenate((paths, np.empty(len(paths) + kept, np.int64)))
                         log_probs = np.concatenate((log_probs, np.empty(len(log_probs) + kept, np.float32)))
@@ -298,7 +294,7 @@ def _walk(  # type: ignore[no-untyped-def]
                     offsets[start + user + 1] = filled
                     continue
                 if count > most_opened:
-                    _keep_best(scores[:count], found[:count], best_found[:most_opened], best_scores[:most_opened])
+                    keep_best(scores[:count], found[:count], best_found[:most_opened], best_scores[:most_opened])
                     count = most_opened
                     scores[:count], found[:count] = best_scores[:count], best_found[:count]
                 if len(next_prefix_R) < next_filled + count:
