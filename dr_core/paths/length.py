@@ -71,10 +71,6 @@ class CostGrowth:
         """Return n(P)."""
         return float(self.nodes * (num_paths / self.num_paths) ** self.nodes_power)
 
-    def work(self, num_paths: float, candidate_cost: float) -> float:
-        """Return n(P) + m C(P), products a user."""
-        return self.nodes_at(num_paths) + candidate_cost * self.candidates_at(num_paths)
-
     def cheapest(self, candidate_cost: float) -> float:
         """Return the P at which the wanted recall takes the least work: gamma n(P) = beta m C(P)."""
         ratio = self.candidates_power * candidate_cost * self.candidates / (self.nodes_power * self.nodes)
