@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dr_core.learning.choices import choose_algorithms, choose_m_step
+from dr_core.learning.choices import choose_algorithms, choose_m_step, filled_paths
 from dr_core.learning.config import LearningConfig
 from dr_core.paths.length import (
     FEWEST_VISITS,
@@ -116,11 +116,13 @@ def choose_structure(
         num_paths: J.
         growth: as measured (:func:`dr_core.learning.path_costs.measure_growth`); None takes the usual one.
     """
+    most, num_paths = num_paths, filled_paths(config, num_items, num_paths)
     paths, candidates = config.paths, config.budget.expected_candidates(num_items)
     known = growth or usual_growth(num_items, num_paths, candidates)
     space, why = configured_space(config), "as configured"
     if space is None:
         cheapest, why = cheapest_paths(config, num_items, num_paths, known)
+        cheapest = max(cheapest, float(most))
     reasons = []
     if config.budget.recall is not None:
         candidates = max(1.0, known.candidates_at(space.num_paths if space else cheapest))
@@ -150,6 +152,7 @@ def keep_structure(
     config: LearningConfig, num_items: int, num_paths: int, space: PathSpace, candidates: float
 ) -> StructureChoice:
     """Return the choice that keeps the paths there are, as a refresh does."""
+    num_paths = filled_paths(config, num_items, num_paths)
     wanted = _wanted(config, num_items, num_paths, space, candidates)
     return _choice(num_items, num_paths, space, candidates, wanted, [f"{space}: as they are"])
 

@@ -60,13 +60,13 @@ def choose_m_step(
     Raises:
         ConfigError: a refinement was asked for where it cannot run.
     """
-    obstacle = _why_not_refined(config, num_items, num_paths)
+    obstacle = _why_not_refined(config, num_items, num_paths, normaliser)
     if config.m_step == "auto" and obstacle:
         return MStepChoice("descent", f"no refinement: {obstacle}")
     if config.m_step == "auto" and normaliser == "global":
         return MStepChoice(
             "refinement",
-            f"an item has one path, {num_items} items are at most {config.refine_items}, and energies say who visits it",
+            f"{num_items} items are at most {config.refine_items}, and energies say who visits a path",
         )
     if config.m_step == "auto":
         return MStepChoice("both", f"an item has one path, and {num_items} items are at most {config.refine_items}")
@@ -75,9 +75,24 @@ def choose_m_step(
     return MStepChoice(config.m_step, "as configured")
 
 
-def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int) -> str | None:
-    if num_paths > 1:
-        return f"it moves items that have one path each, here they have {num_paths} (paths.paths_per_item)"
+def filled_paths(config: LearningConfig, num_items: int, num_paths: int) -> int:
+    """Return how many paths most items have: 1 where the refinement adds further ones only if they pay, else J.
+
+    Args:
+        config: of the run.
+        num_items: V.
+        num_paths: J, the most.
+    """
+    kind = choose_m_step(config.assignment, num_items, num_paths, config.structure.normaliser).kind
+    return 1 if kind == "refinement" else num_paths
+
+
+def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int, normaliser: Normaliser) -> str | None:
+    if num_paths > 1 and normaliser == "layers":
+        return (
+            f"under a product of layers it moves items that have one path each, here they have {num_paths}"
+            " (paths.paths_per_item)"
+        )
     if num_items > config.refine_items:
         return f"{num_items} items are more than one process refines (assignment.refine_items: {config.refine_items})"
     if config.refine_sweeps == 0:

@@ -63,7 +63,8 @@ class PathsConfig(Config):
     num_layers: int = Field(2, ge=2)
     """D, layers."""
     paths_per_item: int = Field(1, ge=1)
-    """J, paths an item stands on."""
+    """J, paths an item stands on; with energies that are refined the most, since an item then gets a further path only where
+    this one brings more than it costs."""
     start: Literal["embedding", "random"] = "embedding"
     """`embedding`: balanced hierarchical k-means of the items' profiles under the softmax; `random`: as in the paper."""
     profile_states: int = Field(8192, ge=64)
@@ -143,7 +144,7 @@ class AssignmentConfig(Config):
     block_items: int = Field(262_144, ge=1)
     """Items that a task holds at a time: about 60 MB with S = 20."""
     refine_sweeps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Sweeps of the refinement; with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
+    """Sweeps of the refinement; under a product of layers with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
     none."""
     refine_states: int = Field(30_000, ge=64)
     """User states whose visits paths are refined by; for a product of layers the first 8,192 of them."""

@@ -53,13 +53,13 @@ def train_structure(
 def e_step(
     config: LearningConfig, model: DeepRetrievalModel, states: States, path_VJ: IntArray, epochs: int, seed: int
 ) -> list[EpochResult]:
-    """Run :func:`train_structure` with a run's batches and rates."""
+    """Run :func:`train_structure` with a run's rates, and as many rows a step as all of its ranks have together."""
     return train_structure(
         model,
         states,
         path_VJ,
         epochs=epochs,
-        batch_states=max(1, config.training.batch_rows // config.training.num_processes) * config.samples.positions,
+        batch_states=config.training.batch_rows * config.samples.positions,
         training=config.training,
         seed=seed,
     )

@@ -74,7 +74,7 @@ def m_step(
         rule: where alpha comes from.
         visited_paths: int64 [U, B], the paths that some users visit under the present model and mapping.
         refinement: None for the descent alone.
-        only_new: whether items that have all their paths keep them.
+        only_new: whether items that have paths keep them.
 
     Returns:
         the version of ``items`` to be used from now on, ranked by gain, and what was done.
@@ -86,7 +86,7 @@ def m_step(
     moved_by_descent, refined = ranked.items_moved, 0
     if only_new:
         start_VJ = items.paths(items.start)
-        is_new_V1 = (start_VJ < 0).any(axis=1, keepdims=True)
+        is_new_V1 = (start_VJ < 0).all(axis=1, keepdims=True)
         version = items.place(np.where(is_new_V1, items.paths(version), start_VJ))
         ranked = items.rank(version, penalty)
     if refinement is not None:
@@ -139,11 +139,11 @@ def refine_alone(refinement: Refinement, path_VJ: IntArray, visited_paths: IntAr
 
     Args:
         refinement: what the softmax wants.
-        path_VJ: int64 [V, 1].
+        path_VJ: int64 [V, J].
         visited_paths: int64 [U, B], as for :func:`m_step`.
 
     Returns:
-        the mapping int64 [V, 1], and what was done.
+        the mapping int64 [V, J], -1 where an item has fewer, and what was done.
     """
     refined_VJ = refinement.refine(path_VJ)
     moved = int(changed_rows(path_VJ, refined_VJ).sum())

@@ -414,7 +414,7 @@ def assign(run: RefreshedRun, stage: Stage) -> Facts:
 
 
 def _paths(run: RefreshedRun, version_id: str) -> IntArray:
-    return read_paths(run.spark, run.workdir, version_id, run.num_items)
+    return read_paths(run.spark, run.workdir, version_id, run.num_items, run.num_paths)
 
 
 def _alpha_rule(run: RefreshedRun) -> AlphaRule:

@@ -370,13 +370,13 @@ def mix(run: LearnedRun, source: str, model_id: str, mapping: IntArray) -> Facts
 
 
 def export_paths(run: LearnedRun, version_id: str) -> IntArray:
-    """Write a version's mapping beside the model that is trained on it, and return it, int64 [V, J].
+    """Write a version's mapping beside the model that is trained on it, and return it, int64 [V, J], -1 = fewer paths.
 
     Raises:
         DeepRetrievalError: an item has no path.
     """
-    mapping = read_paths(run.spark, run.workdir, version_id)
-    if len(mapping) != run.num_items or (mapping < 0).any():
+    mapping = read_paths(run.spark, run.workdir, version_id, num_paths=run.num_paths)
+    if len(mapping) != run.num_items or (mapping < 0).all(axis=1).any():
         raise DeepRetrievalError(f"item_paths of {version_id} lack paths for some of {run.num_items} items")
     run.workdir.write_array(mapping, "models", version_id, "item_paths.npy")
     return mapping

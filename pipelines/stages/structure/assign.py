@@ -48,7 +48,7 @@ def assign_paths(
         visited_paths: int64 [U, B], the paths that some users visit under the present model and mapping.
         active: item_id of the items that get paths, also where the parent has none for them; by default, the parent's.
         refinement: what follows the descent, on the driver, or None.
-        only_new: whether items that have all their paths keep them.
+        only_new: whether items that have paths keep them.
 
     Raises:
         ValueError: the parent has paths for another number of items.
@@ -68,7 +68,11 @@ def assign_paths(
         if parts.num_items != num_items:
             raise ValueError(f"{parts.num_items} items are to get paths after {parent_id}, not {num_items}")
         _, facts = m_step(parts, rule, visited_paths, refinement, only_new=only_new)
-        rows = parts.ranked().select(F.lit(release_id).alias("release_id"), "item_id", "rank", "path_id", "gain")
+        rows = (
+            parts.ranked()
+            .where("path_id >= 0")
+            .select(F.lit(release_id).alias("release_id"), "item_id", "rank", "path_id", "gain")
+        )
         workdir.write_release(rows, "item_paths", release_id)
     finally:
         parts.remove()

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from dr_core.learning.budget import SMALLEST_MULTIPLE, StructureChoice, choose_structure, keep_structure
+from dr_core.learning.choices import filled_paths
 from dr_core.learning.config import BudgetConfig, LearningConfig
 from dr_core.paths.length import VISITS_OF_BUDGET, CostGrowth, layers
 from dr_core.paths.penalty import suggest_num_nodes
@@ -21,7 +22,7 @@ def config_of(**sections: dict[str, object]) -> LearningConfig:
 
 
 def test_layers_follow_from_what_was_measured() -> None:
-    num_items = 15_000
+    num_items = 8_000
     choice = choose_structure(config_of(), num_items, 1, GROWTH)
     assert choice.space.nodes == layers(GROWTH.cheapest_for(500, 1.0), 2)
     assert choice.candidates == 500
@@ -66,8 +67,9 @@ def test_what_is_given_stands(normaliser: str, paths: dict[str, object], space: 
 @pytest.mark.parametrize("num_paths", [1, 3])
 @pytest.mark.parametrize("cost", [0.1, 1, 300])
 def test_an_estimate_is_within_reason_for_any_catalogue(num_items: int, num_paths: int, cost: float) -> None:
-    choice = choose_structure(LearningConfig.model_validate({"budget": {"candidate_cost": cost}}), num_items, num_paths)
-    mean_path = num_items * num_paths / choice.space.num_paths
+    config = LearningConfig.model_validate({"budget": {"candidate_cost": cost}})
+    choice = choose_structure(config, num_items, num_paths)
+    mean_path = num_items * filled_paths(config, num_items, num_paths) / choice.space.num_paths
     assert num_paths <= choice.space.num_paths
     assert choice.space.num_paths <= max(num_items * num_paths / 2, 4)
     assert choice.items_per_visited_path >= SMALLEST_MULTIPLE * mean_path * (1 - 1e-9)

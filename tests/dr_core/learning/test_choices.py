@@ -11,6 +11,7 @@ from dr_core.learning.choices import (
     choose_normaliser,
     choose_path_vectors,
     choose_search,
+    filled_paths,
     log_choices,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
@@ -33,7 +34,7 @@ def test_one_path_an_item_is_refined_and_descended_only_in_a_product(normaliser,
 def test_auto_descends_alone_where_the_refinement_cannot_run_and_names_the_key(
     config, num_items, num_paths, key
 ) -> None:
-    chosen = choose_m_step(AssignmentConfig(**config), num_items, num_paths)
+    chosen = choose_m_step(AssignmentConfig(**config), num_items, num_paths, "layers")
     assert (chosen.kind, chosen.descends, chosen.refines) == ("descent", True, False)
     assert key in chosen.reason
 
@@ -42,7 +43,16 @@ def test_auto_descends_alone_where_the_refinement_cannot_run_and_names_the_key(
 @pytest.mark.parametrize(("config", "num_items", "num_paths", "key"), CANNOT)
 def test_a_refinement_that_cannot_run_is_refused(kind, config, num_items, num_paths, key) -> None:
     with pytest.raises(ConfigError, match=f"assignment.m_step: {kind} cannot run.*{key}"):
-        choose_m_step(AssignmentConfig(m_step=kind, **config), num_items, num_paths)
+        choose_m_step(AssignmentConfig(m_step=kind, **config), num_items, num_paths, "layers")
+
+
+def test_several_paths_are_refined_where_energies_say_what_a_further_one_covers() -> None:
+    config = LearningConfig.model_validate({"paths": {"paths_per_item": 2}})
+    assert choose_m_step(config.assignment, 100, 2).kind == "refinement"
+    assert filled_paths(config, 100, 2) == 1
+    for update in ({"assignment": {"m_step": "descent"}}, {"structure": {"normaliser": "layers"}}):
+        descending = LearningConfig.model_validate({"paths": {"paths_per_item": 2}, **update})
+        assert filled_paths(descending, 100, 2) == 2
 
 
 @pytest.mark.parametrize(

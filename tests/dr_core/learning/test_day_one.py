@@ -90,7 +90,7 @@ def test_the_same_seed_gives_the_same_mapping_and_model(default: Learned) -> Non
 def test_every_way_of_learning_finds_the_groups(sections) -> None:
     result = learned(**sections)
     assert share_of_own_group(result) > 0.9
-    assert result.path_VJ.min() >= 0
+    assert result.path_VJ[:, 0].min() >= 0
     if result.algorithms["m_step"].kind != "refinement":
         assert all(facts.surrogate_after_descent >= facts.surrogate_before for facts in result.rounds)
 
@@ -107,7 +107,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
     with pytest.raises(ValueError, match="no history has two events"):
         learn(Histories.from_rows([[1], [2]]), NUM_ITEMS, config, HeldOut([], []))
     with pytest.raises(ConfigError, match="paths_per_item"):
-        learned(assignment={"m_step": "refinement"}, paths={"paths_per_item": 2})
+        learned(assignment={"m_step": "refinement"}, paths={"paths_per_item": 2}, structure={"normaliser": "layers"})
 
 
 def test_held_out_users_are_cut_in_halves_and_judge_at_their_last_state() -> None:

@@ -1,11 +1,15 @@
 """The refinement after the descent: it follows the softmax's mass, from the better of two mappings."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 
 from dr_core.learning.budget import StructureChoice
 from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.energy_visitors import EnergyVisitors
 from dr_core.learning.refine import Refinement, wanted_lists
 from dr_core.learning.start import softmax_mass
 from dr_core.paths.best_visits import BestVisitors
@@ -64,23 +68,54 @@ def test_what_is_configured_is_done_for_either_structure(make_model, user_NE, no
     assert after > before
 
 
-def test_what_is_wanted_is_half_the_mass_of_the_best_and_half_the_very_best_alike(make_model) -> None:
+@pytest.mark.parametrize(
+    ("candidates", "listed", "alike"),
+    [(5.0, 20, 10), (120.0, 80, 30), (10_000.0, 300, 200)],
+    ids=["few", "some", "many"],
+)
+def test_what_is_wanted_is_half_the_mass_of_the_best_and_half_the_very_best_alike(
+    make_model, candidates, listed, alike
+) -> None:
     model = make_model(500, 5, 2)
     user_NE = torch.randn(300, 8, generator=torch.Generator().manual_seed(0))
-    wanted_NV = wanted_lists(model, user_NE).toarray()
+    wanted_NV = wanted_lists(model, user_NE, candidates).toarray()
     with torch.inference_mode():
         score_NV = model.reranker.score_all(user_NE).numpy()
     for wanted_V, score_V in zip(wanted_NV, score_NV, strict=True):
         ranked = np.argsort(-score_V)
-        mass_K = np.exp(score_V[ranked[:300]])
-        expected_K = 0.5 * mass_K / mass_K.sum() + np.where(np.arange(300) < 200, 0.5 / 200, 0)
-        np.testing.assert_allclose(wanted_V[ranked[:300]], expected_K, rtol=1e-4)
-        assert not wanted_V[ranked[300:]].any()
+        mass_K = np.exp(score_V[ranked[:listed]])
+        expected_K = 0.5 * mass_K / mass_K.sum() + np.where(np.arange(listed) < alike, 0.5 / alike, 0)
+        np.testing.assert_allclose(wanted_V[ranked[:listed]], expected_K, rtol=1e-4)
+        assert not wanted_V[ranked[listed:]].any()
+
+
+def test_a_second_path_is_kept_or_added_where_it_pays() -> None:
+    """Every item is wanted by two of six groups of users, who pay for about one path: it belongs on both groups' paths."""
+    generator, num_groups = np.random.default_rng(0), 6
+    pairs = np.array(list(combinations(range(num_groups), 2)) * 2)
+    wants_GV = (pairs == np.arange(num_groups)[:, None, None]).any(axis=2).astype(np.float32)
+    group_N = np.arange(300) % num_groups
+    user_NE = torch.from_numpy(np.eye(num_groups, 8, dtype=np.float32)[group_N])
+    user_NE += 0.05 * torch.from_numpy(generator.standard_normal(user_NE.shape).astype(np.float32))
+    vector_VE = torch.from_numpy(np.pad(5 * wants_GV.T, ((0, 0), (0, 2))))
+    mass_NV = csr_matrix(wants_GV[group_N] / wants_GV.sum(axis=1).max())
+    visitors = EnergyVisitors(user_NE, mass_NV, vector_VE, torch.zeros(len(pairs)), num_groups, (9.0,))
+    refining = Refinement(mass_NV, visitors, num_groups, num_sweeps=8, capacity=6.0, seed=0)
+    first = pairs[:, :1]
+    start = np.hstack((first, generator.integers(num_groups, size=first.shape)))
+    start[start[:, 0] == start[:, 1], 1] = -1
+    alone = np.where([True, False], start, -1)
+    found = refining.refine(start)
+    assert found[:, 0].min() >= 0
+    assert (found[:, 1] >= 0).sum() > len(pairs) / 2
+    assert (found[:, 0] != found[:, 1]).all()
+    captured = [captured_mass(mass_NV, visitors.visit(each), each, num_groups) for each in (start, alone, found)]
+    assert captured[2] > 1.2 * max(captured[:2])
 
 
 def test_mappings_that_cannot_be_refined_are_refused(model, user_NE) -> None:
     refining, start = refinement(model, user_NE), random_paths(NUM_ITEMS, 1, SPACE, 0)
-    with pytest.raises(ValueError, match="one path an item"):
+    with pytest.raises(ValueError, match="one path"):
         refining.refine(random_paths(NUM_ITEMS, 2, SPACE, 0))
     start[7] = -1
     with pytest.raises(ValueError, match="no path"):
