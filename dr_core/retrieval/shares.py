@@ -34,4 +34,5 @@ def log_shares(index: PathIndex, bias_V: FloatArray | None) -> FloatArray:
     score_R = bias_V[index.item_ids].astype(np.float64) / TEMPERATURE
     score_R -= np.repeat(np.maximum.reduceat(score_R, index.offsets[:-1]), size_P)
     log_sum_P = np.log(np.add.reduceat(np.exp(score_R), index.offsets[:-1]))
-    return (score_R - np.repeat(log_sum_P, size_P)).astype(np.float32)
+    log_share_R: FloatArray = (score_R - np.repeat(log_sum_P, size_P)).astype(np.float32)
+    return log_share_R
