@@ -257,6 +257,7 @@ def _as_text(document: dict[str, Any]) -> str:
         for item in document["items"]
     ]
     for path in document.get("paths", []):
-        lines.append(f"path {'-'.join(map(str, path['path']))}: p {path['probability']:.4f}, {path['size']} items")
+        place = "-".join(map(str, path["path"]))
+        lines.append(f"path {place}: p {path['probability']:.4f}, {path['visited']} of {path['size']} items")
         lines += [f"      {_label(item)}" for item in path["items"]]
     return "\n".join(lines)
