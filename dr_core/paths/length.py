@@ -20,7 +20,7 @@ MOST_PATHS = 131_072
 """Paths at most, where the items allow, by default."""
 FEWEST_ITEMS = 2
 """Items on a path, at least, on average."""
-FEWEST_VISITS, VISITS_OF_BUDGET = 4, 16
+FEWEST_VISITS, VISITS_OF_BUDGET = 4, 32
 """Mean paths that the candidates fill, at least: with fewer, users can hardly be told apart. Where the user says how many
 candidates there are, and not which recall they should reach, more and shorter paths hold more of what is wanted, for work
 that hardly grows (docs/decisions.md)."""

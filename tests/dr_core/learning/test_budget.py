@@ -22,7 +22,7 @@ def config_of(**sections: dict[str, object]) -> LearningConfig:
 
 
 def test_layers_follow_from_what_was_measured() -> None:
-    num_items = 15_000
+    num_items = 8_000
     choice = choose_structure(config_of(), num_items, 1, GROWTH)
     assert choice.space.nodes == layers(GROWTH.cheapest_for(500, 1.0), 2)
     assert choice.candidates == 500
