@@ -232,7 +232,7 @@ def _reaching(energy_RK, prefix_R, limit, opened, log_size, scores, found):  # t
 
 
 @njit(cache=True, nogil=True)
-def worth(log_share_R, start, end, least):  # type: ignore[no-untyped-def]
+def _worth(log_share_R, start, end, least):  # type: ignore[no-untyped-def]
     """Return how many rows of a path, the first of which has the largest share, have ln of their share less that of the first
     of ``least`` or more."""
     low, high = start, end
@@ -336,7 +336,7 @@ def _walk(  # type: ignore[no-untyped-def]
                     candidates = 0
                     for place in range(kept):
                         path, score = best_found[place], best_scores[place]
-                        count = worth(log_share_R, row_P[path], row_P[path + 1], min(limit, score) - score)
+                        count = _worth(log_share_R, row_P[path], row_P[path + 1], min(limit, score) - score)
                         candidates += count
                         if candidates > most_candidates and place > 0:
                             break
