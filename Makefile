@@ -38,7 +38,7 @@ demo: install ## run the whole loop; CONFIG=conf/x.yaml LOGS=path for another wo
 	$(BIN)/dr run --config $(CONFIG) --workdir $(DEMO) $(if $(LOGS),--logs $(LOGS)) $$([ -f $(DEMO)/report/summary.json ] && echo --fresh)
 
 test: install ## run the linters and all tests
-	@$(MAKE) --no-print-directory -j2 airflow lint $(CLASSES)
+	@$(MAKE) --no-print-directory -j3 airflow lint $(CLASSES)
 	JDK_JAVA_OPTIONS="$$JDK_JAVA_OPTIONS '-XX:SharedArchiveFile=$(CURDIR)/$(CLASSES)' -Xlog:disable" $(BIN)/python -m pytest
 
 test-unit: install ## run the tests that start no JVM

@@ -128,7 +128,6 @@ def make_model() -> ModelMaker:
             if isinstance(model.structure, EnergyStructure):
                 for parameter in model.structure.parameters():
                     parameter.normal_(std=dim**-0.5)
-                model.structure.is_started.fill_(True)
             elif model.structure.has_path_vectors:
                 model.structure.path_vector_QKE.normal_(std=dim**-0.5)
             for parameter in model.structure.parameters():

@@ -41,8 +41,6 @@ class EnergyStructure(Structure):
         ValueError: too many paths even for prefixes that lead to them: those of D - 1 nodes are more than ``exact_paths``.
     """
 
-    is_started: Tensor
-
     def __init__(self, config: StructureConfig, space: PathSpace, user_dim: int) -> None:
         super().__init__()
         self.config, self.space = config, space
@@ -57,7 +55,6 @@ class EnergyStructure(Structure):
             nn.Parameter(torch.zeros(space.num_prefixes(depth), user_dim)) for depth in depths
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(space.num_prefixes(depth))) for depth in depths)
-        self.register_buffer("is_started", torch.tensor(False))
 
     @property
     def num_groups(self) -> int:
@@ -166,7 +163,6 @@ class EnergyStructure(Structure):
             self.vectors[depth - 1].copy_(vector_QE)
             self.biases[depth - 1].copy_(score_Q - vector_QE @ mean_E)
             parent_vector_QE, parent_score_Q = vector_QE, score_Q
-        self.is_started.fill_(True)
 
 
 def _log_sum_by(group_M: Tensor, score_M: Tensor, num_groups: int) -> Tensor:

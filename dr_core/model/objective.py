@@ -145,14 +145,17 @@ class DeepRetrievalModel(nn.Module):
         self.placement = PathMapping(path_VJ).to(self.item_rows.device)
 
     @property
-    def waits_for_start(self) -> bool:
-        """Whether the structure starts by formula and has not yet."""
-        return isinstance(self.structure, EnergyStructure) and not bool(self.structure.is_started)
+    def starts_by_formula(self) -> bool:
+        """Whether the structure can start from softmax, placement and user states."""
+        return isinstance(self.structure, EnergyStructure)
 
     def start_structure(self, user_NE: Tensor) -> None:
-        """Start a structure of energies from the softmax, the placement and some user states, float32 [N, E]; a structure
-        that is started, or learns from nothing, stays as it is."""
-        if isinstance(self.structure, EnergyStructure) and not self.structure.is_started:
+        """Start a structure of energies from the softmax, the placement and some user states, float32 [N, E].
+
+        Also one that was fitted to another placement: what it learned of paths whose items have moved takes more passes to
+        forget than to learn anew (docs/decisions.md). A product of layers stays as it is.
+        """
+        if isinstance(self.structure, EnergyStructure):
             self.structure.start(user_NE.mean(0), *self.reranker.item_vectors(), self.placement.path_VJ)
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

@@ -30,8 +30,10 @@ logger = logging.getLogger(__name__)
 
 
 def total_epochs(config: RunConfig) -> int:
-    """Return the passes over the samples that Deep Retrieval's structure model has had."""
-    return config.em.rounds * config.em.e_step_epochs + config.em.final_epochs
+    """Return the passes over the samples that Deep Retrieval's structure model has had since it last began anew: energies
+    do before every E-step, a product of layers never does."""
+    earlier = config.em.rounds * config.em.e_step_epochs if config.structure.normaliser == "layers" else 0
+    return earlier + config.em.final_epochs
 
 
 class Controls:

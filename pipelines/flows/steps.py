@@ -145,7 +145,7 @@ def initialize(run: LearnedRun, stage: Stage) -> Facts:
         seed=run.seed,
     )
     mapping = export_paths(run, run.version_id(0))
-    return {"rows_in": len(mapping), "rows_out": mapping.size}
+    return {"rows_in": len(mapping), "rows_out": int((mapping >= 0).sum())}
 
 
 def targets(run: LearnedRun, stage: Stage) -> Facts:
@@ -249,7 +249,7 @@ def assign(run: LearnedRun, stage: Stage) -> Facts:
     return {
         **vars(facts),
         "rows_in": run.num_items,
-        "rows_out": int(mapping.size),
+        "rows_out": int((mapping >= 0).sum()),
         "likelihood_before": before,
         "likelihood_after": after,
         "occupied_paths": health.occupied_paths,

@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
@@ -62,9 +63,19 @@ _STYLE: Any = {
 def inline_svg(draw: Callable[[], Figure], description: str) -> Markup:
     """Return what ``draw`` draws as an ``<svg>`` element in the page's style, described for those who cannot see it."""
     with matplotlib.rc_context(_STYLE):
-        text = io.StringIO()
-        draw().savefig(text, format="svg")
+        text, figure = io.StringIO(), draw()
+        _lay_out(figure)
+        figure.savefig(text, format="svg")
     return Markup(_inlined(text.getvalue(), description))
+
+
+def _lay_out(figure: Figure) -> None:
+    """Let the layout engine place the panels once, for SVG: ``savefig`` would draw the figure a second time for that."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def _inlined(svg: str, description: str) -> str:

@@ -137,7 +137,7 @@ def _train_rank(job: TrainJob) -> None:
     paths = workdir.read_array(*job.paths_file.split("/")) if job.paths_file else None
     if paths is not None:
         model.set_item_paths(paths)
-        if model.waits_for_start:
+        if model.starts_by_formula:
             model.start_structure(sample_states(workdir, job.samples.split("/")[-1], model, STATES_TO_START))
     source = _source(job, workdir, rank, world)
     identity = f"{job.samples}:{'none' if paths is None else table_identity(paths)}:{source.steps_per_epoch}"

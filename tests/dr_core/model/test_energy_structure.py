@@ -121,4 +121,3 @@ class TestStart:
         twice.start(mean_E, vector_VE, bias_V, torch.cat([path_VJ, nowhere], dim=1))
         for one, other in zip(once.parameters(), twice.parameters(), strict=True):
             torch.testing.assert_close(one, other)
-        assert bool(once.is_started)
