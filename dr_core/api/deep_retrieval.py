@@ -57,7 +57,7 @@ class VisitedPath(NamedTuple):
     probability: float
     """p(c|x)."""
     items: list[Any]
-    """Keys of the items on it; their number is |c|."""
+    """Keys of its items that are visited: all of them by a beam, those that are worth the price by a price."""
 
 
 class DeepRetrieval:
@@ -369,9 +369,11 @@ class DeepRetrieval:
             VisitedPath(
                 tuple(space.decode(path_id).tolist()),
                 float(np.exp(log_probability)),
-                self._fitted.keys.of(self.retriever.index.items(int(path_id))),
+                self._fitted.keys.of(self.retriever.index.items(int(path_id))[:items]),
             )
-            for path_id, log_probability in zip(found.path_UB[0], found.log_prob_UB[0], strict=True)
+            for path_id, log_probability, items in zip(
+                found.path_UB[0], found.log_prob_UB[0], found.items_UB[0], strict=True
+            )
             if path_id >= 0
         ]
 

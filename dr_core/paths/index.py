@@ -21,7 +21,7 @@ class PathIndex:
     Attributes:
         path_ids: int64 [P], the occupied paths, ascending.
         offsets: int64 [P + 1].
-        item_ids: int32 [V * J], ascending within each path.
+        item_ids: int32 [V * J], ascending within each path, unless :meth:`ordered` otherwise.
     """
 
     path_ids: Int64Array
@@ -56,9 +56,16 @@ class PathIndex:
         return starts, ends
 
     def items(self, path_id: int) -> NDArray[np.int32]:
-        """Item ids int32 [|c|] on one path, ascending; empty if it holds none."""
+        """Item ids int32 [|c|] on one path, in the order of the index; empty if it holds none."""
         starts, ends = self.lookup(np.asarray([path_id]))
         return self.item_ids[int(starts[0]) : int(ends[0])]
+
+    def ordered(self, score_V: NDArray[np.float32]) -> "PathIndex":
+        """Return the index with the items of each path in descending order of a score, float32 [V]; of equal ones the
+        smaller id first."""
+        path_R = np.repeat(np.arange(self.num_paths), np.diff(self.offsets))
+        order = np.lexsort((self.item_ids, -score_V[self.item_ids], path_R))
+        return PathIndex(self.path_ids, self.offsets, self.item_ids[order])
 
     def log_sizes(self, num_paths: int) -> NDArray[np.float32] | None:
         """ln |c| of every path id below ``num_paths``, float32 [K^D]: what ranks paths by probability per item.

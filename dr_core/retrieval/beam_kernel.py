@@ -21,7 +21,7 @@ from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval._compiled import BIAS, EXPONENT, LOG2_E, LOWEST, keep_best, mantissa
 from dr_core.retrieval.filter import open_prefixes
-from dr_core.retrieval.router import Price, Visits, Width
+from dr_core.retrieval.router import WHOLE, Price, Visits, Width
 
 USERS_AT_ONCE = 16
 _LANES = 8
@@ -88,7 +88,8 @@ class CompiledStructure:
         path_UB, log_prob_UB = self.search(user_UE, width)
         if len(self.prefixes[0]):
             path_UB[np.isneginf(log_prob_UB)] = -1
-        return Visits(path_UB, log_prob_UB, np.full(len(user_UE), self.multiply_adds(width), np.int64))
+        work_U = np.full(len(user_UE), self.multiply_adds(width), np.int64)
+        return Visits(path_UB, log_prob_UB, work_U, np.where(path_UB >= 0, WHOLE, 0))
 
     def search(self, user_UE: FloatArray, beam: int) -> tuple[IntArray, FloatArray]:
         """Return the paths that Algorithm 1 keeps for each user, and their log p(c|x), [U, min(B, K^D)].

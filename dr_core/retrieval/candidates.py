@@ -12,6 +12,7 @@ import numpy.typing as npt
 from numba import njit
 
 from dr_core.arrays import AnyIntArray, IntArray
+from dr_core.retrieval.router import WHOLE
 
 _SPREAD = -7046029254386353131
 
@@ -28,7 +29,11 @@ class Candidates(NamedTuple):
 
 
 def gather_candidates(
-    path_UB: IntArray, path_ids: IntArray, offsets: IntArray, items: npt.NDArray[np.int32]
+    path_UB: IntArray,
+    path_ids: IntArray,
+    offsets: IntArray,
+    items: npt.NDArray[np.int32],
+    items_UB: IntArray | None = None,
 ) -> Candidates:
     """Collect the items on each user's paths; an item on several of them counts once, at the best.
 
@@ -37,8 +42,11 @@ def gather_candidates(
     Args:
         path_UB: int64 path ids, most probable first, -1 for none.
         path_ids, offsets, items: the arrays of a :class:`dr_core.paths.index.PathIndex`.
+        items_UB: int64, how many of its items each path gives, by default all.
     """
-    return Candidates(*_gather(np.ascontiguousarray(path_UB), path_ids, offsets, items))
+    if items_UB is None:
+        items_UB = np.full(path_UB.shape, WHOLE)
+    return Candidates(*_gather(np.ascontiguousarray(path_UB), np.ascontiguousarray(items_UB), path_ids, offsets, items))
 
 
 @njit(cache=True, nogil=True)
@@ -63,7 +71,7 @@ def _slot(keys, owners, owner, key):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _gather(  # type: ignore[no-untyped-def]
-    path_UB, path_ids, offsets, items
+    path_UB, items_UB, path_ids, offsets, items
 ):
     num_users, beam = path_UB.shape
     upper, longest = 0, 0
@@ -73,7 +81,7 @@ def _gather(  # type: ignore[no-untyped-def]
         for slot in range(beam):
             at = place[user * beam + slot]
             if at < len(path_ids) and path_ids[at] == path_UB[user, slot]:
-                upper += offsets[at + 1] - offsets[at]
+                upper += min(offsets[at + 1] - offsets[at], items_UB[user, slot])
         longest = max(longest, upper - before)
     found = np.empty(upper, np.int64)
     slots = np.empty(upper, np.int64)
@@ -85,7 +93,7 @@ def _gather(  # type: ignore[no-untyped-def]
             at = place[user * beam + slot]
             if at >= len(path_ids) or path_ids[at] != path_UB[user, slot]:
                 continue
-            for position in range(offsets[at], offsets[at + 1]):
+            for position in range(offsets[at], offsets[at] + min(offsets[at + 1] - offsets[at], items_UB[user, slot])):
                 item = np.int64(items[position])
                 where = _slot(keys, owners, user, item)
                 if owners[where] != user:

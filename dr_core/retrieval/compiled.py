@@ -13,17 +13,22 @@ CompiledPaths = CompiledEnergies | CompiledStructure
 
 
 def compiled(
-    arrays: Mapping[str, FloatArray], index: PathIndex | None = None, *, exact_paths: int = EXACT_PATHS
+    arrays: Mapping[str, FloatArray],
+    index: PathIndex | None = None,
+    bias_V: FloatArray | None = None,
+    *,
+    exact_paths: int = EXACT_PATHS,
 ) -> CompiledPaths:
     """Return the kernel of a structure.
 
     Args:
         arrays: of :func:`dr_core.retrieval.from_model.structure_arrays`.
         index: whose paths are searched, by their sizes; by default all paths.
+        bias_V: of :class:`dr_core.retrieval.energy_kernel.CompiledEnergies`; a product of layers visits paths whole.
         exact_paths: of :class:`dr_core.retrieval.energy_kernel.CompiledEnergies`; visits do not depend on it.
     """
     if "vectors_0" in arrays:
-        return CompiledEnergies(EnergyLayers.of(arrays), index, exact_paths=exact_paths)
+        return CompiledEnergies(EnergyLayers.of(arrays), index, bias_V=bias_V, exact_paths=exact_paths)
     whole = CompiledStructure(StructureTables(**arrays))
     if index is None:
         return whole

@@ -4,8 +4,8 @@ The tensors of :mod:`dr_core.model.energy_structure` give the same values and le
 scores. A layer's energies lie prefix by prefix, the children of one prefix side by side, so that a state is multiplied
 with one small table for every prefix that it opens.
 
-Shape legend: U users, E user dimension, D layers, Q prefixes above a layer, K children of a prefix in it, P paths, M given
-paths a user, B paths visited by the user who visits most.
+Shape legend: U users, E user dimension, D layers, Q prefixes above a layer, K children of a prefix in it, P paths, R rows
+of an index, M given paths a user, B paths visited by the user who visits most.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval._compiled import BIAS, EXPONENT, LOG2_E, LOWEST, keep_best, mantissa
 from dr_core.retrieval.router import Price, Visits, Width
+from dr_core.retrieval.shares import log_shares
 
 USERS_AT_ONCE = 128
 EXACT_PATHS = 131_072
@@ -62,18 +63,35 @@ class CompiledEnergies:
     Args:
         layers: the energies.
         index: whose paths are visited, by their sizes; by default all paths, by p(c|x) alone.
+        bias_V: float32, by which each path's items are ordered (:meth:`PathIndex.ordered`); a price then cuts inside paths
+            (:mod:`dr_core.retrieval.shares`). By default paths are visited whole.
         exact_paths: up to so many paths Z is the sum over all of them in :meth:`search` and :meth:`log_prob`.
     """
 
-    def __init__(self, layers: EnergyLayers, index: PathIndex | None = None, *, exact_paths: int = EXACT_PATHS) -> None:
-        self.layers, self.space, self.exact_paths = layers, layers.space, exact_paths
+    def __init__(
+        self,
+        layers: EnergyLayers,
+        index: PathIndex | None = None,
+        *,
+        bias_V: FloatArray | None = None,
+        exact_paths: int = EXACT_PATHS,
+    ) -> None:
+        self.layers, self.space, self.exact_paths, self.bias_V = layers, layers.space, exact_paths, bias_V
         self.size_P = np.ones(self.space.num_paths, np.int64)
+        self.log_share_R = np.zeros(self.space.num_paths, np.float32)
+        """ln of the share that each row of the index has of its path."""
         if index is not None:
             self.size_P[:] = 0
             self.size_P[index.path_ids] = np.diff(index.offsets)
+            self.log_share_R = log_shares(index, bias_V)
+        self.row_P = np.concatenate(([0], np.cumsum(self.size_P)))
+        """Where the rows of each path begin, int64 [P + 1]."""
         with np.errstate(divide="ignore"):
             # A path without items is never worth a visit.
             self.log_size_P = np.where(self.size_P > 0, np.log(self.size_P), np.inf).astype(np.float32)
+        self.first_P = np.full(self.space.num_paths, np.inf, np.float32)
+        """Minus ln of the share of each path's first item."""
+        self.first_P[self.size_P > 0] = -self.log_share_R[self.row_P[:-1][self.size_P > 0]]
         self.opens: tuple[BoolArray, ...] = tuple(
             self.size_P.reshape(self.space.num_prefixes(depth), -1).any(axis=1)
             for depth in range(1, self.space.num_layers + 1)
@@ -86,16 +104,17 @@ class CompiledEnergies:
 
     def within(self, index: PathIndex) -> CompiledEnergies:
         """Return the same energies over the paths of an index; no prefix of nothing else is opened."""
-        return CompiledEnergies(self.layers, index, exact_paths=self.exact_paths)
+        return CompiledEnergies(self.layers, index, bias_V=self.bias_V, exact_paths=self.exact_paths)
 
     def visit(self, user_UE: FloatArray, width: Width) -> Visits:
-        """Return the paths whose items are the most probable, best first by p(c|x) / |c|; -1 where fewer are visited.
+        """Return the paths whose items are the most probable, best first; -1 where fewer are visited.
 
-        By a price, a state opens every prefix with ln p >= ``opening`` and visits every path below them with
-        ln p(c|x) - ln |c| >= ``price``, the best one in any case, until ``most`` candidates are found: for one price over all
-        users this is the greedy fractional knapsack (Dantzig 1957) that holds most probability for equal candidates in
-        total, where each user alone stops at a price of its own. By a beam, every layer keeps the best B (Deep Retrieval,
-        Algorithm 1). Z is the sum over what is open, divided by the probability of the opened prefixes.
+        By a price, a state opens every prefix with ln p >= ``opening`` and visits every item below them with
+        ln p(c|x) + ln q_v >= ``price``, q_v its share of its path and 1 / |c| where paths are visited whole; the best item in
+        any case; until ``most`` candidates are found. For one price over all users this is the greedy fractional knapsack
+        (Dantzig 1957) that holds most probability for equal candidates in total, where each user alone stops at a price of
+        its own. By a beam, every layer keeps the best B (Deep Retrieval, Algorithm 1), the last one by p(c|x) / |c|. Z is the
+        sum over what is open, divided by the probability of the opened prefixes.
 
         Raises:
             ValueError: a beam < 1.
@@ -129,11 +148,13 @@ class CompiledEnergies:
         self, user_UE: FloatArray, opening: float, price: float, most_opened: int, most_paths: int, most: int
     ) -> tuple[Visits, FloatArray]:
         """Return the visits and ln Z, float32 [U]."""
-        path_UB, log_prob_UB, work_U, log_z_U = _walk(
-            np.ascontiguousarray(user_UE, dtype=np.float32), self.layers.vectors, self.layers.biases, self.opens, self.log_size_P, self.size_P,
+        is_priced = most_paths == _ALL
+        path_UB, log_prob_UB, items_UB, work_U, log_z_U = _walk(
+            np.ascontiguousarray(user_UE, dtype=np.float32), self.layers.vectors, self.layers.biases, self.opens,
+            self.first_P if is_priced else self.log_size_P, self.row_P, self.log_share_R,
             np.float32(opening), np.float32(price), most_opened, most_paths, most,
         )  # fmt: skip
-        return Visits(path_UB, log_prob_UB, work_U), log_z_U
+        return Visits(path_UB, log_prob_UB, work_U, items_UB), log_z_U
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -211,22 +232,49 @@ def _reaching(energy_RK, prefix_R, limit, opened, log_size, scores, found):  # t
 
 
 @njit(cache=True, nogil=True)
-def _in_rows(offsets, paths, log_probs):  # type: ignore[no-untyped-def]
-    """Return one row a user, filled up with -1 and -inf; one column at least."""
+def _worth(log_share_R, start, end, least):  # type: ignore[no-untyped-def]
+    """Return how many rows of a path, the first of which has the largest share, have ln of their share less that of the first
+    of ``least`` or more."""
+    low, high = start, end
+    while low < high:
+        middle = (low + high) // 2
+        if log_share_R[middle] - log_share_R[start] >= least:
+            low = middle + 1
+        else:
+            high = middle
+    return low - start
+
+
+@njit(cache=True, nogil=True)
+def _in_rows(offsets, paths, log_probs, items):  # type: ignore[no-untyped-def]
+    """Return one row a user, filled up with -1, -inf and 0; one column at least."""
     num_users, width = len(offsets) - 1, 1
     for user in range(num_users):
         width = max(width, offsets[user + 1] - offsets[user])
     path_UB, log_prob_UB = np.full((num_users, width), -1, np.int64), np.full((num_users, width), -np.inf, np.float32)
+    items_UB = np.zeros((num_users, width), np.int64)
     for user in range(num_users):
         for place in range(offsets[user], offsets[user + 1]):
             path_UB[user, place - offsets[user]] = paths[place]
             log_prob_UB[user, place - offsets[user]] = log_probs[place]
-    return path_UB, log_prob_UB
+            items_UB[user, place - offsets[user]] = items[place]
+    return path_UB, log_prob_UB, items_UB
 
 
 @njit(cache=True, nogil=True)
 def _walk(  # type: ignore[no-untyped-def]
-    user_UE, vectors, biases, opens, log_size_P, size_P, opening, price, most_opened, most_paths, most_candidates
+    user_UE,
+    vectors,
+    biases,
+    opens,
+    log_size_P,
+    row_P,
+    log_share_R,
+    opening,
+    price,
+    most_opened,
+    most_paths,
+    most_candidates,
 ):
     num_users, num_layers = len(user_UE), len(biases)
     offsets, log_z_U, work_U = (
@@ -235,6 +283,7 @@ def _walk(  # type: ignore[no-untyped-def]
         np.zeros(num_users, np.int64),
     )
     paths, log_probs, filled = np.empty(64 * num_users, np.int64), np.empty(64 * num_users, np.float32), 0
+    items = np.empty(64 * num_users, np.int64)
     no_sizes = log_size_P[:0]
     energies, bits = np.empty(0, np.float32), np.empty(0, np.int32)
     scores, found = np.empty(0, np.float32), np.empty(0, np.int64)
@@ -283,13 +332,16 @@ def _walk(  # type: ignore[no-untyped-def]
                     if len(paths) < filled + kept:
                         paths = np.concatenate((paths, np.empty(len(paths) + kept, np.int64)))
                         log_probs = np.concatenate((log_probs, np.empty(len(log_probs) + kept, np.float32)))
+                        items = np.concatenate((items, np.empty(len(items) + kept, np.int64)))
                     candidates = 0
                     for place in range(kept):
-                        path = best_found[place]
-                        candidates += size_P[path]
+                        path, score = best_found[place], best_scores[place]
+                        count = _worth(log_share_R, row_P[path], row_P[path + 1], min(limit, score) - score)
+                        candidates += count
                         if candidates > most_candidates and place > 0:
                             break
-                        paths[filled], log_probs[filled] = path, best_scores[place] + log_size_P[path] - log_z
+                        paths[filled], log_probs[filled] = path, score + log_size_P[path] - log_z
+                        items[filled] = count
                         filled += 1
                     offsets[start + user + 1] = filled
                     continue
@@ -311,5 +363,5 @@ def _walk(  # type: ignore[no-untyped-def]
                 user_R = np.empty(next_filled, np.int64)
                 for user in range(users):
                     user_R[first_U[user] : first_U[user + 1]] = user
-    path_UB, log_prob_UB = _in_rows(offsets, paths, log_probs)
-    return path_UB, log_prob_UB, work_U, log_z_U
+    path_UB, log_prob_UB, items_UB = _in_rows(offsets, paths, log_probs, items)
+    return path_UB, log_prob_UB, items_UB, work_U, log_z_U

@@ -63,13 +63,17 @@ def model_retriever(model: DeepRetrievalModel, index: PathIndex, *, width: Width
         raise ReleaseMismatch(f"the index names items the model does not know (it has {model.num_items})")
     encoder = ModelEncoder(model, max_length)
     vector_VE, bias_V = (_array(part) for part in model.reranker.item_vectors())
-    router = compiled_structure(model.structure, index)
+    index = index.ordered(bias_V)
+    router = compiled_structure(model.structure, index, bias_V)
     return Retriever(encoder, router, index, DotProductRanker.of(index, vector_VE, bias_V), width=width)
 
 
-def compiled_structure(structure: PathModel, index: PathIndex | None = None) -> CompiledPaths:
-    """Return a structure model compiled for search; with an index, over its paths by their sizes."""
-    return compiled(structure_arrays(structure), index, exact_paths=structure.config.exact_paths)
+def compiled_structure(
+    structure: PathModel, index: PathIndex | None = None, bias_V: FloatArray | None = None
+) -> CompiledPaths:
+    """Return a structure model compiled for search; with an index, over its paths by their sizes; with biases by which its
+    items are ordered, cut inside paths by a price."""
+    return compiled(structure_arrays(structure), index, bias_V, exact_paths=structure.config.exact_paths)
 
 
 def structure_arrays(structure: PathModel) -> dict[str, FloatArray]:

@@ -18,6 +18,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.candidates import _slot, _table, gather_candidates
 from dr_core.retrieval.filter import Allowed
+from dr_core.retrieval.router import WHOLE
 
 _BINS = 1024
 
@@ -38,9 +39,12 @@ class Ranked(NamedTuple):
 class Ranker(Protocol):
     """Anything that orders the items of the paths that a user visits."""
 
-    def rank(self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists) -> Ranked:
+    def rank(
+        self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists, items_UB: IntArray | None = None
+    ) -> Ranked:
         """Return each user's k best items on the paths (int64 path ids, most probable first, -1 for none) that are not
-        among the ``excluded``. Equal scores: the item found earlier by the beam first."""
+        among the ``excluded``; of a path the first ``items_UB``, by default all. Equal scores: the item found earlier by the
+        beam first."""
 
     def only(self, allowed: Allowed) -> Self:
         """Return the ranker that knows only the allowed items."""
@@ -94,18 +98,22 @@ class DotProductRanker:
         """Return the ranker of items whose vectors [V, E] and biases [V] are in memory."""
         return cls(index, vector_VE, ScanRows.of(index, vector_VE, bias_V), most_repeats(index))
 
-    def rank(self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists) -> Ranked:
+    def rank(
+        self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists, items_UB: IntArray | None = None
+    ) -> Ranked:
         """Return what :class:`Ranker` says; the cost grows with the items on the paths, not with V."""
         shape = (len(user_UE), k)
         items, slots = np.full(shape, -1, dtype=np.int64), np.full(shape, -1, dtype=np.int64)
         scores = np.full(shape, -np.inf, dtype=np.float32)
-        start_UB, end_UB, count_U = _ranges(path_UB, self.index.path_ids, self.index.offsets)
+        if items_UB is None:
+            items_UB = np.full(path_UB.shape, WHOLE)
+        start_UB, end_UB, count_U = _ranges(path_UB, items_UB, self.index.path_ids, self.index.offsets)
         _scan(
             np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, *self.rows, self.vector_VE, self.row_V,
             self.most_repeats, *excluded, int(count_U.max(initial=0)), items, scores, slots,
         )  # fmt: skip
         if self.most_repeats > 1:
-            count_U = np.diff(gather_candidates(path_UB, *self.index.arrays).offsets)
+            count_U = np.diff(gather_candidates(path_UB, *self.index.arrays, items_UB).offsets)
         return Ranked(items, scores, slots, count_U)
 
     def only(self, allowed: Allowed) -> DotProductRanker:
@@ -131,7 +139,7 @@ def most_repeats(index: PathIndex) -> int:
 
 
 @njit(cache=True, nogil=True)
-def _ranges(path_UB, path_ids, offsets):  # type: ignore[no-untyped-def]
+def _ranges(path_UB, items_UB, path_ids, offsets):  # type: ignore[no-untyped-def]
     """Return where each path's rows start and end, and how many each user has; none for a path of -1 or without items."""
     num_users, beam = path_UB.shape
     start_UB, end_UB = np.zeros((num_users, beam), np.int64), np.zeros((num_users, beam), np.int64)
@@ -143,7 +151,8 @@ def _ranges(path_UB, path_ids, offsets):  # type: ignore[no-untyped-def]
                 continue
             place = np.searchsorted(path_ids, path)
             if place < len(path_ids) and path_ids[place] == path:
-                start_UB[user, slot], end_UB[user, slot] = offsets[place], offsets[place + 1]
+                start_UB[user, slot] = offsets[place]
+                end_UB[user, slot] = offsets[place] + min(offsets[place + 1] - offsets[place], items_UB[user, slot])
                 count_U[user] += end_UB[user, slot] - start_UB[user, slot]
     return start_UB, end_UB, count_U
 

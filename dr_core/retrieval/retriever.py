@@ -37,7 +37,7 @@ class Retrieved:
     path_probability_Uk: FloatArray
     """p(c|x) of that path."""
     num_candidates_U: IntArray
-    """Distinct items on the visited paths, before any filter but ``allowed``."""
+    """Distinct items visited, before any filter but ``allowed``."""
     num_paths_U: IntArray
     """int64, paths visited."""
 
@@ -79,8 +79,8 @@ class Retriever:
         return self.router.visit(user_UE, self.width if width is None else width)
 
     def candidates(self, visits: Visits) -> Candidates:
-        """Return the distinct items on the paths of each user."""
-        return gather_candidates(visits.path_UB, *self.index.arrays)
+        """Return the distinct items that each user visits."""
+        return gather_candidates(visits.path_UB, *self.index.arrays, visits.items_UB)
 
     def only(self, allowed: Allowed) -> Retriever:
         """Return the retriever of the allowed items, built once for each such set: paths without any are not visited, the
@@ -147,8 +147,8 @@ class Retriever:
         return width.price == -np.inf if isinstance(width, Price) else width >= self.router.num_groups
 
     def _best(self, user_UE: FloatArray, k: int, width: Width, barred: ItemLists) -> Retrieved:
-        path_UB, log_prob_UB, _ = self.search(user_UE, width)
-        item_Uk, score_Uk, slot_Uk, num_U = self.ranker.rank(user_UE, path_UB, k, barred)
+        path_UB, log_prob_UB, _, items_UB = self.search(user_UE, width)
+        item_Uk, score_Uk, slot_Uk, num_U = self.ranker.rank(user_UE, path_UB, k, barred, items_UB)
         column_Uk = np.maximum(slot_Uk, 0)
         path_Uk = np.where(slot_Uk >= 0, np.take_along_axis(path_UB, column_Uk, 1), -1)
         probability_Uk = np.exp(np.take_along_axis(log_prob_UB, column_Uk, 1))

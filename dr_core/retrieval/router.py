@@ -13,13 +13,16 @@ from dr_core.paths.index import PathIndex
 
 NOTHING_LEFT_OUT = -60.0
 """A price below which no item is left that a float32 softmax tells from nothing."""
+WHOLE = np.iinfo(np.int64).max
+"""As many items of a group as it has."""
 
 
 class Price(NamedTuple):
     """How wide a search is: it stops where an item is not worth its price, wherever that is for each user."""
 
     price: float
-    """lambda: a path is visited if ln p(c|x) - ln |c|, the log of the mean probability of one of its items, reaches it."""
+    """lambda: an item is visited if the log of its probability by its path and its share of the path reaches it. Where shares
+    are even this is ln p(c|x) - ln |c|, and paths are visited whole."""
     opening: float
     """theta: a prefix is opened if the ln of the probability below it reaches it."""
     most: int
@@ -62,6 +65,8 @@ class Visits(NamedTuple):
     """float32 log p(c|x), -inf where there is no path."""
     work_U: IntArray
     """int64, multiply-adds that it took to find them."""
+    items_UB: IntArray
+    """int64, how many of a group's items are visited, in the order of the index; :data:`WHOLE` where all are."""
 
     def padded(self, width: int) -> Visits:
         """Return the visits with ``width`` columns or more."""
@@ -70,6 +75,7 @@ class Visits(NamedTuple):
             np.pad(self.path_UB, ((0, 0), (0, short)), constant_values=-1),
             np.pad(self.log_prob_UB, ((0, 0), (0, short)), constant_values=-np.inf),
             self.work_U,
+            np.pad(self.items_UB, ((0, 0), (0, short))),
         )
 
 

@@ -15,8 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
+from dr_core.arrays import FloatArray
 from dr_core.errors import InputError, ReleaseMismatch
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.compiled import CompiledPaths, compiled
@@ -31,16 +33,19 @@ from pipelines.storage.files import Files
 from pipelines.storage.releases import Release, find_release
 
 MANIFEST = "bundle/manifest.json"
-VERSION = 1
+VERSION = 2
+"""1 had each path's items in the order of their ids: such a release visits paths whole."""
 MODEL = "model.safetensors"
 SETTINGS = "serving.json"
 """What a release is served with: price or beam, history length; written before it is published."""
 INDEX = tuple(f"index/{name}.npy" for name in ("path_ids", "offsets", "item_ids"))
 STRUCTURE = "bundle/structure.safetensors"
+ROWS = "bundle/item_ids.npy"
+"""``index/item_ids.npy`` with the items of each path by their bias, the best first; the order of :data:`SCAN`."""
 SCAN = tuple(f"bundle/{name}.npy" for name in ScanRows._fields)
 KEYS = tuple(f"bundle/{name}.npy" for name in ("key_bytes", "key_offsets", "items_by_key"))
 DETAILS = tuple(f"bundle/{name}.npy" for name in ("detail_bytes", "detail_offsets"))
-DERIVED = (STRUCTURE, *SCAN, *KEYS, *DETAILS)
+DERIVED = (STRUCTURE, ROWS, *SCAN, *KEYS, *DETAILS)
 FILES = (MODEL, "manifest.json", SETTINGS, *INDEX, *DERIVED)
 """Below ``models/<release_id>/``."""
 
@@ -85,8 +90,14 @@ class ReleaseBundle:
 
     @cached_property
     def index(self) -> PathIndex:
-        """Paths to items."""
-        return PathIndex(*self.arrays(INDEX))
+        """Paths to items, those of each path by their bias."""
+        rows = ROWS if self.is_ordered else INDEX[2]
+        return PathIndex(*self.arrays((*INDEX[:2], rows)))
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a price may cut inside the paths."""
+        return ROWS in self.paths
 
     @cached_property
     def keys(self) -> ItemKeys:
@@ -136,14 +147,21 @@ class ReleaseBundle:
 
     @cached_property
     def router(self) -> CompiledPaths:
-        """The structure, ranking paths by probability per item."""
-        return compiled(map_tensors(self.paths[STRUCTURE]), self.index)
+        """The structure, ranking paths by the probability of their items."""
+        return compiled(map_tensors(self.paths[STRUCTURE]), self.index, self._bias_V if self.is_ordered else None)
+
+    @property
+    def _bias_V(self) -> FloatArray:
+        bias_V = np.zeros(self.manifest["num_items"], np.float32)
+        bias_V[self.index.item_ids] = ScanRows(*self.arrays(SCAN)).bias_R
+        return bias_V
 
 
 def _check_manifest(release: Release, manifest: dict[str, Any], sha256: str, place: str) -> None:
-    if manifest["version"] != VERSION:
+    if not 1 <= manifest["version"] <= VERSION:
         raise InputError(
-            f"{place} is of version {manifest['version']}, this release of the project reads version {VERSION}: write it again"
+            f"{place} is of version {manifest['version']}, this release of the project reads versions up to {VERSION}: write it"
+            " again"
         )
     wanted = {
         "release_id": release.release_id,

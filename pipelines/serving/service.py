@@ -216,7 +216,8 @@ class Service:
         retriever = self.retriever if allowed is None else self.retriever.only(allowed)
         visits = retriever.search(state_1E)
         shown = []
-        for path, log_prob in zip(visits.path_UB[0].tolist(), visits.log_prob_UB[0].tolist(), strict=True):
+        columns = (visits.path_UB, visits.log_prob_UB, visits.items_UB)
+        for path, log_prob, items in zip(*(column[0].tolist() for column in columns), strict=True):
             if path < 0:
                 continue
             held = retriever.index.items(path)
@@ -227,6 +228,7 @@ class Service:
                     "path_id": path,
                     "probability": float(np.exp(log_prob)),
                     "size": len(held),
+                    "visited": min(len(held), items),
                     "items": [self.bundle.item(int(item)) for item in best_known],
                 }
             )
@@ -255,6 +257,7 @@ def _as_text(document: dict[str, Any]) -> str:
         for item in document["items"]
     ]
     for path in document.get("paths", []):
-        lines.append(f"path {'-'.join(map(str, path['path']))}: p {path['probability']:.4f}, {path['size']} items")
+        place = "-".join(map(str, path["path"]))
+        lines.append(f"path {place}: p {path['probability']:.4f}, {path['visited']} of {path['size']} items")
         lines += [f"      {_label(item)}" for item in path["items"]]
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from dr_core.learning.checkpoint import load_model
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.from_model import structure_arrays
 from dr_core.retrieval.rank import ScanRows, most_repeats
-from pipelines.serving.bundle import DERIVED, DETAILS, FILES, KEYS, MANIFEST, SCAN, SETTINGS, STRUCTURE, VERSION
+from pipelines.serving.bundle import DERIVED, DETAILS, FILES, KEYS, MANIFEST, ROWS, SCAN, SETTINGS, STRUCTURE, VERSION
 from pipelines.storage import delta_reader
 from pipelines.storage.files import Files
 
@@ -60,9 +60,11 @@ def write_bundle(folder: Files, release_id: str) -> str:
             f"{folder.uri}: the table items lacks items of {release_id}, which knows {model.num_items}"
         )
     vector_VE, bias_V = (part.detach().numpy() for part in model.reranker.item_vectors())
+    index = index.ordered(bias_V)
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "bundle").mkdir()
         save_file(structure_arrays(model.structure), f"{place}/{STRUCTURE}")
+        _save(place, (ROWS,), (index.item_ids,))
         _save(place, SCAN, ScanRows.of(index, np.ascontiguousarray(vector_VE), np.ascontiguousarray(bias_V)))
         _save(place, KEYS, _keys(items["item_key"]))
         _save(place, DETAILS, _details(items))

@@ -99,7 +99,7 @@ def test_without_the_reranker_items_come_by_path_and_popularity(variant: Variant
     beam = 3
     point = evaluator.measure_paths_only(variant, beam, method="deep_retrieval_paths_only")
     retriever = evaluator.retriever_of(variant)
-    paths, _, work_U = retriever.search(evaluator.user_UE.numpy(), beam)
+    paths, _, work_U, _ = retriever.search(evaluator.user_UE.numpy(), beam)
     lists = np.full((NUM_USERS, 8), -1)
     for user in range(NUM_USERS):
         listed: list[int] = []

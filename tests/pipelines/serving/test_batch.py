@@ -10,6 +10,7 @@ import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
 
+from dr_core.paths.index import PathIndex
 from pipelines.serving.batch import cached_retriever, item_lists, release_contents, retrieve_all
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
@@ -37,7 +38,9 @@ def test_a_worker_builds_a_retriever_once_and_anew_for_other_contents(published:
     shutil.copy(published.release_folder("r-1") / "index/item_ids.npy", published.release_folder() / "index")
     second = cached()
     assert second is not first
-    np.testing.assert_array_equal(second.index.item_ids, published.indexes["r-1"].item_ids)  # type: ignore[attr-defined]
+    bias_V = published.models["r-2"].reranker.item_vectors()[1].detach().numpy()
+    expected = PathIndex.load(published.release_folder() / "index").ordered(bias_V)
+    np.testing.assert_array_equal(second.index.item_ids, expected.item_ids)  # type: ignore[attr-defined]
 
 
 def write(workdir: Workdir, name: str, columns: tuple[str, ...], rows: list[tuple[Any, ...]], **more: Any) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file
 
 from dr_core.errors import DeepRetrievalError, InputError, ReleaseMismatch
 from dr_core.retrieval.from_model import model_retriever
+from dr_core.retrieval.router import Price
 from pipelines.serving import bundle
 from pipelines.serving.bundle import DERIVED, DETAILS, FILES, MANIFEST, ReleaseBundle
 from pipelines.serving.bundle import KEYS as KEY_FILES
@@ -49,6 +51,26 @@ def test_a_bundle_answers_as_the_model_does(
     np.testing.assert_array_equal(one.num_candidates_U, other.num_candidates_U)
     np.testing.assert_allclose(one.score_Uk, other.score_Uk, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(one.path_probability_Uk, other.path_probability_Uk, rtol=1e-4, atol=1e-6)
+
+
+def test_a_price_cuts_inside_paths_as_the_model_does(published: Published, make_model) -> None:
+    model = make_model(NUM_ITEMS, nodes=(3, 2), num_paths=1, seed=6, encoder={"kind": "gru"})
+    index = publish(published.folder, "r-6", model, "candidate")
+    opened = ReleaseBundle.open(published.folder, "r-6")
+    found, expected = opened.retriever(), model_retriever(model, index, width=BEAM, max_length=LENGTH)
+    width = Price(-3.5, -np.inf, 2**62)
+    one, other = (r.retrieve(r.encode(HISTORIES), 8, width=width, excluded=HISTORIES) for r in (found, expected))
+    np.testing.assert_array_equal(one.item_Uk, other.item_Uk)
+    np.testing.assert_array_equal(one.num_candidates_U, other.num_candidates_U)
+    state_UE = expected.encode(HISTORIES)
+    start_UB, end_UB = index.lookup(expected.search(state_UE, width).path_UB)
+    assert one.num_candidates_U.sum() < (end_UB - start_UB).sum()
+
+    older = replace(opened, paths={name: path for name, path in opened.paths.items() if name != bundle.ROWS})
+    np.testing.assert_array_equal(older.index.item_ids, index.item_ids)
+    whole = older.router.visit(state_UE, width)
+    start_UB, end_UB = index.lookup(whole.path_UB)
+    np.testing.assert_array_equal(whole.items_UB, end_UB - start_UB)
 
 
 def test_keys_lead_to_ids_and_back(published: Published) -> None:

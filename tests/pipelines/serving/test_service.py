@@ -34,7 +34,7 @@ def test_an_answer_has_what_machines_and_people_read(published: Published) -> No
     assert len(document["paths"]) == BEAM
     for path in document["paths"]:
         held = {KEYS[item] for item in published.indexes["r-2"].items(path["path_id"])}
-        assert path["size"] == len(held)
+        assert path["size"] == path["visited"] == len(held)
         assert {item["item_key"] for item in path["items"]} <= held
     assert "unknown items left out: nowhere" in answer.text
     assert json.loads(json.dumps(document, allow_nan=False)) == document
