@@ -16,11 +16,12 @@ from dr_core.errors import InputError
 from dr_core.learning.checkpoint import load_model, save_model
 from pipelines.config.run import RunConfig
 from pipelines.flows.retention import RELEASE_TABLES, kept_releases, maintain
+from pipelines.storage.delta_reader import read_rows
 from pipelines.storage.publish import promote, publish
 from pipelines.storage.releases import Release, list_releases
 from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
-from pipelines.storage.workdir import Workdir
+from pipelines.storage.workdir import Workdir, small_frame
 from tests.made_up_release import RELEASE as MADE_UP
 
 DAY_ONE = replace(MADE_UP, release_id="r-0", model_uri="models/r-0", K=4, num_items=6)
@@ -71,15 +72,14 @@ def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
         {"name": "w", "dataset": {"format": "synthetic"}, "refresh": {"keep_releases": 1}}
     )
     for number in range(5):
-        name = f"r-{number}"
         publish(spark, workdir, day(number))
-        rows = [(name, item, 0, item % 3 + number, 0.5) for item in range(6)]
-        schema = ", ".join(f"{column} {kind}" for column, kind in SCHEMAS["item_paths"].items())
-        workdir.write_release(spark.createDataFrame(rows, schema), "item_paths", name)
-        save_model(make_model(num_items=6, num_paths=1, seed=number), workdir.filesystem, workdir.path("models", name))
+        model = make_model(num_items=6, num_paths=1, seed=number)
+        save_model(model, workdir.filesystem, workdir.path("models", f"r-{number}"))
+    rows = [(f"r-{number}", item, 0, item % 3 + number, 0.5) for number in range(5) for item in range(6)]
+    workdir.write(small_frame(spark, rows, SCHEMAS["item_paths"]), "item_paths")
 
     def state(name: str) -> tuple[list[str], list[np.ndarray]]:
-        paths = sorted(map(str, workdir.read_release(spark, "item_paths", name).collect()))
+        paths = sorted(map(str, read_rows(workdir.table("item_paths"), f"WHERE release_id = '{name}'")))
         parameters = load_model(workdir.filesystem, workdir.path("models", name)).state_dict().values()
         return paths, [value.numpy() for value in parameters]
 
@@ -90,8 +90,7 @@ def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
     for name, (paths, parameters) in before.items():
         assert state(name)[0] == paths
         assert all(np.array_equal(new, old) for new, old in zip(state(name)[1], parameters, strict=True))
-    there = {row.release_id for row in workdir.read(spark, "item_paths").select("release_id").distinct().collect()}
-    assert there == set(before)
+    assert versions(workdir) == set(before)
     folders = {path.name.removeprefix("release_id=") for path in (tmp_path / "tables" / "item_paths").glob("release_id=*")
                if any(path.glob("*.parquet"))}  # fmt: skip
     assert folders == set(before), "VACUUM removed the files"
@@ -101,14 +100,15 @@ def test_a_kept_release_is_untouched_by_deletion_and_vacuum(
     assert "item_paths" in RELEASE_TABLES
 
 
-def write_version(spark: SparkSession, workdir: Workdir, make_model: Callable[..., object], name: str) -> None:
-    """What a round leaves: a model, the small files beside it, rows of a table."""
-    save_model(make_model(num_items=6, num_paths=1), workdir.filesystem, workdir.path("models", name))
-    for file in ("item_paths.npy", "counts.npy"):
-        workdir.write_array(np.arange(6), "models", name, file)
-    workdir.write_array(np.arange(6), "models", name, "index", "path_ids.npy")
-    schema = ", ".join(f"{column} {kind}" for column, kind in SCHEMAS["item_paths"].items())
-    workdir.write_release(spark.createDataFrame([(name, 0, 0, 1, 0.5)], schema), "item_paths", name)
+def write_versions(spark: SparkSession, workdir: Workdir, make_model: Callable[..., object], names: list[str]) -> None:
+    """What rounds leave: a model each, the small files beside it, rows of a table."""
+    for name in names:
+        save_model(make_model(num_items=6, num_paths=1), workdir.filesystem, workdir.path("models", name))
+        for file in ("item_paths.npy", "counts.npy"):
+            workdir.write_array(np.arange(6), "models", name, file)
+        workdir.write_array(np.arange(6), "models", name, "index", "path_ids.npy")
+    rows = [(name, 0, 0, 1, 0.5) for name in names]
+    workdir.write(small_frame(spark, rows, SCHEMAS["item_paths"]), "item_paths")
 
 
 def config_without_spares() -> RunConfig:
@@ -117,8 +117,8 @@ def config_without_spares() -> RunConfig:
     return config.model_copy(update={"refresh": config.refresh.model_copy(update={"keep_releases": 0})})
 
 
-def versions(spark: SparkSession, workdir: Workdir) -> set[str]:
-    return {row[0] for row in workdir.read(spark, "item_paths").select("release_id").distinct().collect()}
+def versions(workdir: Workdir) -> set[str]:
+    return {row["release_id"] for row in read_rows(workdir.table("item_paths"))}
 
 
 def test_what_measuring_reads_of_a_kept_run_stays(
@@ -126,8 +126,7 @@ def test_what_measuring_reads_of_a_kept_run_stays(
 ) -> None:
     """Mappings and counts of every round, and the samples; models and indexes of rounds go, and all of other runs."""
     workdir = Workdir(str(tmp_path))
-    for name in ("r-0", "r-1", "r-warm", "r-2", "q-0", "q-1"):
-        write_version(spark, workdir, make_model, name)
+    write_versions(spark, workdir, make_model, ["r-0", "r-1", "r-warm", "r-2", "q-0", "q-1"])
     workdir.write_text("rows", "tables", "samples", "part-0.parquet")
     first = day(1, release_id="q-1", status="retired", parent_release=None)
     for release in (first, day(2, release_id="r-2", parent_release=None)):
@@ -158,9 +157,9 @@ def test_versions_of_a_run_that_may_go_on_are_spared(
     """Between two stages nobody holds the folder: a refresh's two versions, a day one's rounds, and the parent's."""
     workdir = Workdir(str(tmp_path))
     statuses = {"running": None, "failed": None, "stale": timedelta(hours=2), "refused": None}
+    rounds = [f"{run}-{t}" for run in statuses for t in "01"]
+    write_versions(spark, workdir, make_model, [*rounds, "p-1", "o-1", "l-1"])
     for run, age in statuses.items():
-        for t in ("0", "1"):
-            write_version(spark, workdir, make_model, f"{run}-{t}")
         record = Run(workdir, run, "hash")
         record.record |= {"status": "failed" if run == "stale" else run, "parent": "p-1" if run == "running" else None}
         record.record["stages"] = [{"name": "e_step", "result": {}}]
@@ -169,7 +168,6 @@ def test_versions_of_a_run_that_may_go_on_are_spared(
             text = json.dumps(record.record | {"saved_at": (datetime.now(UTC) - age).isoformat()})
             workdir.write_text(text, "runs", f"{run}.json")
     for number, name in enumerate(("p-1", "o-1", "l-1")):
-        write_version(spark, workdir, make_model, name)
         publish(
             spark,
             workdir,
@@ -178,7 +176,7 @@ def test_versions_of_a_run_that_may_go_on_are_spared(
     done = maintain(spark, workdir, config_without_spares(), vacuum_hours=0.0)
     spared = {"running-0", "running-1", "failed-0", "failed-1", "p-1", "l-1"}
     assert (done["kept"], done["deleted"]) == (["l-1", "p-1"], ["o-1"])
-    assert set(workdir.names("models")) == spared == versions(spark, workdir)
+    assert set(workdir.names("models")) == spared == versions(workdir)
     for name in spared:
         load_model(workdir.filesystem, workdir.path("models", name))
     stages = {run: len(Run.load(workdir, run).record["stages"]) for run in statuses}
