@@ -7,6 +7,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from delta.tables import DeltaTable
-from pyspark.sql import Column, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.datasets import amazon, movielens
@@ -85,11 +86,9 @@ def _stored_name(spark: SparkSession, workdir: Workdir, user: str) -> str:
     names = [*spellings(user), *([f"{user}.0"] if WHOLE_NUMBER.fullmatch(user) else [])]
     if len(names) == 1:
         return user
-    held = set()
-    for table in (*USER_TABLES, "quarantine"):
-        rows = workdir.read(spark, table) if workdir.has_table(spark, table) else None
-        if rows is not None and "user" in rows.columns:
-            held |= {row.user for row in rows.where(F.col("user").isin(names)).select("user").distinct().collect()}
+    tables = [workdir.read(spark, name) for name in (*USER_TABLES, "quarantine") if workdir.has_table(spark, name)]
+    users = [rows.where(F.col("user").isin(names)).select("user") for rows in tables if "user" in rows.columns]
+    held = {row.user for row in reduce(DataFrame.union, users).distinct().collect()} if users else set()
     return next((name for name in names if name in held), user)
 
 

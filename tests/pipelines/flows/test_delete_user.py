@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,16 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from pipelines.datasets.interactions import DatasetConfig
 from pipelines.flows.delete_user import delete_user
 from pipelines.stages.ingest.preprocess import SETTLED, preprocess
 from pipelines.stages.ingest.row_rules import PreprocessConfig
 from pipelines.stages.ingest.split import SplitConfig
-from pipelines.storage.delta_reader import read_rows
+from pipelines.storage.delta_reader import read_columns, read_rows
 from pipelines.storage.run_record import Run
 from pipelines.storage.schemas import SCHEMAS
-from pipelines.storage.workdir import Workdir
+from pipelines.storage.workdir import Workdir, small_frame
 
 USER, OTHERS = 7319991, (7319992, 73199910, 4, 5, 6)
 T0 = 1_700_000_000
@@ -31,6 +32,7 @@ BAD = [*EVENTS[:1], (USER, 100, -5), (OTHERS[1], 100, -5)]
 """A row that is there twice, and two with an impossible time, one of them another user's."""
 FEW = SplitConfig(num_test=2, num_validation=2, min_events=2)
 Log = tuple[DatasetConfig, dict[str, int]]
+WriteLog = Callable[[Path], Log]
 
 
 def text_log(path: Path, line: str, *more: str, header: str = "") -> None:
@@ -89,16 +91,50 @@ def ingest(spark: SparkSession, workdir: Workdir, dataset: DatasetConfig) -> dic
     return preprocess(spark, workdir, dataset, config, FEW, history_length=8, run_id="r").reasons
 
 
+@dataclass(frozen=True)
+class Ingested:
+    """A work folder of the test's own that holds an ingested log."""
+
+    workdir: Workdir
+    dataset: DatasetConfig
+    more: dict[str, int]
+    """Rows that are bad in this format alone, by reason."""
+    reasons: dict[str, int]
+    """What the ingest counted."""
+
+
+@pytest.fixture(scope="module")
+def ingested(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Callable[[WriteLog, Path], Ingested]:
+    """A function that ingests the log of a format, once, and gives every test a copy of the work folder."""
+    done: dict[WriteLog, tuple[Workdir, DatasetConfig, dict[str, int], dict[str, int]]] = {}
+
+    def copy(write: WriteLog, folder: Path) -> Ingested:
+        if write not in done:
+            log = tmp_path_factory.mktemp("log")
+            dataset, more = write(log)
+            workdir = Workdir(str(tmp_path_factory.mktemp("ingested")))
+            done[write] = workdir, dataset, more, ingest(spark, workdir, dataset)
+        workdir, *rest = done[write]
+        return Ingested(Workdir(str(shutil.copytree(workdir.path(), folder / "W"))), *rest)
+
+    return copy
+
+
 def rows_of(spark: SparkSession, workdir: Workdir) -> dict[str, list[str]]:
-    """All rows of all tables and Parquet files, as text."""
-    tables = {
-        name: workdir.read(spark, name) if workdir.has_table(spark, name) else spark.read.parquet(workdir.table(name))
-        for name in workdir.names("tables")
-    }
-    rows = {name: [str(tuple(row)) for row in frame.collect()] for name, frame in tables.items()}
+    """All rows of all tables and Parquet files, as text; the files read by Spark, which checks Hadoop's checksums."""
+    rows = {}
+    for name in workdir.names("tables"):
+        if workdir.exists("tables", name, "_delta_log"):
+            rows[name] = [str(tuple(row.values())) for row in read_rows(workdir.table(name))]
+        else:
+            rows[name] = parquet_rows(spark, workdir.table(name))
     if workdir.names("raw"):
-        rows["raw"] = [str(tuple(row)) for row in spark.read.parquet(workdir.path("raw")).collect()]
+        rows["raw"] = parquet_rows(spark, workdir.path("raw"))
     return rows
+
+
+def parquet_rows(spark: SparkSession, folder: str) -> list[str]:
+    return [str(tuple(row)) for row in spark.read.parquet(folder).collect()]
 
 
 def mentions(rows: dict[str, list[str]], user: int) -> dict[str, int]:
@@ -108,23 +144,22 @@ def mentions(rows: dict[str, list[str]], user: int) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("write", [movielens, amazon_csv, amazon_json, any_csv, any_parquet, synthetic])
-def test_no_row_holds_a_user_who_was_removed(spark: SparkSession, tmp_path: Path, write: Callable[[Path], Log]) -> None:
+def test_no_row_holds_a_user_who_was_removed(
+    spark: SparkSession, ingested: Callable[[WriteLog, Path], Ingested], tmp_path: Path, write: WriteLog
+) -> None:
     """Whatever the log calls its users: also the rows that were quarantined, the samples, and what a killed ingest left."""
-    (tmp_path / "log").mkdir()
-    dataset, more = write(tmp_path / "log")
-    workdir = Workdir(str(tmp_path / "W"))
-    reasons = ingest(spark, workdir, dataset)
-    assert reasons == {"duplicate_row": 1, "negative_time": 2} | more
-    told = Counter(row.user for row in workdir.read(spark, "quarantine").where("reason != 'malformed_row'").collect())
+    log = ingested(write, tmp_path)
+    workdir, more = log.workdir, log.more
+    assert log.reasons == {"duplicate_row": 1, "negative_time": 2} | more
+    told = Counter(row["user"] for row in read_rows(workdir.table("quarantine"), "WHERE reason != 'malformed_row'"))
     assert told == Counter({str(USER): 2 + more.get("null_item", 0), str(OTHERS[1]): 1}) + Counter(
         {None: more.get("null_user", 0)}
     )
-    samples = spark.createDataFrame(
-        [(str(user), row) for user in (USER, *OTHERS) for row in range(2)], "user string, row int"
-    )
-    for name in ("samples", "refresh_mixed_samples"):
-        samples.repartition(2, "row").write.parquet(workdir.table(name))
-    samples.write.parquet(workdir.path(*SETTLED))
+    rows = [(str(user), row) for user in (USER, *OTHERS) for row in range(2)]
+    samples = small_frame(spark, rows, {"user": "string", "row": "int"})
+    samples.repartition(2, "row").write.parquet(workdir.table("samples"))
+    for copy in (workdir.table("refresh_mixed_samples"), workdir.path(*SETTLED)):
+        shutil.copytree(workdir.table("samples"), copy)
     generated = pa.table({"user_id": [user for user, _, _ in EVENTS]})
     pq.write_table(generated, tmp_path / "W" / "raw" / "logs.parquet")
 
@@ -144,25 +179,21 @@ def test_no_row_holds_a_user_who_was_removed(spark: SparkSession, tmp_path: Path
 
 @pytest.mark.parametrize("write", [movielens, any_csv, any_parquet])
 def test_a_quarantine_without_the_column_is_searched_and_then_extended(
-    spark: SparkSession, tmp_path: Path, write: Callable[[Path], Log]
+    spark: SparkSession, ingested: Callable[[WriteLog, Path], Ingested], tmp_path: Path, write: WriteLog
 ) -> None:
     """As an older release of the project wrote it: duplicates under the name `user`, other rows under the log's names."""
-    (tmp_path / "log").mkdir()
-    dataset, more = write(tmp_path / "log")
-    workdir = Workdir(str(tmp_path / "W"))
-    ingest(spark, workdir, dataset)
-    old = workdir.read(spark, "quarantine").drop("user").localCheckpoint()
-    rows = old.count()
-    old.write.format("delta").mode("overwrite").option("overwriteSchema", "true").save(workdir.table("quarantine"))
+    log = ingested(write, tmp_path)
+    workdir, more = log.workdir, log.more
+    old = read_columns(workdir.table("quarantine"), [name for name in SCHEMAS["quarantine"] if name != "user"])
+    write_deltalake(workdir.table("quarantine"), old, mode="overwrite", schema_mode="overwrite")
     Run(workdir, "zz", "a run of another name, later in the alphabet").save()
     removed = delete_user(spark, workdir, str(USER))
     assert removed["quarantine"] == 2 + more.get("malformed_row", 0) + more.get("null_item", 0)
-    assert workdir.read(spark, "quarantine").count() == rows - removed["quarantine"]
-    ingest(spark, workdir, dataset)
-    table = workdir.read(spark, "quarantine")
-    assert table.columns == list(SCHEMAS["quarantine"])
-    is_whole = F.col("reason") != "malformed_row"
-    assert table.where(is_whole & (F.col("user") == str(USER))).count() == 2 + more.get("null_item", 0)
+    assert len(read_rows(workdir.table("quarantine"))) == len(old) - removed["quarantine"]
+    ingest(spark, workdir, log.dataset)
+    assert workdir.read(spark, "quarantine").columns == list(SCHEMAS["quarantine"])
+    of_user = read_rows(workdir.table("quarantine"), f"WHERE reason != 'malformed_row' AND user = '{USER}'")
+    assert len(of_user) == 2 + more.get("null_item", 0)
 
 
 Quarantined = tuple[str, str]
@@ -219,15 +250,17 @@ def test_the_removal_of_a_user_who_is_nowhere_is_said(
     assert caplog.messages == [f'{tmp_path} holds no row of user "o\'bryan"']
 
 
-def held_out(spark: SparkSession, workdir: Workdir, seed: int) -> None:
+def held_out(workdir: Workdir, seed: int) -> None:
     """Held-out users of one work folder, and what was written of them."""
     histories = [
         (name, role, [seed, *range(length)], [length, length + 1])
         for name, role, length in (("a", "test", 3), ("b", "test", 4), ("v", "validation", 5), ("w", "validation", 2))
     ]
-    schema = "user string, role string, history array<int>, truth array<int>"
-    workdir.write(spark.createDataFrame(histories, schema), "evaluation_histories")
-    workdir.write(spark.createDataFrame([row[:2] for row in histories], "user string, role string"), "evaluation_users")
+    users, roles, items, truths = map(list, zip(*histories, strict=True))
+    columns = {"user": pa.array(users), "role": pa.array(roles)}
+    write_deltalake(workdir.table("evaluation_users"), pa.table(columns))
+    columns |= {"history": pa.array(items, pa.list_(pa.int32())), "truth": pa.array(truths, pa.list_(pa.int32()))}
+    write_deltalake(workdir.table("evaluation_histories"), pa.table(columns))
     history, targets = np.full((2, 4), -1, np.int32), np.full((2, 3), -1, np.int32)
     for row, (_, _, items, truth) in enumerate(histories[2:]):
         history[row, : len(items[-4:])] = items[-4:]
@@ -244,7 +277,7 @@ def test_what_was_kept_of_a_held_out_user_goes_in_every_seed_and_report(spark: S
     workdir = Workdir(str(tmp_path))
     places = [workdir, workdir.below("seeds", "1"), workdir.below("previous"), workdir.below("previous", "seeds", "1")]
     for seed, place in enumerate(places):
-        held_out(spark, place, seed)
+        held_out(place, seed)
     reports = (("report",), ("report", "r-1"), ("previous", "report"))
     for folder in reports:
         data = {"dataset": "d", "example_user": {"history": ["A film"]}}
@@ -268,8 +301,8 @@ def test_what_was_kept_of_a_held_out_user_goes_in_every_seed_and_report(spark: S
         assert place.read_arrays("runs", "r.points.npz")["0|candidates"].tolist() == [20.0]
         assert place.read_arrays("runs", "r.points.npz")["meta"].tobytes() == b"{}"
         assert place.read_arrays("runs", "r.rival-x.lists.npz")["item_cf"].tolist() == [[4, 5, 6]]
-        assert {row.user for row in place.read(spark, "evaluation_histories").collect()} == {"b", "w"}
-        assert {row.user for row in place.read(spark, "evaluation_users").collect()} == {"b", "w"}
+        for name in ("evaluation_histories", "evaluation_users"):
+            assert {row["user"] for row in read_rows(place.table(name))} == {"b", "w"}
     for folder in reports:
         assert json.loads(workdir.read_text(*folder, "report_data.json")) == {"dataset": "d", "example_user": None}
         assert not workdir.exists(*folder, "index.html"), "without a summary it cannot be drawn again"
