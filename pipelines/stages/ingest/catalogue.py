@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from delta.tables import DeltaTable
 from pyspark import StorageLevel
@@ -114,7 +115,7 @@ def match_catalogue(
     return match
 
 
-def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalogue: DataFrame | None) -> None:
+def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalogue: DataFrame | None) -> int:
     """Give ids to new items and take over what the catalogue says of old ones.
 
     New keys (with a kept event, or in the catalogue) are sorted and numbered from the first free id; ids never
@@ -125,6 +126,9 @@ def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalog
         workdir: the work folder.
         kept: kept events: item (key), event_time.
         catalogue: a clean catalogue, or None.
+
+    Returns:
+        V, the rows of the table.
     """
     seen = kept.groupBy("item").agg(F.min("event_time").alias("first_event"))
     if catalogue is None:
@@ -140,22 +144,31 @@ def update_items(spark: SparkSession, workdir: Workdir, kept: DataFrame, catalog
             F.coalesce("first_seen", "first_event").alias("first_seen"),
         )
     if not workdir.has_table(spark, "items"):
-        with number_densely(known.withColumnRenamed("item", "item_key"), "item_key", "item_id", first_id=0) as rows:
-            workdir.write(rows.select(*SCHEMAS["items"]), "items")
-        return
+        with number_densely(known.withColumnRenamed("item", "item_key"), "item_key", "item_id", first_id=0) as numbered:
+            workdir.write(numbered.rows.select(*SCHEMAS["items"]), "items")
+        return numbered.end
     items = workdir.read(spark, "items")
     first_id = items.agg(F.coalesce(F.max("item_id"), F.lit(-1))).first()[0] + 1  # type: ignore[index]
     new = known.withColumnRenamed("item", "item_key").join(items.select("item_key"), on="item_key", how="left_anti")
-    if not new.isEmpty():
-        with number_densely(new, "item_key", "item_id", first_id=first_id) as rows:
-            columns = (rows[name].cast(kind).alias(name) for name, kind in SCHEMAS["items"].items())
-            workdir.append(rows.select(*columns), "items")
+    with number_densely(new, "item_key", "item_id", first_id=first_id) as numbered:
+        if numbered.end > first_id:
+            columns = (numbered.rows[name].cast(kind).alias(name) for name, kind in SCHEMAS["items"].items())
+            workdir.append(numbered.rows.select(*columns), "items")
     if catalogue is not None:
         _merge_catalogue(spark, workdir, catalogue)
+    return numbered.end
+
+
+class Numbered(NamedTuple):
+    """Rows with dense numbers."""
+
+    rows: DataFrame
+    end: int
+    """The first number that is free."""
 
 
 @contextmanager
-def number_densely(frame: DataFrame, key: str, name: str, *, first_id: int) -> Iterator[DataFrame]:
+def number_densely(frame: DataFrame, key: str, name: str, *, first_id: int) -> Iterator[Numbered]:
     """Number rows first_id, first_id + 1 … in the order of a unique key, without bringing them to one place.
 
     The rows are range-sorted; each partition's count gives the next one's offset. The sorted frame is persisted while
@@ -173,9 +186,10 @@ def number_densely(frame: DataFrame, key: str, name: str, *, first_id: int) -> I
             offsets.append((row["partition"], first_id))
             first_id += row["count"]
         offset = small_frame(frame.sparkSession, offsets, {"__partition": "bigint", "__offset": "bigint"})
-        yield numbered.join(F.broadcast(offset), on=partition == F.col("__partition"), how="inner").select(
+        rows = numbered.join(F.broadcast(offset), on=partition == F.col("__partition"), how="inner").select(
             *frame.columns, (F.col("__offset") + F.col("__position").bitwiseAND(F.lit((1 << 33) - 1))).alias(name)
         )
+        yield Numbered(rows, first_id)
     finally:
         numbered.unpersist()
 

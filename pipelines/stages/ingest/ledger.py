@@ -6,9 +6,9 @@ import json
 from datetime import UTC, datetime
 
 from pyspark.sql import SparkSession
-from pyspark.sql import functions as F
 
 from pipelines.stages.ingest.summary import PreprocessSummary
+from pipelines.storage.delta_reader import read_rows
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir, small_frame
 
@@ -39,18 +39,16 @@ def write_ledger(
     workdir.write(frame, "intervals", replace_where=None if is_whole else f"source_interval = '{label}'")
 
 
-def first_interval(spark: SparkSession, workdir: Workdir) -> tuple[str, datetime] | None:
+def first_interval(workdir: Workdir) -> tuple[str, datetime] | None:
     """Return label and start of the interval that was ingested first; None where none was ingested to its end.
 
     Rows of an older version do not say which it was: there it is the whole log, else the earliest.
     """
-    if not workdir.has_table(spark, "intervals"):
+    rows = read_rows(workdir.table("intervals"), "WHERE interval_start IS NOT NULL")
+    if not rows:
         return None
-    ledger = workdir.read(spark, "intervals").where("interval_start IS NOT NULL")
-    marked = F.col("is_first") if "is_first" in ledger.columns else F.lit(None).cast("boolean")
-    row = ledger.orderBy(
-        F.coalesce(marked, F.lit(False)).desc(),
-        (F.col("source_interval") == WHOLE_LOG).desc(),
-        "interval_start",
-    ).select("source_interval", F.unix_seconds("interval_start").alias("start")).first()  # fmt: skip
-    return row and (row["source_interval"], datetime.fromtimestamp(row["start"], UTC))
+    row = min(
+        rows,
+        key=lambda row: (not row.get("is_first"), row["source_interval"] != WHOLE_LOG, row["interval_start"]),
+    )
+    return row["source_interval"], row["interval_start"].replace(tzinfo=UTC)

@@ -4,6 +4,7 @@ evaluation."""
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -136,19 +137,19 @@ def preprocess(
         evidence = Evidence(examined, settled, dataset, config)
         check_gate(counts.reasons, counts.rows_in, counts.kept, evidence, run_id, after="".join(warnings))
         roles = held_out_roles(spark, workdir, users, split_config, state, interval, seed)
-        per_role = count_roles(users, roles)
-        update_items(spark, workdir, kept, clean)
+        per_role, num_new = count_roles(users, roles)
+        num_items = update_items(spark, workdir, kept, clean)
         write_interactions(spark, workdir, kept, config, label, interval)
         filtered = [
             rows for rows, fates in ((examined, own_fates), (settled, settled_fates)) if {*SEEN_REASONS} & {*fates}
         ]
         write_seen_items(spark, workdir, filtered, label, is_whole=interval is None)
-        write_split(spark, workdir, roles, split_config, state, interval)
+        write_split(spark, workdir, roles, num_new, split_config, state, interval)
         if interval is not None and state.is_latest:
             extend_histories(spark, workdir, label, history_length)
         else:
             rebuild_histories(spark, workdir, history_length)
-        summary = _summarize(spark, workdir, counts, kept, per_role, interval, dataset.has_time)
+        summary = _summarize(counts, kept, per_role, num_items, interval, dataset.has_time)
         if unknown := catalogue_reasons.get("catalogue_unknown_active"):
             warnings.append(f"{unknown} rows of the catalogue are left out: {REASONS['catalogue_unknown_active']}")
         summary = replace(
@@ -178,11 +179,10 @@ def _late_in_the_day(examined: DataFrame, counts: Counts, interval: Interval | N
 
 
 def _summarize(
-    spark: SparkSession,
-    workdir: Workdir,
     counts: Counts,
     kept: DataFrame,
-    per_role: dict[str, int],
+    per_role: Counter[str],
+    num_items: int,
     interval: Interval | None,
     has_time: bool,
 ) -> PreprocessSummary:
@@ -204,14 +204,14 @@ def _summarize(
         quarantined=counts.quarantined,
         filtered=counts.filtered,
         reasons=counts.reasons,
-        users=sum(per_role.values()),
+        users=per_role.total(),
         items=totals["items"],
+        catalogue_items=num_items,
         late=totals["late"],
-        catalogue_items=workdir.read(spark, "items").count(),
         train_users=per_role["train"],
-        test_users=per_role.get("test", 0),
-        validation_users=per_role.get("validation", 0),
-        unused_users=per_role.get("unused", 0),
+        test_users=per_role["test"],
+        validation_users=per_role["validation"],
+        unused_users=per_role["unused"],
         interval_start=start,
         interval_end=end,
     )

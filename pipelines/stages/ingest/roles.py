@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -22,7 +24,7 @@ def held_out_roles(
     interval: Interval | None,
     seed: int,
 ) -> DataFrame:
-    """Return user, role of the held-out users: those so far, and those that this interval brings.
+    """Return user, role of the held-out users, and is_new: whether the table does not hold them yet.
 
     Raises:
         ConfigError: fewer users than asked for can be held out.
@@ -33,38 +35,51 @@ def held_out_roles(
         roles = draw_roles(users, config, seed=seed)
         if old is not None:
             roles = roles.unionByName(old.join(users.select("user"), on="user", how="left_anti"))
-        return roles
+        return roles.withColumn("is_new", F.lit(True))
+    old = old.withColumn("is_new", F.lit(False))
     if state.is_older:
         return old
     new = users.join(state.known_users, on="user", how="left_anti").join(old.select("user"), on="user", how="left_anti")
-    return old.unionByName(extend_roles(new, old, config, seed=seed))
+    return old.unionByName(extend_roles(new, old, config, seed=seed).withColumn("is_new", F.lit(True)))
 
 
-def count_roles(users: DataFrame, roles: DataFrame) -> dict[str, int]:
-    """Return the users of the interval by role, ``train`` being those that have none.
+def count_roles(users: DataFrame, roles: DataFrame) -> tuple[Counter[str], int]:
+    """Return the users of the interval by role, ``train`` being those that have none, and how many of them get theirs now.
 
     Raises:
         ConfigError: nobody is left to train on.
     """
-    joined = users.join(F.broadcast(roles), on="user", how="left").groupBy("role").count()
-    per_role = {row["role"] or "train": row["count"] for row in joined.collect()}
-    if not per_role.get("train"):
+    per_role: Counter[str] = Counter()
+    num_new = 0
+    for row in users.join(F.broadcast(roles), on="user", how="left").groupBy("role", "is_new").count().collect():
+        per_role[row["role"] or "train"] += row["count"]
+        num_new += row["count"] if row["is_new"] else 0
+    if not per_role["train"]:
         raise ConfigError("every user is held out (split.num_test, split.num_validation): none is left to train on")
-    return per_role
+    return per_role, num_new
 
 
 def write_split(
     spark: SparkSession,
     workdir: Workdir,
     roles: DataFrame,
+    num_new: int,
     config: SplitConfig,
     state: IngestState,
     interval: Interval | None,
 ) -> None:
-    """Write the held-out users; with the first interval, cut their events into question and answer."""
+    """Write the held-out users; with the first interval, cut their events into question and answer.
+
+    Later intervals add the users that get a role with them, and commit nothing where none does.
+    """
     if state.is_older:
         return
-    workdir.write(roles.select(*SCHEMAS["evaluation_users"]), "evaluation_users")
+    columns = list(SCHEMAS["evaluation_users"])
+    if not state.is_first and workdir.has_table(spark, "evaluation_users"):
+        if num_new:
+            workdir.append(roles.where("is_new").select(*columns), "evaluation_users")
+        return
+    workdir.write(roles.select(*columns), "evaluation_users")
     if not state.is_first:
         return
     roles = workdir.read(spark, "evaluation_users")

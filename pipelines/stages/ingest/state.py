@@ -31,15 +31,16 @@ class IngestState:
         if interval is None or not workdir.has_table(spark, "interactions"):
             return cls(is_first=True, is_older=False, is_latest=False, known_users=None)
         table = workdir.read(spark, "interactions")
-        if not table.where(F.col("event_time").isNull()).isEmpty():
+        is_timeless = F.col("event_time").isNull()
+        is_later = (F.col("event_time") >= F.lit(interval.start)) | (F.col("source_interval") == interval.label)
+        found = table.where(is_timeless | is_later).agg(F.bool_or(is_timeless), F.count(F.lit(1))).first()
+        has_timeless, num_found = found or (None, 0)
+        if has_timeless:
             raise InputError(f"{workdir.uri} was built from a log without times: it cannot be extended by interval")
-        first = first_interval(spark, workdir)
+        first = first_interval(workdir)
         if first is None or first[0] == interval.label:
             return cls(is_first=True, is_older=False, is_latest=False, known_users=None)
-        is_latest = table.where(
-            (F.col("event_time") >= F.lit(interval.start)) | (F.col("source_interval") == interval.label)
-        ).isEmpty()
-        extendable = is_latest and workdir.has_table(spark, "user_histories")
+        extendable = num_found == 0 and workdir.has_table(spark, "user_histories")
         others = table.where(F.col("source_interval") != interval.label)
         known = workdir.read(spark, "user_histories") if extendable else others
         return cls(

@@ -296,9 +296,9 @@ def write_row_groups(
     workdir.check_lease()
     ordered = rows.withColumn("key", F.struct("block", user_hash(seed).alias("hash"), "user", "row"))
     keys = F.broadcast(partition_keys(spark, num_groups).withColumnRenamed("partition", "group"))
-    with number_densely(ordered, "key", "rank", first_id=0) as ranked:
+    with number_densely(ordered, "key", "rank", first_id=0) as numbered:
         (
-            ranked.withColumn("group", F.floor(F.col("rank") * num_groups / num_rows).cast("int"))
+            numbered.rows.withColumn("group", F.floor(F.col("rank") * num_groups / num_rows).cast("int"))
             .join(keys, on="group", how="inner")
             .repartition(num_groups, "partition_key")
             .sortWithinPartitions("rank")

@@ -246,11 +246,12 @@ def test_dense_numbers_follow_the_key_over_any_partitions(spark: SparkSession) -
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
         with number_densely(frame, "key", "number", first_id=5) as numbered:
-            rows = numbered.collect()
+            rows = numbered.rows.collect()
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", str(old))
         spark.conf.unset("spark.sql.adaptive.enabled")
     assert [row.number for row in sorted(rows)] == list(range(5, 2005))
+    assert numbered.end == 2005
 
 
 # ---------------------------------------------------------------- logs with an order only
