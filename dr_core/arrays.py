@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,3 +18,11 @@ DoubleArray = npt.NDArray[np.float64]
 """Sums, counts and figures."""
 AnyFloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
+Array = TypeVar("Array", bound=npt.NDArray[Any])
+
+
+def read_only(array: Array) -> Array:
+    """Return a view that cannot be written: a compiled loop needs no variant of its own for arrays of files or of Arrow."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from dr_core.arrays import AnyFloatArray
+from dr_core.arrays import AnyFloatArray, read_only
 from dr_core.paths.scores import Float64Array
 from dr_core.paths.space import Int64Array
 
@@ -149,7 +149,9 @@ def capacity_assignment(
     if num_clusters == 1:
         return np.zeros(num_items, dtype=np.int64), np.zeros(1)
     max_bids = _BIDS_PER_ITEM * num_items
-    labels, prices = _auction(similarity, clusters, num_clusters, min(capacity, num_items), _BID_STEP, max_bids)
+    labels, prices = _auction(
+        similarity, read_only(clusters), num_clusters, min(capacity, num_items), _BID_STEP, max_bids
+    )
     return labels, prices
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dr_core.arrays import read_only
 from dr_core.paths._descent import SCORE_FLOOR, scores_of_paths, sweep_items
 from dr_core.paths.penalty import Penalty
 from dr_core.paths.scores import Float64Array, PathCandidates
@@ -120,8 +121,14 @@ def log_score(candidates: PathCandidates, paths: Int64Array) -> float:
         candidates: scores and weights.
         paths: int64 [V, J], -1 = none. Items with N_v = 0 contribute nothing.
     """
-    summed = scores_of_paths(candidates.offsets, candidates.path_ids, candidates.scores, paths).sum(axis=1)
+    summed = _own_scores(candidates, paths).sum(axis=1)
     return float(np.sum(candidates.weights * np.log(np.maximum(summed, SCORE_FLOOR))))
+
+
+def _own_scores(candidates: PathCandidates, paths: Int64Array) -> Float64Array:
+    """float64 [V, J], s[v, c] of each item's own paths."""
+    offsets, path_ids = read_only(candidates.offsets), read_only(candidates.path_ids)
+    return scores_of_paths(offsets, path_ids, read_only(candidates.scores), read_only(paths))
 
 
 def penalised_surrogate(
@@ -157,7 +164,7 @@ def rank_paths(
     """
     if sizes is None:
         sizes = PathSizes.count(paths)
-    scores = scores_of_paths(candidates.offsets, candidates.path_ids, candidates.scores, paths)
+    scores = _own_scores(candidates, paths)
     gains = np.empty(paths.shape, dtype=np.float64)
     log_sum = np.log(np.maximum(scores.sum(axis=1), SCORE_FLOOR))
     for slot in range(paths.shape[1]):
@@ -213,10 +220,10 @@ class _Problem:
     def sweep(self, penalty: Penalty) -> int:
         return int(
             sweep_items(
-                self.candidates.offsets,
-                self.codes,
-                self.candidates.scores,
-                self.candidates.weights,
+                read_only(self.candidates.offsets),
+                read_only(self.codes),
+                read_only(self.candidates.scores),
+                read_only(self.candidates.weights),
                 self.paths,
                 self.sizes,
                 1,

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dr_core.arrays import read_only
 from dr_core.paths._descent import exchange_moves, sweep_items
 from dr_core.paths.assignment import find_fillers
 from dr_core.paths.penalty import Penalty
@@ -104,10 +105,10 @@ class StreamingDescent:
         def rows(first: int, last: int, table: NDArray[np.int32]) -> int:
             return int(
                 sweep_items(
-                    block.offsets[first : last + 1],
-                    block.path_ids,
-                    block.scores,
-                    block.weights[first:last],
+                    read_only(block.offsets[first : last + 1]),
+                    read_only(block.path_ids),
+                    read_only(block.scores),
+                    read_only(block.weights[first:last]),
                     paths[first:last],
                     table,
                     self.scale,

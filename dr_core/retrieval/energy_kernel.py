@@ -11,12 +11,12 @@ of an index, M given paths a user, B paths visited by the user who visits most.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numba import njit
 
-from dr_core.arrays import BoolArray, FloatArray, IntArray
+from dr_core.arrays import FloatArray, IntArray
 from dr_core.paths.index import PathIndex
 from dr_core.paths.space import PathSpace
 from dr_core.retrieval._compiled import BIAS, EXPONENT, LOG2_E, LOWEST, keep_best, mantissa
@@ -28,6 +28,8 @@ EXACT_PATHS = 131_072
 """Most paths that are all summed in Z where nobody says otherwise."""
 _ALL = np.iinfo(np.int64).max
 _OPENED = 64
+_DEPTH = 4
+"""Deeper structures have a search compiled for their depth alone."""
 
 
 class EnergyLayers(NamedTuple):
@@ -92,10 +94,11 @@ class CompiledEnergies:
         self.first_P = np.full(self.space.num_paths, np.inf, np.float32)
         """Minus ln of the share of each path's first item."""
         self.first_P[self.size_P > 0] = -self.log_share_R[self.row_P[:-1][self.size_P > 0]]
-        self.opens: tuple[BoolArray, ...] = tuple(
+        opens = tuple(
             self.size_P.reshape(self.space.num_prefixes(depth), -1).any(axis=1)
             for depth in range(1, self.space.num_layers + 1)
         )
+        self._layers = _as_deep(layers.vectors), _as_deep(layers.biases), _as_deep(opens)
 
     @property
     def num_groups(self) -> int:
@@ -149,8 +152,9 @@ class CompiledEnergies:
     ) -> tuple[Visits, FloatArray]:
         """Return the visits and ln Z, float32 [U]."""
         is_priced = most_paths == _ALL
+        vectors, biases, opens = self._layers
         path_UB, log_prob_UB, items_UB, work_U, log_z_U = _walk(
-            np.ascontiguousarray(user_UE, dtype=np.float32), self.layers.vectors, self.layers.biases, self.opens,
+            np.ascontiguousarray(user_UE, dtype=np.float32), vectors, biases, opens, self.space.num_layers,
             self.first_P if is_priced else self.log_size_P, self.row_P, self.log_share_R,
             np.float32(opening), np.float32(price), most_opened, most_paths, most,
         )  # fmt: skip
@@ -261,12 +265,18 @@ def _in_rows(offsets, paths, log_probs, items):  # type: ignore[no-untyped-def]
     return path_UB, log_prob_UB, items_UB
 
 
+def _as_deep(layers: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return one array a layer, and empty ones up to ``_DEPTH``: one compiled search for structures of every usual depth."""
+    return layers + (layers[0][:0],) * (_DEPTH - len(layers))
+
+
 @njit(cache=True, nogil=True)
 def _walk(  # type: ignore[no-untyped-def]
     user_UE,
     vectors,
     biases,
     opens,
+    num_layers,
     log_size_P,
     row_P,
     log_share_R,
@@ -276,7 +286,7 @@ def _walk(  # type: ignore[no-untyped-def]
     most_paths,
     most_candidates,
 ):
-    num_users, num_layers = len(user_UE), len(biases)
+    num_users = len(user_UE)
     offsets, log_z_U, work_U = (
         np.zeros(num_users + 1, np.int64),
         np.zeros(num_users, np.float32),
