@@ -53,7 +53,7 @@ FIRST_DAYS = 9
 REFRESH_POINTS = (
     "ingest:before", "write:quarantine:before", "write:quarantine:after", "write:items:before", "write:items:after",
     "write:interactions:before", "write:interactions:after", "write:seen_items:before", "write:seen_items:after",
-    "write:evaluation_users:after", "write:user_histories:before", "write:user_histories:after",
+    "roles:after", "write:user_histories:before", "write:user_histories:after",
     "write:intervals:before", "write:intervals:after",
     "samples:before", "samples:after", "checkpoint:half", "model:half", "e_step:after", "targets:after",
     "write:path_scores:before", "write:path_scores:after", "write:item_stats:after", "write:item_paths:before",

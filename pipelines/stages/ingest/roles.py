@@ -11,6 +11,7 @@ from dr_core.errors import ConfigError
 from pipelines.stages.ingest.interval import Interval
 from pipelines.stages.ingest.split import SplitConfig, draw_roles, evaluation_histories, extend_roles
 from pipelines.stages.ingest.state import IngestState
+from pipelines.storage.faults import reach
 from pipelines.storage.schemas import SCHEMAS
 from pipelines.storage.workdir import Workdir
 
@@ -78,6 +79,7 @@ def write_split(
     if not state.is_first and workdir.has_table(spark, "evaluation_users"):
         if num_new:
             workdir.append(roles.where("is_new").select(*columns), "evaluation_users")
+        reach("roles:after")
         return
     workdir.write(roles.select(*columns), "evaluation_users")
     if not state.is_first:
