@@ -154,13 +154,13 @@ def rank_paths(
 
     Args:
         candidates: scores and weights.
-        paths: int64 [V, J], complete rows.
+        paths: int64 [V, J], -1 where an item has fewer.
         penalty: f and alpha.
         sizes: |c| of all paths under ``paths``; by default counted from ``paths``.
 
     Returns:
         Paths int64 [V, J] and gains float64 [V, J]: N_v (log sum - log(sum without c)) - alpha (f(|c|) - f(|c| - 1));
-        ties by ascending path id.
+        ties by ascending path id. Empty slots come last, with a gain of 0.
     """
     if sizes is None:
         sizes = PathSizes.count(paths)
@@ -171,7 +171,9 @@ def rank_paths(
         others = np.delete(scores, slot, axis=1).sum(axis=1)
         worth = candidates.weights * (log_sum - np.log(np.maximum(others, SCORE_FLOOR)))
         gains[:, slot] = worth - penalty.alpha * penalty.marginal(np.maximum(sizes.of(paths[:, slot]) - 1, 0))
-    order = np.lexsort((paths, -gains), axis=1)
+    is_empty = paths < 0
+    gains[is_empty] = 0.0
+    order = np.lexsort((paths, -gains, is_empty), axis=1)
     return np.take_along_axis(paths, order, axis=1), np.take_along_axis(gains, order, axis=1)
 
 

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from scipy.sparse import csr_matrix
 
 from dr_core.learning.alpha import AlphaRule, items_per_visited_path
 from dr_core.learning.config import AssignmentConfig
+from dr_core.learning.energy_visitors import EnergyVisitors
 from dr_core.learning.m_step import MStepFacts, m_step
 from dr_core.learning.refine import Refinement
 from dr_core.learning.scored_items import ItemsInMemory
@@ -311,6 +313,27 @@ def test_what_is_written_and_told_is_of_the_refined_mapping(
     assert facts.surrogate_before < facts.surrogate_after_descent
     assert facts.items_per_visited_path == items_per_visited_path(sizes, single.visited)
     assert visitors.captured_mass(paths) > visitors.captured_mass(current)
+
+
+def test_an_item_that_a_refinement_leaves_with_fewer_paths_has_fewer_rows(
+    spark: SparkSession, problem: Problem
+) -> None:
+    generator = np.random.default_rng(6)
+    user_NE, vector_VE = (
+        torch.from_numpy(generator.standard_normal((n, 6)).astype(np.float32)) for n in (60, NUM_ITEMS)
+    )
+    mass_NV = csr_matrix(torch.softmax(2 * user_NE @ vector_VE.T, dim=1).numpy())
+    visitors = EnergyVisitors(user_NE, mass_NV, vector_VE, torch.zeros(NUM_ITEMS), SPACE.num_paths, (20.0,))
+    refinement = Refinement(mass_NV, visitors, SPACE.num_paths, num_sweeps=3, capacity=6.0, seed=0)
+    facts, paths = assign(spark, problem, refinement=refinement)
+    rows = problem.workdir.read_release(spark, "item_paths", "r").toPandas().sort_values(["item_id", "rank"])
+    assert facts.items_refined > 0
+    assert rows["path_id"].min() >= 0
+    assert sorted(rows["item_id"].unique()) == list(range(NUM_ITEMS))
+    assert NUM_ITEMS < len(rows) < NUM_ITEMS * NUM_PATHS
+    assert (rows.groupby("item_id").cumcount() == rows["rank"]).all()
+    assert (paths[:, 0] >= 0).all()
+    assert (paths >= 0).sum() == len(rows)
 
 
 class TestPartFiles(ScoredItemsBehaviour):
