@@ -300,7 +300,11 @@ def test_paths_that_were_refined_stay_and_new_items_get_theirs(
 ) -> None:
     """With one path an item nothing is scored on day one, and there is nothing that a refresh could carry on."""
     config = tiny_config(
-        "paths.paths_per_item=1", "evaluation.controls=false", "em.rounds=1", "gates.max_recall_loss=1.0"
+        "paths.paths_per_item=1",
+        "assignment={m_step: auto, refine_states: 500}",
+        "evaluation.controls=false",
+        "em.rounds=1",
+        "gates.max_recall_loss=1.0",
     )
     workdir = Workdir(str(tmp_path / "W"))
     first = run_day_one(config, workdir.uri, logs=logs["first"], interval=FIRST)["release_id"]
