@@ -159,7 +159,6 @@ def load_model(filesystem: AbstractFileSystem, folder: str) -> DeepRetrievalMode
         path_space(manifest),
         np.zeros(manifest["num_items"]),
     )
-    tensors.pop("structure.is_started", None)  # of models written before every E-step began by formula
     model.load_state_dict(tensors)
     return model.eval()
 

@@ -144,8 +144,8 @@ class AssignmentConfig(Config):
     block_items: int = Field(262_144, ge=1)
     """Items that a task holds at a time: about 60 MB with S = 20."""
     refine_sweeps: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Sweeps of the refinement; under a product of layers with J = 1 only. `auto`: 5 for energies, 20 for a product of layers. 0 means that there is
-    none."""
+    """Sweeps of the refinement; under a product of layers with J = 1 only. `auto`: 5 for energies, 20 for a product of
+    layers. 0 means that there is none."""
     refine_states: int = Field(30_000, ge=64)
     """User states whose visits paths are refined by; for a product of layers the first 8,192 of them."""
     refine_epochs: int = Field(2, ge=0)

@@ -11,6 +11,8 @@ layer, O opened prefixes a state, R (state, prefix) pairs, V items, J paths an i
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +57,8 @@ class EnergyStructure(Structure):
             nn.Parameter(torch.zeros(space.num_prefixes(depth), user_dim)) for depth in depths
         )
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(space.num_prefixes(depth))) for depth in depths)
+
+        self.register_load_state_dict_pre_hook(_without_mark)  # type: ignore[no-untyped-call]
 
     @property
     def num_groups(self) -> int:
@@ -163,6 +167,11 @@ class EnergyStructure(Structure):
             self.vectors[depth - 1].copy_(vector_QE)
             self.biases[depth - 1].copy_(score_Q - vector_QE @ mean_E)
             parent_vector_QE, parent_score_Q = vector_QE, score_Q
+
+
+def _without_mark(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Leave out what models and checkpoints also held before every E-step began by formula: whether they had begun."""
+    state.pop(f"{prefix}is_started", None)
 
 
 def _log_sum_by(group_M: Tensor, score_M: Tensor, num_groups: int) -> Tensor:

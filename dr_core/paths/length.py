@@ -22,8 +22,8 @@ FEWEST_ITEMS = 2
 """Items on a path, at least, on average."""
 FEWEST_VISITS, VISITS_OF_BUDGET = 4, 32
 """Mean paths that the candidates fill, at least: with fewer, users can hardly be told apart. Where the user says how many
-candidates there are, and not which recall they should reach, more and shorter paths hold more of what is wanted, for work
-that hardly grows (docs/decisions.md)."""
+candidates there are, and not which recall they should reach, more and shorter paths hold more of what is wanted, for more
+nodes (docs/decisions.md)."""
 CHILDREN, FEW_CHILDREN, FEW_PATHS = 32, 16, 1536
 """Children of a prefix, and children of one where there are fewer than ``FEW_PATHS`` paths."""
 USUAL_CANDIDATES_POWER, USUAL_NODES_POWER, USUAL_PREFIXES = 0.4, 0.75, 0.3

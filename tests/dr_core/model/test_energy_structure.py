@@ -110,8 +110,29 @@ class TestStart:
         for size in (0.1, 0.01):
             state_E = mean_E + size * torch.nn.functional.normalize(torch.ones(USER_DIM), dim=0)
             exact = torch.stack([(vector_VE @ state_E + bias_V)[path_VJ[:, 0] == path].logsumexp(0) for path in held])
-            start = (structure.vectors[-1] @ state_E + structure.biases[-1])[held]
+            start = (structure.vectors[-1] @ state_E + structure.biases[-1]).detach()[held]
             assert float((exact - start).abs().max()) < 5 * size**2
+
+    def test_it_is_the_same_whatever_was_fitted_before(self, make_model) -> None:
+        generator = np.random.default_rng(0)
+        before, after = (generator.integers(0, 6, (30, 1)) for _ in range(2))
+        user_NE = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
+        fitted, fresh = (make_model(30, nodes=(3, 2), dim=8) for _ in range(2))
+        fitted.set_item_paths(before)
+        fitted.start_structure(user_NE)
+        first = [parameter.detach().clone() for parameter in fitted.structure.parameters()]
+        for model in (fitted, fresh):
+            model.set_item_paths(after)
+            model.start_structure(user_NE)
+        for one, other, old in zip(fitted.structure.parameters(), fresh.structure.parameters(), first, strict=True):
+            torch.testing.assert_close(one, other)
+            assert not torch.equal(one, old)
+
+    def test_one_that_was_written_with_a_mark_of_its_start_is_read(self, make_model) -> None:
+        written, read = make_model(30, nodes=(3, 2), seed=1), make_model(30, nodes=(3, 2), seed=2)
+        read.load_state_dict(written.state_dict() | {"structure.is_started": torch.tensor(True)})
+        for one, other in zip(read.parameters(), written.parameters(), strict=True):
+            assert torch.equal(one, other)
 
     def test_an_item_counts_on_each_of_its_paths(self, world: tuple[torch.Tensor, ...]) -> None:
         mean_E, vector_VE, bias_V, path_VJ = world
