@@ -87,6 +87,26 @@ def filled_paths(config: LearningConfig, num_items: int, num_paths: int) -> int:
     return 1 if kind == "refinement" else num_paths
 
 
+def round_epochs(config: LearningConfig, m_step: MStepChoice) -> int:
+    """Return the epochs of an E-step that an M-step follows.
+
+    One where energies are refined: the refinement fits energies of its own, and the next E-step begins by formula, so that
+    this one only tells what p(c|x) is under the mapping so far.
+
+    Args:
+        config: of the run.
+        m_step: that follows.
+    """
+    only_told = config.structure.normaliser == "global" and not m_step.descends
+    return 1 if only_told else config.em.e_step_epochs
+
+
+def kept_epochs(config: LearningConfig) -> int:
+    """Return the epochs of an E-step before the last that the structure model keeps: none of energies, which begin anew at
+    every E-step, all of a product of layers."""
+    return config.em.e_step_epochs if config.structure.normaliser == "layers" else 0
+
+
 def _why_not_refined(config: AssignmentConfig, num_items: int, num_paths: int, normaliser: Normaliser) -> str | None:
     if num_paths > 1 and normaliser == "layers":
         return (

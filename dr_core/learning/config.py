@@ -122,7 +122,8 @@ class EMConfig(Config):
     joint_epochs: int = Field(0, ge=0)
     """Epochs of the first E-step in which encoder and softmax go on learning with the structure (paper: 2)."""
     e_step_epochs: int = Field(4, ge=1)
-    """Epochs of every E-step but the last; encoder and softmax frozen."""
+    """Epochs of every E-step but the last; encoder and softmax frozen. Before energies are refined it is one, whatever this
+    says: the refinement fits energies of its own."""
     final_epochs: int = Field(6, ge=1)
     """Epochs of the E-step after the last M-step."""
     likelihood_blocks: int = Field(4, ge=1)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dr_core.arrays import IntArray
 from dr_core.learning.budget import StructureChoice, refuse_unlearnable
-from dr_core.learning.choices import Choice, choose_algorithms, log_choices
+from dr_core.learning.choices import Choice, choose_algorithms, choose_m_step, log_choices, round_epochs
 from dr_core.learning.config import LearningConfig
 from dr_core.learning.e_step import e_step
 from dr_core.learning.held_out import HeldOut
@@ -136,10 +136,11 @@ def learn_structure(
     Raises:
         ConfigError: the configured M-step cannot run for this V and J.
     """
+    chosen = choose_m_step(config.assignment, len(path_VJ), path_VJ.shape[1], config.structure.normaliser)
     done = []
     for number in range(1, rounds + 1):
         logger.info("  round %d of %d", number, rounds)
-        e_step(config, model, states, path_VJ, config.em.e_step_epochs, seed)
+        e_step(config, model, states, path_VJ, round_epochs(config, chosen), seed)
         path_VJ, facts = learner.improve(model, states, path_VJ, user_UE)
         done.append(facts)
     e_step(config, model, states, path_VJ, config.em.final_epochs, seed)

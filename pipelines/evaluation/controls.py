@@ -14,6 +14,7 @@ from torch import Tensor
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.evaluation.evaluator import EvaluationUsers, Variant
 from dr_core.learning.budget import StructureChoice, choose_structure
+from dr_core.learning.choices import kept_epochs
 from dr_core.learning.e_step import e_step, fresh_structure
 from dr_core.learning.em import learn_structure
 from dr_core.learning.placement import PathLearner
@@ -30,10 +31,8 @@ logger = logging.getLogger(__name__)
 
 
 def total_epochs(config: RunConfig) -> int:
-    """Return the passes over the samples that Deep Retrieval's structure model has had since it last began anew: energies
-    do before every E-step, a product of layers never does."""
-    earlier = config.em.rounds * config.em.e_step_epochs if config.structure.normaliser == "layers" else 0
-    return earlier + config.em.final_epochs
+    """Return the passes over the samples that Deep Retrieval's structure model keeps."""
+    return config.em.rounds * kept_epochs(config) + config.em.final_epochs
 
 
 class Controls:

@@ -18,7 +18,8 @@ class RunFacts:
     """What studies choose their values by.
 
     Attributes:
-        rounds, final_epochs, e_step_epochs: of the run's EM.
+        rounds, final_epochs: of the run's EM.
+        kept_epochs: of an earlier round's E-step, those that the structure model keeps.
         nodes: of each layer of the run's structure.
         candidates: the run's budget, candidates a user.
         beam: B that the run is served with.
@@ -28,7 +29,7 @@ class RunFacts:
 
     rounds: int
     final_epochs: int
-    e_step_epochs: int
+    kept_epochs: int
     nodes: tuple[int, ...]
     candidates: float
     beam: int
@@ -79,7 +80,7 @@ def _beams(run: RunFacts) -> list[int]:
 
 def _as_long(run: RunFacts, rounds: int, most: int) -> Overrides:
     """Let fewer rounds train as long as the most: what was not spent in rounds is spent on the last mapping."""
-    return {"em.final_epochs": run.final_epochs + (most - rounds) * run.e_step_epochs}
+    return {"em.final_epochs": run.final_epochs + (most - rounds) * run.kept_epochs}
 
 
 def _refined(run: RunFacts) -> list[str]:

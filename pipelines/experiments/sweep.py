@@ -22,6 +22,7 @@ from dr_core.evaluation.curves import at_axis
 from dr_core.evaluation.evaluator import Evaluator, Point, Variant
 from dr_core.evaluation.metrics import user_metrics
 from dr_core.learning.budget import choose_structure
+from dr_core.learning.choices import kept_epochs
 from dr_core.learning.e_step import fresh_structure
 from dr_core.learning.em import learn_structure
 from dr_core.learning.mixed_targets import TargetSampler
@@ -146,7 +147,7 @@ class Sweep:
         return RunFacts(
             rounds=self.config.em.rounds,
             final_epochs=self.config.em.final_epochs,
-            e_step_epochs=self.config.em.e_step_epochs,
+            kept_epochs=kept_epochs(self.config),
             nodes=run.choice.space.nodes,
             candidates=run.choice.candidates,
             beam=max(1, round(self.data.served.beam or 1)),

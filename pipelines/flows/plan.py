@@ -53,6 +53,7 @@ SAMPLES_SETTINGS = ("samples", "serving.history_length")
 MODEL_SETTINGS = ("encoder", "structure", "reranker", "training")
 WARM_UP_SETTINGS = ("encoder", "reranker", "training")
 SHAPE_SETTINGS = ("budget", "paths")
+KIND_OF_M_STEP = ("assignment.m_step", "assignment.refine_items", "assignment.refine_sweeps")
 M_STEP_SETTINGS = ("assignment", "penalty", *SHAPE_SETTINGS)
 ANSWER_SETTINGS = ("serving.k", "serving.filter_history")
 INGESTED = (
@@ -82,7 +83,7 @@ def day_one(rounds: int) -> tuple[Stage, ...]:
     before = "targets"
     for t in range(1, rounds + 1):
         stages += [
-            Stage(f"e_step_{t}", "e_step", "train_model", (before,), ("structure", "training", "em.joint_epochs", "em.e_step_epochs"), ("mixed_samples", "item_paths"), ("models",), round=t),
+            Stage(f"e_step_{t}", "e_step", "train_model", (before,), ("structure", "training", "em.joint_epochs", "em.e_step_epochs", *KIND_OF_M_STEP), ("mixed_samples", "item_paths"), ("models",), round=t),
             Stage(f"scores_{t}", "scores", "accumulate_scores", (f"e_step_{t}",), ("scores",), ("mixed_samples", "models"), ("path_scores", "item_stats"), round=t),
             Stage(f"assign_{t}", "assign", "assign_paths", (f"scores_{t}",), (*M_STEP_SETTINGS, "em.likelihood_blocks"), ("path_scores", "item_stats", "item_paths"), ("item_paths",), round=t),
         ]  # fmt: skip

@@ -20,7 +20,7 @@ from dr_core.item_lists import ItemLists
 from dr_core.learning.alpha import alpha_rule
 from dr_core.learning.budget import refuse_unlearnable, visiting_beam
 from dr_core.learning.checkpoint import load_model
-from dr_core.learning.choices import choose_algorithms, log_choices
+from dr_core.learning.choices import choose_algorithms, log_choices, round_epochs
 from dr_core.learning.held_out import validation_columns
 from dr_core.learning.m_step import refine_alone
 from dr_core.learning.path_costs import choose_paths
@@ -157,7 +157,7 @@ def e_step(run: LearnedRun, stage: Stage) -> Facts:
     """Fit the model to pi_{t-1}."""
     em, t = run.config.em, stage.t
     joint = [Phase("joint", "joint", em.joint_epochs)] if t == 1 and em.joint_epochs else []
-    return _fit_paths(run, t - 1, [*joint, Phase(f"e_step_{t}", "frozen", em.e_step_epochs)])
+    return _fit_paths(run, t - 1, [*joint, Phase(f"e_step_{t}", "frozen", round_epochs(run.config, run.chosen_m_step))])
 
 
 def e_step_final(run: LearnedRun, stage: Stage) -> Facts:

@@ -12,7 +12,9 @@ from dr_core.learning.choices import (
     choose_path_vectors,
     choose_search,
     filled_paths,
+    kept_epochs,
     log_choices,
+    round_epochs,
 )
 from dr_core.learning.config import AssignmentConfig, LearningConfig
 from dr_core.model.structure_config import StructureConfig
@@ -97,3 +99,15 @@ def test_every_choice_of_a_run_is_logged_with_its_reason(caplog) -> None:
         log_choices(choices)
     for name, choice in choices.items():
         assert f"{name}: {choice.kind}, since {choice.reason}" in caplog.text
+
+
+def test_an_e_step_that_only_tells_a_likelihood_takes_one_epoch() -> None:
+    def epochs(m_step: str, normaliser: str) -> tuple[int, int]:
+        config = LearningConfig.model_validate(
+            {"assignment": {"m_step": m_step}, "structure": {"normaliser": normaliser}, "em": {"e_step_epochs": 5}}
+        )
+        return round_epochs(config, choose_m_step(config.assignment, 100, 1, normaliser)), kept_epochs(config)
+
+    assert epochs("auto", "global") == epochs("refinement", "global") == (1, 0)
+    assert epochs("both", "global") == epochs("descent", "global") == (5, 0)
+    assert epochs("auto", "layers") == epochs("refinement", "layers") == (5, 5)

@@ -69,7 +69,7 @@ def test_unknown_studies_are_named() -> None:
 
 
 FACTS = RunFacts(
-    rounds=2, final_epochs=3, e_step_epochs=2, nodes=(20, 20), candidates=80, beam=8, alpha=0.5, refines=True
+    rounds=2, final_epochs=3, kept_epochs=2, nodes=(20, 20), candidates=80, beam=8, alpha=0.5, refines=True
 )
 
 
@@ -103,7 +103,7 @@ def test_layers_of_different_sizes_are_varied_in_proportion() -> None:
 
 def test_fewer_rounds_train_as_long_as_more() -> None:
     def epochs(config: RunConfig, rounds: int) -> int:
-        return rounds * FACTS.e_step_epochs + config.em.final_epochs
+        return rounds * FACTS.kept_epochs + config.em.final_epochs
 
     assert {epochs(*varied("rounds", rounds)) for rounds in (0, 1, 2, 4)} == {4 * 2 + 3}
     assert {epochs(*varied("random_start", rounds)) for rounds in (1, 2, 4, 8)} == {8 * 2 + 3}

@@ -66,6 +66,11 @@ CHANGES = {
     "serving.k": ({"serving": {"k": 3}}, {"serving", "publish", "retrieve", "evaluate", "report"}),
     "evaluation": ({"evaluation": {"controls": False}}, {"evaluate", "report"}),
     "the last E-step": ({"em": {"final_epochs": 1}}, {"e_step_final", "index", "serving", "publish", "retrieve", "evaluate", "report"}),
+    "the kind of M-step": (
+        {"assignment": {"m_step": "descent"}},
+        {f"{step}_{t}" for step in ("e_step", "scores", "assign") for t in (1, 2)}
+        | {"e_step_final", "index", "serving", "publish", "retrieve", "evaluate", "report"},
+    ),
     "the session": ({"spark": {"master": "local[7]"}}, set()),
     "the gates of later days": ({"gates": {"min_users": 1}}, set()),
 }  # fmt: skip
