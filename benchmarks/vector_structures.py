@@ -66,7 +66,7 @@ class StructureOverVectors(VectorIndex):
         self.router = compiled_structure(structure, self.index)
         self.label = " x ".join(map(str, structure.space.nodes))
         self.build_seconds = build_seconds + time.perf_counter() - started
-        arrays = (self.ranker.vector_VE, *self.ranker.rows, self.index.item_ids, self.index.offsets)
+        arrays = (self.ranker.vector_QE, *self.ranker.rows, self.index.item_ids, self.index.offsets)
         weights = sum(weight.nbytes for weight in structure.parameters())
         self.index_mib = (sum(array.nbytes for array in arrays) + weights) / 2**20
         health = measure_health(path_V1, structure.space)

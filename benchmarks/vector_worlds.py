@@ -147,14 +147,14 @@ class SoftmaxVectors(NamedTuple):
         folder = Files(source)
         retriever = ReleaseBundle.open(folder).retriever(None)
         ranker, rng = retriever.ranker, np.random.default_rng(seed)
-        items, first = np.unique(ranker.index.item_ids, return_index=True)
-        rows = ranker.row_V[items] if len(ranker.row_V) else items
+        _, first = np.unique(ranker.index.item_ids, return_index=True)
+        places = ranker.place_R[first] if len(ranker.place_R) else first
         table = read_columns(folder.path("tables", "user_histories"), ["item_ids"]).to_pydict()
         histories = [[item for item in row if item < retriever.num_items] for row in table["item_ids"]]
         cuts = [(row, end) for row, history in enumerate(histories) for end in range(2, len(history) + 1)]
         picked = rng.permutation(len(cuts))[:MOST_STATES]
         states = retriever.encode(ItemLists.from_rows([histories[row][:end] for row, end in (cuts[p] for p in picked)]))
-        return cls(ranker.vector_VE[rows], ranker.rows.bias_R[first], states)
+        return cls(ranker.vector_QE[places], ranker.rows.bias_R[first], states)
 
 
 def world_of_model(model: SoftmaxVectors, size: WorldSize, seed: int) -> World:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 from numba import njit
 
-from dr_core._heap import rise, sink, unwind
-from dr_core.arrays import FloatArray, Int8Array, IntArray
+from dr_core.arrays import AnyIntArray, FloatArray, Int8Array, IntArray
 from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.candidates import _slot, _table, gather_candidates
@@ -21,6 +21,8 @@ from dr_core.retrieval.filter import Allowed
 from dr_core.retrieval.router import WHOLE
 
 _BINS = 1024
+_ROW = (1 << 40) - 1
+"""The bits of a key that hold a row; above them is the place in the beam."""
 
 
 class Ranked(NamedTuple):
@@ -81,22 +83,29 @@ class DotProductRanker:
 
     Args:
         index: whose paths are visited.
-        vector_VE: float32 vectors of the items, or of the rows that they share.
+        vector_QE: float32, each once; the closer those of one path lie together, the faster they are read
+            (:func:`in_order_of_use`).
         rows: the same vectors in the order of the index.
         most_repeats: the most paths that one item lies on.
-        row_V: int64, the row of each item's vector; without entries: its own.
+        place_R: int32, which of the vectors each row of the index has; without entries: the one of the same number.
     """
 
     def __init__(
-        self, index: PathIndex, vector_VE: FloatArray, rows: ScanRows, most_repeats: int, row_V: IntArray | None = None
+        self,
+        index: PathIndex,
+        vector_QE: FloatArray,
+        rows: ScanRows,
+        most_repeats: int,
+        place_R: AnyIntArray | None = None,
     ) -> None:
-        self.index, self.vector_VE, self.rows, self.most_repeats = index, vector_VE, rows, most_repeats
-        self.row_V = np.zeros(0, np.int64) if row_V is None else row_V
+        self.index, self.vector_QE, self.rows, self.most_repeats = index, vector_QE, rows, most_repeats
+        self.place_R = np.zeros(0, np.int32) if place_R is None else place_R
 
     @classmethod
     def of(cls, index: PathIndex, vector_VE: FloatArray, bias_V: FloatArray) -> Self:
         """Return the ranker of items whose vectors [V, E] and biases [V] are in memory."""
-        return cls(index, vector_VE, ScanRows.of(index, vector_VE, bias_V), most_repeats(index))
+        used_Q, place_R = in_order_of_use(index.item_ids)
+        return cls(index, vector_VE[used_Q], ScanRows.of(index, vector_VE, bias_V), most_repeats(index), place_R)
 
     def rank(
         self, user_UE: FloatArray, path_UB: IntArray, k: int, excluded: ItemLists, items_UB: IntArray | None = None
@@ -109,7 +118,7 @@ class DotProductRanker:
             items_UB = np.full(path_UB.shape, WHOLE)
         start_UB, end_UB, count_U = _ranges(path_UB, items_UB, self.index.path_ids, self.index.offsets)
         _scan(
-            np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, *self.rows, self.vector_VE, self.row_V,
+            np.ascontiguousarray(user_UE), start_UB, end_UB, self.index.item_ids, *self.rows, self.vector_QE, self.place_R,
             self.most_repeats, *excluded, int(count_U.max(initial=0)), items, scores, slots,
         )  # fmt: skip
         if self.most_repeats > 1:
@@ -121,7 +130,10 @@ class DotProductRanker:
         is_kept_R = allowed.rows(self.index)
         code_RE, step_R, bias_R = self.rows
         rows = ScanRows(code_RE[is_kept_R], step_R[is_kept_R], bias_R[is_kept_R])
-        return DotProductRanker(allowed.on(self.index), self.vector_VE, rows, self.most_repeats, self.row_V)
+        place_R = self.place_R[is_kept_R] if len(self.place_R) else np.flatnonzero(is_kept_R)
+        return DotProductRanker(
+            allowed.on(self.index), self.vector_QE, rows, self.most_repeats, place_R.astype(np.int32)
+        )
 
     def bias(self, path_id: int) -> FloatArray:
         """Return b_v of the items of a path."""
@@ -130,7 +142,26 @@ class DotProductRanker:
 
     def multiply_adds(self, candidates: float) -> float:
         """Count E a candidate: the short vectors are as long as the others."""
-        return candidates * self.vector_VE.shape[1]
+        return candidates * self.vector_QE.shape[1]
+
+
+def in_order_of_use(vector_R: AnyIntArray) -> tuple[AnyIntArray, npt.NDArray[np.int32]]:
+    """Order vectors as the rows of an index need them first.
+
+    Args:
+        vector_R: the vector of each row, in any numbering.
+
+    Returns:
+        The numbers of the vectors in that order, each once; and, int32 [R], which of these each row has, without entries
+        where every row has one of its own.
+    """
+    number_Q, first_Q, place_R = np.unique(vector_R, return_index=True, return_inverse=True)
+    order_Q = np.argsort(first_Q)
+    if len(number_Q) == len(vector_R):
+        return vector_R, np.zeros(0, np.int32)
+    rank_Q = np.empty(len(order_Q), np.int32)
+    rank_Q[order_Q] = np.arange(len(order_Q), dtype=np.int32)
+    return number_Q[order_Q], rank_Q[place_R]
 
 
 def most_repeats(index: PathIndex) -> int:
@@ -205,11 +236,10 @@ def _possible(lows, highs, wanted, histogram, places):  # type: ignore[no-untype
 
 @njit(cache=True, nogil=True)
 def _scan(  # type: ignore[no-untyped-def]
-    user_UE, start_UB, end_UB, item_ids, code_RE, step_R, bias_R, vector_VE, row_V, most_repeats, excluded_offsets,
+    user_UE, start_UB, end_UB, item_ids, code_RE, step_R, bias_R, vector_QE, place_R, most_repeats, excluded_offsets,
     excluded_items, most_rows, item_Uk, score_Uk, slot_Uk,
 ):  # fmt: skip
     num_users, beam = start_UB.shape
-    is_shared = len(row_V) > 0
     k = item_Uk.shape[1]
     most_excluded = 0
     for user in range(num_users):
@@ -217,7 +247,7 @@ def _scan(  # type: ignore[no-untyped-def]
     keys, owners = _table(most_excluded + (most_rows if most_repeats > 1 else 0))
     lows, highs = np.empty(most_rows, np.float32), np.empty(most_rows, np.float32)
     places, histogram = np.empty(most_rows + 1, np.int64), np.empty(_BINS, np.int64)
-    heap_keys, first = np.empty(k, np.int64), np.empty(beam + 1, np.int64)
+    found, scores, first = np.empty(most_rows, np.int64), np.empty(most_rows, np.float32), np.empty(beam + 1, np.int64)
     for user in range(num_users):
         state = user_UE[user]
         half = np.float32(0)  # half a step a dimension, and what a float32 sum may lose
@@ -238,28 +268,25 @@ def _scan(  # type: ignore[no-untyped-def]
         for item in excluded:
             where = _slot(keys, owners, user, np.int64(item))
             keys[where], owners[where] = item, user
-        scores, size, slot = score_Uk[user], 0, 0
+        size, slot = 0, 0
         for place in places[:count]:
             while first[slot + 1] <= place:
                 slot += 1
             row = start_UB[user, slot] + place - first[slot]
-            item = np.int64(item_ids[row])
-            score = _dot(state, vector_VE[row_V[item] if is_shared else item]) + bias_R[row]
-            if size == k and not score > scores[0]:
-                continue
             if is_barring:
-                where = _slot(keys, owners, user, item)
+                where = _slot(keys, owners, user, np.int64(item_ids[row]))
                 if owners[where] == user:
                     continue
                 if most_repeats > 1:
-                    keys[where], owners[where] = item, user
-            key = (np.int64(slot) << 40) | row
-            if size < k:
-                rise(scores, heap_keys, size, score, key)
-                size += 1
-            else:
-                sink(scores, heap_keys, size, score, key)
-        unwind(scores, heap_keys, size)
+                    keys[where], owners[where] = item_ids[row], user
+            found[size] = (np.int64(slot) << 40) | row
+            size += 1
+        # A loop without branches: the processor waits for several of these vectors at a time.
         for rank in range(size):
-            item_Uk[user, rank] = item_ids[heap_keys[rank] & ((np.int64(1) << 40) - 1)]
-            slot_Uk[user, rank] = heap_keys[rank] >> 40
+            row = found[rank] & _ROW
+            scores[rank] = _dot(state, vector_QE[place_R[row] if len(place_R) else row]) + bias_R[row]
+        order = np.argsort(-scores[:size], kind="mergesort")  # keeps what is found first before its equals
+        for rank in range(min(size, k)):
+            key = found[order[rank]]
+            item_Uk[user, rank], slot_Uk[user, rank] = item_ids[key & _ROW], key >> 40
+            score_Uk[user, rank] = scores[order[rank]]

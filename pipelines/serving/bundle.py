@@ -33,8 +33,9 @@ from pipelines.storage.files import Files
 from pipelines.storage.releases import Release, find_release
 
 MANIFEST = "bundle/manifest.json"
-VERSION = 2
-"""1 had each path's items in the order of their ids: such a release visits paths whole."""
+VERSION = 3
+"""1 had each path's items in the order of their ids: such a release visits paths whole. 2 had the float32 vectors in the
+model's file alone, in the order of their items."""
 MODEL = "model.safetensors"
 SETTINGS = "serving.json"
 """What a release is served with: price or beam, history length; written before it is published."""
@@ -43,9 +44,12 @@ STRUCTURE = "bundle/structure.safetensors"
 ROWS = "bundle/item_ids.npy"
 """``index/item_ids.npy`` with the items of each path by their bias, the best first; the order of :data:`SCAN`."""
 SCAN = tuple(f"bundle/{name}.npy" for name in ScanRows._fields)
+VECTORS, PLACES = "bundle/vectors.npy", "bundle/places.npy"
+"""The float32 vectors of the items as the rows need them first, and which of these each row has
+(:func:`dr_core.retrieval.rank.in_order_of_use`)."""
 KEYS = tuple(f"bundle/{name}.npy" for name in ("key_bytes", "key_offsets", "items_by_key"))
 DETAILS = tuple(f"bundle/{name}.npy" for name in ("detail_bytes", "detail_offsets"))
-DERIVED = (STRUCTURE, ROWS, *SCAN, *KEYS, *DETAILS)
+DERIVED = (STRUCTURE, ROWS, *SCAN, VECTORS, PLACES, *KEYS, *DETAILS)
 FILES = (MODEL, "manifest.json", SETTINGS, *INDEX, *DERIVED)
 """Below ``models/<release_id>/``."""
 
@@ -124,7 +128,11 @@ class ReleaseBundle:
         model, settings = map_tensors(self.paths[MODEL]), self.settings
         encoder, rows_V = self.manifest["encoder"], model["item_rows"]
         tensors = {key.removeprefix("encoder."): value for key, value in model.items() if key.startswith("encoder.")}
-        is_shared = len(model["reranker.output_embedding.weight"]) < len(rows_V)
+        if VECTORS in self.paths:
+            vector_QE, place_R = self.arrays((VECTORS, PLACES))
+        else:
+            vector_QE = model["reranker.output_embedding.weight"]
+            place_R = rows_V[self.index.item_ids].astype(np.int32)
         return Retriever(
             ArrayEncoder(
                 encoder["kind"],
@@ -136,11 +144,7 @@ class ReleaseBundle:
             self.router,
             self.index,
             DotProductRanker(
-                self.index,
-                model["reranker.output_embedding.weight"],
-                ScanRows(*self.arrays(SCAN)),
-                self.manifest["most_repeats"],
-                rows_V if is_shared else None,
+                self.index, vector_QE, ScanRows(*self.arrays(SCAN)), self.manifest["most_repeats"], place_R
             ),
             width=beam or width_of(settings),
         )

@@ -19,8 +19,21 @@ from dr_core.errors import DeepRetrievalError, InputError
 from dr_core.learning.checkpoint import load_model
 from dr_core.paths.index import PathIndex
 from dr_core.retrieval.from_model import structure_arrays
-from dr_core.retrieval.rank import ScanRows, most_repeats
-from pipelines.serving.bundle import DERIVED, DETAILS, FILES, KEYS, MANIFEST, ROWS, SCAN, SETTINGS, STRUCTURE, VERSION
+from dr_core.retrieval.rank import ScanRows, in_order_of_use, most_repeats
+from pipelines.serving.bundle import (
+    DERIVED,
+    DETAILS,
+    FILES,
+    KEYS,
+    MANIFEST,
+    PLACES,
+    ROWS,
+    SCAN,
+    SETTINGS,
+    STRUCTURE,
+    VECTORS,
+    VERSION,
+)
 from pipelines.storage import delta_reader
 from pipelines.storage.files import Files
 
@@ -61,11 +74,14 @@ def write_bundle(folder: Files, release_id: str) -> str:
         )
     vector_VE, bias_V = (part.detach().numpy() for part in model.reranker.item_vectors())
     index = index.ordered(bias_V)
+    used_Q, place_R = in_order_of_use(model.item_rows.numpy()[index.item_ids])
+    weights = model.reranker.output_embedding.weight.detach().numpy()
     with tempfile.TemporaryDirectory() as place:
         (Path(place) / "bundle").mkdir()
         save_file(structure_arrays(model.structure), f"{place}/{STRUCTURE}")
         _save(place, (ROWS,), (index.item_ids,))
         _save(place, SCAN, ScanRows.of(index, np.ascontiguousarray(vector_VE), np.ascontiguousarray(bias_V)))
+        _save(place, (VECTORS, PLACES), (weights[used_Q], place_R))
         _save(place, KEYS, _keys(items["item_key"]))
         _save(place, DETAILS, _details(items))
         folder.put_files(f"{place}/bundle", "models", release_id, "bundle")

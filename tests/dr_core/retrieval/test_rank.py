@@ -6,7 +6,7 @@ import pytest
 from dr_core.item_lists import ItemLists
 from dr_core.paths.index import PathIndex, build_index
 from dr_core.retrieval.candidates import gather_candidates, rerank
-from dr_core.retrieval.rank import DotProductRanker, Ranker
+from dr_core.retrieval.rank import DotProductRanker, Ranker, in_order_of_use
 from tests.behaviours import ranker as behaviour
 from tests.behaviours.ranker import NUM_ITEMS, RankerBehaviour, Score
 
@@ -70,6 +70,13 @@ def test_short_vectors_never_cost_an_item(spread: float) -> None:
     there = np.concatenate([index.item_ids[slice(*index.offsets[path : path + 2])] for path in range(30)])
     exact = -np.sort(-(user_UE.astype(np.float64) @ vectors[there].T.astype(np.float64)), axis=1)[:, :50]
     np.testing.assert_allclose(scores, exact, rtol=1e-5, atol=1e-4)
+
+
+def test_vectors_lie_in_the_order_in_which_they_are_needed() -> None:
+    used, places = in_order_of_use(np.array([7, 2, 7, 9, 2]))
+    assert (used.tolist(), places.tolist()) == ([7, 2, 9], [0, 1, 0, 2, 1])
+    used, places = in_order_of_use(np.array([7, 2, 9]))
+    assert (used.tolist(), len(places)) == ([7, 2, 9], 0)
 
 
 class TestDotProductRanker(RankerBehaviour):

@@ -73,6 +73,24 @@ def test_a_price_cuts_inside_paths_as_the_model_does(published: Published, make_
     np.testing.assert_array_equal(whole.items_UB, end_UB - start_UB)
 
 
+@pytest.mark.parametrize("rows", [NUM_ITEMS, 20])
+def test_vectors_that_are_in_the_models_file_alone_give_the_same_answers(
+    published: Published, make_model, rows: int
+) -> None:
+    model = make_model(NUM_ITEMS, nodes=(4, 4), num_paths=2, seed=7, encoder={"kind": "gru", "embedding_rows": rows})
+    publish(published.folder, "r-7", model, "candidate")
+    opened = ReleaseBundle.open(published.folder, "r-7")
+    files = (bundle.VECTORS, bundle.PLACES)
+    assert len(map_array(opened.paths[bundle.VECTORS])) == rows
+    older = replace(opened, paths={name: path for name, path in opened.paths.items() if name not in files})
+    one, other = (
+        found.retrieve(found.encode(HISTORIES), 8, excluded=HISTORIES)
+        for found in (opened.retriever(), older.retriever())
+    )
+    for name, array in vars(one).items():
+        np.testing.assert_array_equal(array, vars(other)[name])
+
+
 def test_keys_lead_to_ids_and_back(published: Published) -> None:
     opened = ReleaseBundle.open(published.folder)
     assert [opened.keys.id_of(key) for key in KEYS[:NUM_ITEMS]] == list(range(NUM_ITEMS))
