@@ -49,12 +49,14 @@ class Events:
         num_items: V.
         rewards: float32 [entries of the histories], what each event is worth, such as the time watched; 1 when None.
         features: of the items.
+        ended: float64 [users], when each history's last event was, in seconds; the users' order when None.
     """
 
     histories: ItemLists
     num_items: int
     rewards: FloatArray | None = None
     features: ItemFeatures | None = None
+    ended: npt.NDArray[np.float64] | None = None
 
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:

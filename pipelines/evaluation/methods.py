@@ -111,6 +111,10 @@ REGISTERED = (
         POPULARITY, "Most popular", "popularity", Style(PURPLE, "P", ":"), "the same most popular items for everyone"
     ),
     Method("item_cf", "Item-CF", "baseline", Style(ORANGE, "p", "-"), "item-based collaborative filtering"),
+    Method(
+        "session_knn", "Session kNN", "baseline", Style(VERMILLION, "P", "-."),
+        "the latest histories that share items, by recency",
+    ),
     Method("ease", "EASE", "baseline", Style(GREEN, "X", "-"), "closed-form linear item-item model"),
     Method("als", "ALS", "baseline", Style(VERMILLION, "<", "-"), "implicit matrix factorisation"),
     Method(

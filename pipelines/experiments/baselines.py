@@ -18,6 +18,7 @@ from dr_core.baselines.ease import EASE, EASEConfig
 from dr_core.baselines.ffm import FFM, FFMConfig
 from dr_core.baselines.item_cf import ItemCF, ItemCFConfig
 from dr_core.baselines.mult_vae import MultVAE, MultVAEConfig
+from dr_core.baselines.session_knn import SessionKNN, SessionKNNConfig
 from dr_core.baselines.softmax_encoders import softmax_encoder
 from dr_core.baselines.two_tower import TwoTower, TwoTowerConfig
 from dr_core.errors import ConfigError
@@ -61,6 +62,14 @@ BASELINES: dict[str, Recipe] = {
     "item_cf": Recipe(
         lambda config, settings, seed: ItemCF(ItemCFConfig(**settings)),
         ({"shrinkage": 20.0}, {"shrinkage": 20.0, "half_life": 3.0}, {"shrinkage": 5.0, "half_life": 10.0}),
+    ),
+    "session_knn": Recipe(
+        lambda config, settings, seed: SessionKNN(
+            SessionKNNConfig(history_length=config.history_length, **settings)
+        ),
+        ({"kind": "vsknn", "neighbours": 100, "sample": 1000},
+         {"kind": "stan", "neighbours": 500, "sample": 5000, "age_decay": 30.0},
+         {"kind": "stan", "neighbours": 500, "sample": 5000, "query_decay": 20.0, "place_decay": 100.0}),
     ),
     "ease": Recipe(
         lambda config, settings, seed: EASE(EASEConfig(max_items=MOST_DENSE_ITEMS, **settings)),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from pyspark.sql import functions as F
 
 from dr_core.arrays import FloatArray, IntArray
 from dr_core.baselines.base import Events, ItemFeatures
@@ -72,11 +73,19 @@ class SeedData:
             "user", "item_id", "event_time", "event_order", "weight"
         )
         frame = (
-            ordered.sort("user", "event_time", "event_order", "item_id").select("user", "item_id", "weight").toPandas()
+            ordered.sort("user", "event_time", "event_order", "item_id")
+            .select("user", "item_id", "weight", F.col("event_time").cast("double").alias("seconds"))
+            .toPandas()
         )
         _, sizes = np.unique(frame["user"].to_numpy(), return_counts=True)
-        histories = ItemLists(np.r_[0, np.cumsum(sizes)].astype(np.int64), frame["item_id"].to_numpy(np.int64))
-        return Events(histories, self.run.num_items, frame["weight"].to_numpy(np.float32), self._features())
+        offsets = np.r_[0, np.cumsum(sizes)].astype(np.int64)
+        return Events(
+            ItemLists(offsets, frame["item_id"].to_numpy(np.int64)),
+            self.run.num_items,
+            frame["weight"].to_numpy(np.float32),
+            self._features(),
+            frame["seconds"].to_numpy(np.float64)[offsets[1:] - 1],
+        )
 
     def _features(self) -> ItemFeatures:
         names = ("category", "creator")
