@@ -15,7 +15,7 @@ from numba import njit
 from pydantic import Field
 
 from dr_core.arrays import FloatArray
-from dr_core.baselines.base import Baseline, Events
+from dr_core.baselines.base import USERS_AT_ONCE, Baseline, Events, rows
 from dr_core.config import Config
 from dr_core.item_lists import ItemLists
 
@@ -84,12 +84,13 @@ class SessionKNN(Baseline):
         return np.where(score_UV > 0, score_UV, self.popularity_V)
 
     def megabytes(self) -> float:
-        arrays = (self.offsets, self.items, self.places, self.sessions, self.starts, self.freshness_S, self.vote_V)
-        return sum(array.nbytes for array in arrays) / 1e6
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray)) / 1e6
 
     def multiply_adds(self, histories: ItemLists) -> float:
         """Return the sessions compared and the items voted for, an addition each, of a mean history."""
-        return float(self._vote(histories)[1]) / max(len(histories.offsets) - 1, 1)
+        num_users = len(histories.offsets) - 1
+        blocks = (rows(histories, start, start + USERS_AT_ONCE) for start in range(0, num_users, USERS_AT_ONCE))
+        return sum(float(self._vote(block)[1]) for block in blocks) / max(num_users, 1)
 
     def _vote(self, histories: ItemLists) -> Any:
         config = self.config
@@ -119,7 +120,7 @@ def _vote(  # type: ignore[no-untyped-def]
     num_users, num_items = len(asked_offsets) - 1, len(starts) - 1
     score_UV = np.zeros((num_users, num_items), np.float32)
     similarity_S = np.zeros(len(offsets) - 1)
-    shared_S = np.empty(len(offsets) - 1, np.int64)
+    shared_S = np.full(len(offsets) - 1, -1, np.int64)  # age of the latest shared item, -1 for none
     touched = np.empty(len(offsets) - 1, np.int64)
     asked_V = np.full(num_items, -1, np.int64)
     work = 0
@@ -135,7 +136,7 @@ def _vote(  # type: ignore[no-untyped-def]
             weight = np.exp(-age / query_decay) if stan else 1.0 - age / known
             for slot in range(starts[item + 1] - 1, max(starts[item + 1] - 1 - sample, starts[item] - 1), -1):
                 session = sessions[slot]
-                if similarity_S[session] == 0.0:
+                if shared_S[session] < 0:
                     touched[num_touched] = session
                     shared_S[session] = age
                     num_touched += 1
@@ -160,5 +161,5 @@ def _vote(  # type: ignore[no-untyped-def]
                 vote = np.exp(-abs(places[slot] - places[shared]) / place_decay) if stan else vote_V[items[slot]]
                 score_UV[user, items[slot]] += near * vote
             work += last - first
-        similarity_S[found] = 0.0
+        similarity_S[found], shared_S[found] = 0.0, -1
     return score_UV, work

@@ -77,7 +77,21 @@ def test_it_beats_the_most_popular_items(events: Events, strangers: tuple[ItemLi
         found = baseline.retrieve(histories, 8, filtered=True)
         recalls.append(float(np.nanmean(user_metrics(found, truths, 8).recall)))
     assert min(recalls[:2]) > 2 * recalls[2]
-    assert baseline.megabytes() >= 0
+
+
+def test_an_item_that_weighs_nothing_is_shared_all_the_same() -> None:
+    """exp(-age / decay) of an old item is 0 in floating point; its session still counts once, and for the item."""
+    baseline = SessionKNN(SessionKNNConfig(kind="stan", query_decay=1e-3))
+    baseline.fit(Events(ItemLists.from_rows([[0, 1, 2, 3], [4, 5]]), 6))
+    assert baseline.multiply_adds(ItemLists.from_rows([[0, 1, 2, 4]])) == 3 + 1 + 4 + 2
+    assert baseline.retrieve(ItemLists.from_rows([[0, 1, 2, 4]]), 1, filtered=True).tolist() == [[5]]
+
+
+def test_its_size_grows_with_what_it_learned() -> None:
+    few, many = SessionKNN(), SessionKNN()
+    few.fit(Events(ItemLists.from_rows([[0, 1]]), 3))
+    many.fit(Events(ItemLists.from_rows([[0, 1], [1, 2]] * 50), 3))
+    assert 0 < few.megabytes() < many.megabytes()
 
 
 def test_its_cost_is_what_is_compared_and_voted_for() -> None:
@@ -85,3 +99,4 @@ def test_its_cost_is_what_is_compared_and_voted_for() -> None:
     baseline.fit(Events(ItemLists.from_rows([[0, 1], [0, 2, 3], [4]]), 5))
     assert baseline.multiply_adds(ItemLists.from_rows([[0]])) == 2 + 3
     assert baseline.multiply_adds(ItemLists.from_rows([])) == 0
+    assert baseline.multiply_adds(ItemLists.from_rows([[0]] * 300 + [[]] * 300)) == (2 + 3) / 2
