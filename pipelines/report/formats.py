@@ -44,6 +44,13 @@ def plain(value: Figure) -> str:
     return MISSING if value is None else f"{value:.4g}".replace("-", _MINUS)
 
 
+def setting(value: Figure | str) -> str:
+    """A setting of a baseline: words as they are, yes or no, a figure in four digits."""
+    if isinstance(value, str):
+        return value
+    return ("yes" if value else "no") if isinstance(value, bool) else plain(value)
+
+
 def layers(nodes: tuple[int, ...]) -> str:
     """(512, 32) -> ``512 x 32``."""
     return " x ".join(map(str, nodes))

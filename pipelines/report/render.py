@@ -276,7 +276,7 @@ def _baselines(data: ReportData) -> list[tuple[str, str, str, str, str]]:
     return [
         (
             methods.label(row.method),
-            ", ".join(f"{name} {formats.plain(value)}" for name, value in row.settings.items()) or "as they come",
+            ", ".join(f"{name} {formats.setting(value)}" for name, value in row.settings.items()) or "as they come",
             formats.count(len(row.trials) or 1),
             formats.duration(sum(trial.seconds or 0 for trial in row.trials) or row.seconds),
             formats.plain(row.megabytes),
